@@ -1,0 +1,106 @@
+//! The clients, and who is calling.
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_sdk_sts::config::{Credentials, SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient};
+use aws_smithy_async::rt::sleep::TokioSleep;
+use aws_smithy_types::retry::RetryConfig;
+
+use crate::environment::Region;
+use crate::error::{AwsError, Call};
+
+/// One client for each service that the deployer talks to.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    /// IAM: the roles.
+    pub iam: aws_sdk_iam::Client,
+    /// Lambda: the functions and their releases.
+    pub lambda: aws_sdk_lambda::Client,
+    /// CloudWatch Logs: the log groups.
+    pub logs: aws_sdk_cloudwatchlogs::Client,
+    /// EventBridge Scheduler: the schedule group and the schedules.
+    pub scheduler: aws_sdk_scheduler::Client,
+    /// SQS: the dead-letter queue.
+    pub sqs: aws_sdk_sqs::Client,
+    /// STS: who is calling.
+    pub sts: aws_sdk_sts::Client,
+    /// EC2: the snapshots, which are only looked at.
+    pub ec2: aws_sdk_ec2::Client,
+}
+
+/// Who is calling, as STS sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The account that the credentials belong to.
+    pub account: String,
+    /// The caller's ARN.
+    pub arn: String,
+}
+
+/// Where the emulators of the local environment listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalEndpoints {
+    /// Everything but EC2.
+    pub general: String,
+    /// EC2.
+    pub ec2: String,
+}
+
+/// Enough for a slow answer, short enough that a dead connection is noticed.
+const ATTEMPTS: u32 = 5;
+
+impl Aws {
+    /// Clients for AWS itself, with the credentials that the SDK's default chain finds.
+    pub async fn connect(region: &Region) -> Self {
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(aws_types::region::Region::new(region.to_string()))
+            .http_client(http_client())
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .load()
+            .await;
+        Self::from_config(&config, &config)
+    }
+
+    /// Clients for the emulators: the same in every respect but endpoint and credentials, and deaf to the caller's
+    /// AWS configuration, so that nothing meant for the emulators can reach an account.
+    pub fn local(region: &Region, endpoints: &LocalEndpoints) -> Self {
+        let config = |endpoint: &str| {
+            let credentials = Credentials::new("local", "local", None, None, "local environment");
+            SdkConfig::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .region(aws_types::region::Region::new(region.to_string()))
+                .http_client(http_client())
+                .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
+                .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+                .credentials_provider(SharedCredentialsProvider::new(credentials))
+                .endpoint_url(endpoint)
+                .build()
+        };
+        Self::from_config(&config(&endpoints.general), &config(&endpoints.ec2))
+    }
+
+    fn from_config(general: &SdkConfig, ec2: &SdkConfig) -> Self {
+        Self {
+            iam: aws_sdk_iam::Client::new(general),
+            lambda: aws_sdk_lambda::Client::new(general),
+            logs: aws_sdk_cloudwatchlogs::Client::new(general),
+            scheduler: aws_sdk_scheduler::Client::new(general),
+            sqs: aws_sdk_sqs::Client::new(general),
+            sts: aws_sdk_sts::Client::new(general),
+            ec2: aws_sdk_ec2::Client::new(ec2),
+        }
+    }
+
+    /// Asks STS who is calling; the first call, so that wrong credentials show before anything else.
+    pub async fn caller(&self) -> Result<Caller, AwsError> {
+        let identity = self.sts.get_caller_identity().send().await.call("sts:GetCallerIdentity")?;
+        Ok(Caller {
+            account: identity.account.unwrap_or_default(),
+            arn: identity.arn.unwrap_or_default(),
+        })
+    }
+}
+
+fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).build_https()
+}

@@ -1,0 +1,118 @@
+//! Reads an environment file and says exactly what is wrong with one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use snapwarden_domain::names::EnvironmentName;
+
+use super::Environment;
+
+/// Why an environment cannot be used. Nothing has been touched when this is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is no file of that name.
+    #[error("there is no environment `{name}`: {} does not exist{}", path.display(), known(available))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// Where it would be.
+        path: PathBuf,
+        /// The environments there are.
+        available: Vec<String>,
+    },
+    /// The file is there but cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file's text is not an environment.
+    #[error("{}{place}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// `:line:column`, where known.
+        place: String,
+        /// The key's path and what is wrong with it.
+        message: String,
+    },
+}
+
+fn known(available: &[String]) -> String {
+    if available.is_empty() { String::new() } else { format!(" (there are: {})", available.join(", ")) }
+}
+
+/// Reads `<folder>/<name>.yaml`.
+pub fn load(folder: &Path, name: &str) -> Result<Environment, LoadError> {
+    let path = folder.join(format!("{name}.yaml"));
+    // Checked before the path is used, so that `../x` is an unknown name and not a way out of the folder.
+    let unknown = || LoadError::Unknown { name: name.to_owned(), path: path.clone(), available: list(folder) };
+    name.parse::<EnvironmentName>().map_err(|_| unknown())?;
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(unknown()),
+        Err(source) => return Err(LoadError::Unreadable { path, source }),
+    };
+    let environment = parse(&path, &text)?;
+    if environment.environment.as_str() == name {
+        Ok(environment)
+    } else {
+        Err(LoadError::Invalid {
+            message: format!(
+                "environment: it says `{}`, but the file is named {name}.yaml; they must be the same",
+                environment.environment
+            ),
+            place: line_of(&text, "environment"),
+            path,
+        })
+    }
+}
+
+/// The names of the environments that a folder holds, sorted.
+pub fn list(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let name = path.file_stem()?.to_str()?.to_owned();
+            (path.extension()? == "yaml").then_some(name)
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// Reads an environment from the text of the file at `path`.
+pub fn parse(path: &Path, text: &str) -> Result<Environment, LoadError> {
+    let invalid = |place: String, message: String| LoadError::Invalid { path: path.to_owned(), place, message };
+    let reader = serde_yaml::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(reader).map_err(|error| {
+        let key = error.path().to_string();
+        let error = error.into_inner();
+        let place =
+            error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
+        let key = if key == "." { String::new() } else { format!("{key}: ") };
+        invalid(place, format!("{key}{}", without_place(&error.to_string())))
+    })
+}
+
+/// The YAML library ends its messages with the place, and begins them with the key: both are said already.
+fn without_place(message: &str) -> &str {
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    match message.split_once(": ") {
+        Some((key, rest)) if !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "_.[]".contains(c)) => rest,
+        _ => message,
+    }
+}
+
+/// `:line:1` of a top-level key.
+fn line_of(text: &str, key: &str) -> String {
+    text.lines()
+        .position(|line| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':')))
+        .map(|index| format!(":{}:1", index + 1))
+        .unwrap_or_default()
+}

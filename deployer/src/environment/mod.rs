@@ -1,0 +1,276 @@
+//! The environment file: everything a user decides about one deployment.
+//!
+//! Every value is checked by its own type while it is read, so an error carries the line and the key it stands at.
+
+mod bounded;
+mod load;
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use snapwarden_domain::names::{EnvironmentName, Zone};
+use snapwarden_domain::retention::Retention;
+use snapwarden_domain::settings::Selector;
+
+pub use bounded::{Bounded, OutOfBounds};
+pub use load::{LoadError, list, load, parse};
+pub use schedule::{InvalidExpression, ScheduleExpression};
+
+/// One environment, as its file describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// The environment's name; must be the file's name without `.yaml`.
+    pub environment: EnvironmentName,
+    /// Where it lives: AWS, or the emulators on this machine.
+    #[serde(default)]
+    pub cloud: Cloud,
+    /// The only AWS account that may be touched.
+    pub account: AccountId,
+    /// The AWS Region, such as `eu-central-1`.
+    pub region: Region,
+    /// Whether destroying needs the environment's name as confirmation. Remembered on AWS as a tag.
+    #[serde(default)]
+    pub protect: bool,
+    /// The zone of both schedules, which also says what "today" means in `DeleteOn`.
+    #[serde(default = "Zone::utc")]
+    pub timezone: Zone,
+    /// The backup function.
+    pub backup: Backup,
+    /// The cleanup function.
+    pub cleanup: Cleanup,
+    /// What both functions have in common.
+    #[serde(default)]
+    pub functions: Functions,
+    /// What becomes of the log groups when the environment is destroyed.
+    #[serde(default)]
+    pub logs: LogsOnDestroy,
+    /// Tags for every resource that can carry them.
+    #[serde(default)]
+    pub tags: BTreeMap<TagKey, TagValue>,
+}
+
+/// Where an environment lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cloud {
+    /// Amazon Web Services, with the caller's credentials.
+    #[default]
+    Aws,
+    /// The emulators that `cargo xtask local up` starts.
+    Local,
+}
+
+/// What is backed up, when, and how long it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// The tag that selects instances.
+    #[serde(default)]
+    pub select: Selector,
+    /// When backups are made.
+    pub schedule: Schedule,
+    /// How long snapshots are kept.
+    pub retention: Retention,
+    /// Whether a run that selects no instance succeeds.
+    #[serde(default)]
+    pub allow_no_instances: bool,
+}
+
+/// When expired snapshots are deleted, and what holds them back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cleanup {
+    /// When cleanup runs.
+    pub schedule: Schedule,
+    /// The newest complete snapshot sets of an instance that are never deleted; 0 switches it off.
+    #[serde(default = "default_floor")]
+    pub floor: Bounded<0, 1000>,
+    /// Days after an instance's last backup, once it is gone, until its floor ends.
+    #[serde(default = "default_orphan_floor_days")]
+    pub orphan_floor_days: Bounded<0, 36_500>,
+    /// The most snapshots one run deletes.
+    #[serde(default = "default_max_deletes")]
+    pub max_deletes: Bounded<1, 100_000>,
+}
+
+/// One EventBridge Scheduler schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// `cron(…)` or `rate(…)` in AWS's own syntax.
+    pub expression: ScheduleExpression,
+    /// Minutes after the scheduled time within which it may fire; 0 for none.
+    #[serde(default)]
+    pub flexible_minutes: Bounded<0, 1440>,
+    /// What EventBridge Scheduler does when it cannot hand an event to Lambda.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// EventBridge Scheduler's retry policy; what it gives up goes to the dead-letter queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// How often it tries again.
+    pub attempts: Bounded<0, 185>,
+    /// How old an event may become, in seconds.
+    pub max_age_seconds: Bounded<60, 86_400>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: Bounded::of::<5>(), max_age_seconds: Bounded::of::<3600>() }
+    }
+}
+
+/// What both Lambda functions have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Functions {
+    /// Memory in MB, which also sets the share of a CPU: 1,769 MB is one.
+    pub memory_mb: Bounded<128, 10_240>,
+    /// How long one invocation may take, in seconds.
+    pub timeout_seconds: Bounded<1, 900>,
+    /// How long logs are kept, in days.
+    pub log_retention_days: LogRetentionDays,
+}
+
+impl Default for Functions {
+    fn default() -> Self {
+        Self {
+            memory_mb: Bounded::of::<256>(),
+            timeout_seconds: Bounded::of::<900>(),
+            log_retention_days: LogRetentionDays(30),
+        }
+    }
+}
+
+/// What becomes of the log groups when the environment is destroyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogsOnDestroy {
+    /// They are deleted with everything else.
+    #[default]
+    Delete,
+    /// They stay, with their retention.
+    Keep,
+}
+
+/// A number of days that CloudWatch Logs accepts as retention (source: CloudWatch Logs API, `PutRetentionPolicy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i32", into = "i32")]
+pub struct LogRetentionDays(i32);
+
+impl LogRetentionDays {
+    const ALLOWED: [i32; 22] =
+        [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
+
+    /// The number of days.
+    pub fn get(self) -> i32 {
+        self.0
+    }
+}
+
+impl TryFrom<i32> for LogRetentionDays {
+    type Error = String;
+
+    fn try_from(days: i32) -> Result<Self, Self::Error> {
+        if Self::ALLOWED.contains(&days) {
+            Ok(Self(days))
+        } else {
+            let allowed: Vec<_> = Self::ALLOWED.iter().map(ToString::to_string).collect();
+            Err(format!("{days} days is not a retention of CloudWatch Logs; use one of {}", allowed.join(", ")))
+        }
+    }
+}
+
+impl From<LogRetentionDays> for i32 {
+    fn from(days: LogRetentionDays) -> Self {
+        days.0
+    }
+}
+
+/// Declares a text type that is checked when it is read.
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $name:ident, $valid:expr, $message:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(&text) { Ok(Self(text)) } else { Err(format!(concat!("`{}` ", $message), text)) }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+checked_text!(
+    /// An AWS account's number.
+    AccountId,
+    |text| text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()),
+    "is not an AWS account: write its 12 digits in quotes, such as \"123456789012\""
+);
+
+checked_text!(
+    /// An AWS Region's name.
+    Region,
+    |text| text.split('-').count() >= 3
+        && text.ends_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+    "is not an AWS Region: write its code, such as eu-central-1"
+);
+
+checked_text!(
+    /// A tag's key: 1 to 128 characters, not starting with `aws:` or `snapwarden:`, which are reserved.
+    TagKey,
+    |text| (1..=128).contains(&text.chars().count())
+        && !text.to_lowercase().starts_with("aws:")
+        && !text.starts_with("snapwarden:"),
+    "cannot be a tag's key: use 1 to 128 characters, not starting with `aws:` or `snapwarden:`"
+);
+
+checked_text!(
+    /// A tag's value: at most 256 characters.
+    TagValue,
+    |text| text.chars().count() <= 256,
+    "cannot be a tag's value: use at most 256 characters"
+);
+
+fn default_floor() -> Bounded<0, 1000> {
+    Bounded::of::<1>()
+}
+
+fn default_orphan_floor_days() -> Bounded<0, 36_500> {
+    Bounded::of::<90>()
+}
+
+fn default_max_deletes() -> Bounded<1, 100_000> {
+    Bounded::of::<5000>()
+}

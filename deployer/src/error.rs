@@ -1,0 +1,146 @@
+//! What AWS's errors become: the call, the code, the message, and a class that code can decide on.
+
+use std::fmt;
+
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+/// A failed call to AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsError {
+    /// The call as IAM names it, such as `iam:CreateRole`.
+    pub call: &'static str,
+    /// What the error means for us.
+    pub class: ErrorClass,
+    /// AWS's error code; empty when no answer came.
+    pub code: String,
+    /// AWS's message, or why no answer came.
+    pub message: String,
+}
+
+/// What a failed call means for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The resource does not exist.
+    NotFound,
+    /// A resource of that name exists already.
+    AlreadyExists,
+    /// The resource is being changed or deleted right now.
+    Conflict,
+    /// The caller lacks a right.
+    AccessDenied,
+    /// The credentials are missing, wrong or expired.
+    Credentials,
+    /// No answer came, so nobody knows whether the call was carried out.
+    NoAnswer,
+    /// Anything else that AWS answered.
+    Other,
+}
+
+impl AwsError {
+    /// What the user can do about it, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.class {
+            ErrorClass::AccessDenied => Some("the caller's IAM identity lacks this right; give it, then run the command again"),
+            ErrorClass::Credentials => {
+                Some("sign in, for example with `aws sso login`, or choose a profile with AWS_PROFILE")
+            }
+            ErrorClass::NoAnswer => Some("check the network, then run the command again: it goes on where it stopped"),
+            ErrorClass::NotFound | ErrorClass::AlreadyExists | ErrorClass::Conflict | ErrorClass::Other => None,
+        }
+    }
+
+    /// The same error, where more is known than the code says: the resource exists already.
+    pub(crate) fn already_exists(mut self) -> Self {
+        self.class = ErrorClass::AlreadyExists;
+        self
+    }
+
+    fn new<E, R>(call: &'static str, error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: fmt::Debug + 'static,
+    {
+        if let Some(answer) = error.as_service_error() {
+            let code = answer.code().unwrap_or("unknown error").to_owned();
+            let message = answer.message().unwrap_or("AWS gave no message").to_owned();
+            return Self { call, class: class_of(&code, &message), code, message };
+        }
+        let message = innermost(error);
+        let class = if message.contains("credentials") { ErrorClass::Credentials } else { ErrorClass::NoAnswer };
+        Self { call, class, code: String::new(), message }
+    }
+}
+
+/// Codes as the services we use write them.
+fn class_of(code: &str, message: &str) -> ErrorClass {
+    match code {
+        "ResourceNotFoundException"
+        | "NoSuchEntity"
+        | "NoSuchEntityException"
+        | "QueueDoesNotExist"
+        | "AWS.SimpleQueueService.NonExistentQueue" => ErrorClass::NotFound,
+        "ResourceAlreadyExistsException" | "EntityAlreadyExists" | "EntityAlreadyExistsException"
+        | "QueueNameExists" => ErrorClass::AlreadyExists,
+        // Lambda says both "it exists" and "it is being changed" with one code.
+        "ResourceConflictException" if message.contains("already exist") => ErrorClass::AlreadyExists,
+        "ConflictException" | "ResourceConflictException" => ErrorClass::Conflict,
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorClass::AccessDenied,
+        "ExpiredToken" | "ExpiredTokenException" | "InvalidClientTokenId" | "UnrecognizedClientException"
+        | "SignatureDoesNotMatch" | "InvalidSignatureException" | "AuthFailure" => ErrorClass::Credentials,
+        _ => ErrorClass::Other,
+    }
+}
+
+/// The cause that says most: SDK errors wrap it in layers that only say "dispatch failure".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code.is_empty() {
+            write!(f, "{}: no answer: {}", self.call, self.message)
+        } else {
+            write!(f, "{}: {}: {}", self.call, self.code, self.message)
+        }
+    }
+}
+
+impl std::error::Error for AwsError {}
+
+/// Turns an SDK's result into ours.
+pub trait Call<T> {
+    /// Says which call it was, as IAM names it.
+    fn call(self, call: &'static str) -> Result<T, AwsError>;
+}
+
+impl<T, E, R> Call<T> for Result<T, SdkError<E, R>>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: fmt::Debug + 'static,
+{
+    fn call(self, call: &'static str) -> Result<T, AwsError> {
+        self.map_err(|error| AwsError::new(call, &error))
+    }
+}
+
+/// Treats "it is not there" as an answer.
+pub trait OrAbsent<T> {
+    /// `None` where the resource does not exist.
+    fn or_absent(self) -> Result<Option<T>, AwsError>;
+}
+
+impl<T> OrAbsent<T> for Result<T, AwsError> {
+    fn or_absent(self) -> Result<Option<T>, AwsError> {
+        match self {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.class == ErrorClass::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The snapshots of an environment, as EC2 lists them. Only looked at: the functions make and delete them.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use snapwarden_domain::tags;
+
+use crate::aws::Aws;
+use crate::error::{AwsError, Call};
+use crate::scope::Scope;
+
+/// One snapshot that carries the environment's tag.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Snapshot {
+    /// Its `DeleteOn` tag, as written.
+    pub delete_on: Option<String>,
+    /// Its id, `snap-…`.
+    pub snapshot: String,
+    /// The volume that it was made of.
+    pub volume: String,
+    /// Its `snapwarden:instance` tag.
+    pub instance: Option<String>,
+    /// `pending`, `completed` or `error`.
+    pub state: String,
+    /// The volume's size in GiB.
+    pub size_gib: i32,
+    /// When EC2 began to make it.
+    pub started_at: Option<Timestamp>,
+}
+
+/// All snapshots of the environment, those due first at the top.
+pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsError> {
+    let owned = aws_sdk_ec2::types::Filter::builder()
+        .name(format!("tag:{}", tags::ENVIRONMENT))
+        .values(scope.environment.as_str())
+        .build();
+    let pages = aws.ec2.describe_snapshots().owner_ids("self").filters(owned).max_results(1000).into_paginator();
+    let mut found = Vec::new();
+    for snapshot in pages.items().send().collect::<Vec<_>>().await {
+        let snapshot = snapshot.call("ec2:DescribeSnapshots")?;
+        let tag = |key: &str| {
+            let tags = snapshot.tags.iter().flatten();
+            tags.filter(|tag| tag.key.as_deref() == Some(key)).find_map(|tag| tag.value.clone())
+        };
+        found.push(Snapshot {
+            delete_on: tag(tags::DELETE_ON),
+            instance: tag(tags::INSTANCE),
+            state: snapshot.state.as_ref().map(|state| state.as_str().to_owned()).unwrap_or_default(),
+            size_gib: snapshot.volume_size.unwrap_or_default(),
+            started_at: snapshot.start_time.and_then(|time| Timestamp::from_second(time.secs()).ok()),
+            snapshot: snapshot.snapshot_id.unwrap_or_default(),
+            volume: snapshot.volume_id.unwrap_or_default(),
+        });
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,142 @@
+//! The alias `live` of each function: the release that schedules and people invoke.
+//!
+//! Version numbers are not known beforehand, so what is wanted is "a published version that behaves like this".
+//! When the alias serves another one, a version is published from `$LATEST` (Lambda makes none when nothing changed
+//! since the last), checked, and the alias moved.
+
+use async_trait::async_trait;
+use aws_sdk_lambda::types::FunctionConfiguration;
+use serde::{Deserialize, Serialize};
+
+use super::function::{Version, wait_until_ready};
+use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError};
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::scope::{ALIAS, Function, Scope};
+use crate::wait;
+use crate::world::{Found, ResourceId};
+
+/// The kind.
+#[derive(Debug)]
+pub struct Alias;
+
+/// What is wanted of an alias.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Properties {
+    /// What the version that the alias serves is like.
+    pub serves: Version,
+    /// Versions that get a share of the traffic beside it. We want none.
+    also_serves: Vec<String>,
+}
+
+/// The version's number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    /// The number that Lambda gave the served version.
+    pub version: String,
+}
+
+#[async_trait(?Send)]
+impl Kind for Alias {
+    const NAME: &'static str = "alias";
+    type Properties = Properties;
+    type Handle = Handle;
+
+    fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
+        Function::ALL
+            .map(|function| {
+                let serves = Version::declare(blueprint, function);
+                (alias_name(blueprint.scope, function), Properties { serves, also_serves: Vec::new() })
+            })
+            .into()
+    }
+
+    fn parent(name: &str, _: &Scope) -> Option<ResourceId> {
+        Some(ResourceId::new(LambdaFunction::NAME, function_of(name)))
+    }
+
+    fn describe(found: &FoundOf<Self>) -> String {
+        format!("version {}", found.handle.version)
+    }
+
+    async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let mut found = Vec::new();
+        for function in Function::ALL {
+            let name = cx.scope.function(function);
+            let alias = cx.aws.lambda.get_alias().function_name(&name).name(ALIAS).send().await;
+            let Some(alias) = alias.call("lambda:GetAlias").or_absent()? else { continue };
+            let version = alias.function_version.unwrap_or_default();
+            let served = cx.aws.lambda.get_function().function_name(&name).qualifier(&version).send().await;
+            let Some(served) = served.call("lambda:GetFunction").or_absent()? else { continue };
+            let configuration = served.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
+            let weights = alias.routing_config.and_then(|routing| routing.additional_version_weights);
+            let mut also_serves: Vec<String> = weights.unwrap_or_default().into_keys().collect();
+            also_serves.sort();
+            let properties = Properties { serves: Version::found(&configuration), also_serves };
+            found.push((alias_name(&cx.scope, function), Found { properties, handle: Handle { version }, tags: None }));
+        }
+        Ok(found)
+    }
+
+    async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
+        let function = function_of(name);
+        let version = publish(cx, function, &wanted.serves).await?;
+        let call = cx.aws.lambda.create_alias().function_name(function).name(ALIAS).function_version(version);
+        call.send().await.call("lambda:CreateAlias")?;
+        Ok(())
+    }
+
+    async fn update(
+        cx: &Context,
+        name: &str,
+        found: &FoundOf<Self>,
+        wanted: &Properties,
+    ) -> Result<(), StepError> {
+        let function = function_of(name);
+        let version = if found.properties.serves == wanted.serves {
+            found.handle.version.clone()
+        } else {
+            publish(cx, function, &wanted.serves).await?
+        };
+        let call = cx.aws.lambda.update_alias().function_name(function).name(ALIAS).function_version(version);
+        // An empty routing configuration is how Lambda takes the shares of other versions away.
+        let call = call.routing_config(aws_sdk_lambda::types::AliasRoutingConfiguration::builder().build());
+        call.send().await.call("lambda:UpdateAlias")?;
+        Ok(())
+    }
+
+    async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
+        let call = cx.aws.lambda.delete_alias().function_name(function_of(name)).name(ALIAS);
+        call.send().await.call("lambda:DeleteAlias").or_absent()?;
+        Ok(())
+    }
+}
+
+/// Publishes `$LATEST` and makes sure that what was published is what is wanted.
+async fn publish(cx: &Context, function: &str, wanted: &Version) -> Result<String, StepError> {
+    wait_until_ready(cx, function).await?;
+    let published = wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+        // The digest makes Lambda refuse when somebody replaced the code in between.
+        let call = cx.aws.lambda.publish_version().function_name(function).code_sha256(&wanted.code_sha256);
+        call.send().await.call("lambda:PublishVersion")
+    })
+    .await?;
+    let version = published.version.unwrap_or_default();
+    let call = cx.aws.lambda.get_function().function_name(function).qualifier(&version);
+    let answer = call.send().await.call("lambda:GetFunction")?;
+    let found = answer.configuration.map(|configuration| Version::found(&configuration));
+    if found.as_ref() == Some(wanted) {
+        Ok(version)
+    } else {
+        Err(StepError::Changed { what: format!("version {version} of {function}") })
+    }
+}
+
+/// The name of a function's alias: `function:live`.
+pub fn alias_name(scope: &Scope, function: Function) -> String {
+    format!("{}:{ALIAS}", scope.function(function))
+}
+
+fn function_of(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(function, _)| function)
+}

@@ -1,0 +1,126 @@
+//! The SQS queue that keeps the events EventBridge Scheduler could not deliver.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_trait::async_trait;
+use aws_sdk_sqs::types::QueueAttributeName as Attribute;
+use serde::{Deserialize, Serialize};
+
+use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::wait;
+use crate::world::Found;
+
+/// The kind.
+#[derive(Debug)]
+pub struct DeadLetterQueue;
+
+/// What is wanted of the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Properties {
+    /// How long an event is kept, in seconds.
+    retention_seconds: u32,
+    /// Whether SQS encrypts the events with a key of its own.
+    sqs_managed_encryption: bool,
+    tags: BTreeMap<String, String>,
+}
+
+/// What later calls name the queue by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    url: String,
+}
+
+/// The longest that SQS keeps a message: 14 days, so that nobody misses one over a holiday.
+const LONGEST_RETENTION: u32 = 14 * 24 * 60 * 60;
+
+#[async_trait(?Send)]
+impl Kind for DeadLetterQueue {
+    const NAME: &'static str = "dead-letter queue";
+    type Properties = Properties;
+    type Handle = Handle;
+
+    fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
+        let properties = Properties {
+            retention_seconds: LONGEST_RETENTION,
+            sqs_managed_encryption: true,
+            tags: blueprint.tags(),
+        };
+        vec![(blueprint.scope.dead_letter_queue(), properties)]
+    }
+
+    fn describe(found: &FoundOf<Self>) -> String {
+        format!("keeps events {} days", found.properties.retention_seconds / (24 * 60 * 60))
+    }
+
+    async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let name = cx.scope.dead_letter_queue();
+        let answer = cx.aws.sqs.get_queue_url().queue_name(&name).send().await.call("sqs:GetQueueUrl").or_absent()?;
+        let Some(url) = answer.and_then(|answer| answer.queue_url) else { return Ok(Vec::new()) };
+        let asked = [Attribute::MessageRetentionPeriod, Attribute::SqsManagedSseEnabled];
+        let call = cx.aws.sqs.get_queue_attributes().queue_url(&url).set_attribute_names(Some(asked.into()));
+        let Some(answer) = call.send().await.call("sqs:GetQueueAttributes").or_absent()? else {
+            return Ok(Vec::new());
+        };
+        let attributes = answer.attributes.unwrap_or_default();
+        let listed = cx.aws.sqs.list_queue_tags().queue_url(&url).send().await.call("sqs:ListQueueTags").or_absent()?;
+        let tags = tags::without_reserved(listed.and_then(|listed| listed.tags).unwrap_or_default());
+        let properties = Properties {
+            retention_seconds: attributes
+                .get(&Attribute::MessageRetentionPeriod)
+                .and_then(|seconds| seconds.parse().ok())
+                .unwrap_or_default(),
+            sqs_managed_encryption: attributes.get(&Attribute::SqsManagedSseEnabled).is_some_and(|on| on == "true"),
+            tags: tags.clone(),
+        };
+        Ok(vec![(name, Found { properties, handle: Handle { url }, tags: Some(tags) })])
+    }
+
+    async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
+        wait::retry(cx, &[wait::QUEUE_NAME], async || {
+            let call = cx.aws.sqs.create_queue().queue_name(name).set_attributes(Some(attributes(wanted)));
+            call.set_tags(Some(wanted.tags.clone().into_iter().collect())).send().await.call("sqs:CreateQueue")
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn update(
+        cx: &Context,
+        _: &str,
+        found: &FoundOf<Self>,
+        wanted: &Properties,
+    ) -> Result<(), StepError> {
+        let url = &found.handle.url;
+        let (now, then) = (attributes(&found.properties), attributes(wanted));
+        if now != then {
+            let call = cx.aws.sqs.set_queue_attributes().queue_url(url).set_attributes(Some(then));
+            call.send().await.call("sqs:SetQueueAttributes")?;
+        }
+        let write = tags::to_write(&wanted.tags, &found.properties.tags);
+        if !write.is_empty() {
+            let call = cx.aws.sqs.tag_queue().queue_url(url).set_tags(Some(write.into_iter().collect()));
+            call.send().await.call("sqs:TagQueue")?;
+        }
+        let remove = tags::to_remove(&wanted.tags, &found.properties.tags);
+        if !remove.is_empty() {
+            let call = cx.aws.sqs.untag_queue().queue_url(url).set_tag_keys(Some(remove));
+            call.send().await.call("sqs:UntagQueue")?;
+        }
+        Ok(())
+    }
+
+    async fn delete(cx: &Context, _: &str, found: &FoundOf<Self>) -> Result<(), StepError> {
+        let call = cx.aws.sqs.delete_queue().queue_url(&found.handle.url);
+        call.send().await.call("sqs:DeleteQueue").or_absent()?;
+        Ok(())
+    }
+}
+
+fn attributes(properties: &Properties) -> HashMap<Attribute, String> {
+    HashMap::from([
+        (Attribute::MessageRetentionPeriod, properties.retention_seconds.to_string()),
+        (Attribute::SqsManagedSseEnabled, properties.sqs_managed_encryption.to_string()),
+    ])
+}

@@ -1,0 +1,285 @@
+//! The Lambda functions: configuration, code and tags of the unpublished version `$LATEST`.
+//!
+//! What schedules invoke is the alias; see [`super::Alias`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_lambda::types::{
+    Architecture, Environment as Variables, FunctionCode, FunctionConfiguration, LastUpdateStatus, LogFormat,
+    LoggingConfig, Runtime, State,
+};
+use serde::{Deserialize, Serialize};
+use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSettings};
+
+use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::scope::Function;
+use crate::wait;
+use crate::world::Found;
+
+/// The kind.
+#[derive(Debug)]
+pub struct LambdaFunction;
+
+/// What is wanted of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Properties {
+    /// What a published version would freeze.
+    version: Version,
+    tags: BTreeMap<String, String>,
+}
+
+/// Everything that makes two versions of a function behave differently.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Version {
+    /// Base64 of the zip's SHA-256.
+    pub code_sha256: String,
+    role: String,
+    runtime: String,
+    architecture: String,
+    handler: String,
+    memory_mb: i32,
+    timeout_seconds: i32,
+    /// Environment variables.
+    environment: BTreeMap<String, String>,
+    log_group: String,
+    log_format: String,
+}
+
+/// How long Lambda may take to make a change effective before we call it stuck.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+
+#[async_trait(?Send)]
+impl Kind for LambdaFunction {
+    const NAME: &'static str = "function";
+    type Properties = Properties;
+    type Handle = ();
+
+    fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
+        Function::ALL
+            .map(|function| {
+                let properties = Properties { version: Version::declare(blueprint, function), tags: blueprint.tags() };
+                (blueprint.scope.function(function), properties)
+            })
+            .into()
+    }
+
+    fn describe(found: &FoundOf<Self>) -> String {
+        let version = &found.properties.version;
+        let (runtime, architecture) = (&version.runtime, &version.architecture);
+        format!("{runtime} {architecture}, {} MB, {} s", version.memory_mb, version.timeout_seconds)
+    }
+
+    async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let mut found = Vec::new();
+        for name in Function::ALL.map(|function| cx.scope.function(function)) {
+            let answer = cx.aws.lambda.get_function().function_name(&name).send().await;
+            let Some(answer) = answer.call("lambda:GetFunction").or_absent()? else { continue };
+            let tags = tags::without_reserved(answer.tags.unwrap_or_default());
+            let version = Version::found(&answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build()));
+            let properties = Properties { version, tags: tags.clone() };
+            found.push((name, Found { properties, handle: (), tags: Some(tags) }));
+        }
+        Ok(found)
+    }
+
+    async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
+        let version = &wanted.version;
+        let zip = cx.zip(&version.code_sha256)?;
+        wait::retry(cx, &[wait::ROLE_FOR_LAMBDA], async || {
+            let call = cx.aws.lambda.create_function().function_name(name).role(&version.role);
+            let call = call.runtime(Runtime::from(version.runtime.as_str())).handler(&version.handler);
+            let call = call.architectures(Architecture::from(version.architecture.as_str()));
+            let call = call.memory_size(version.memory_mb).timeout(version.timeout_seconds);
+            let call = call.environment(version.variables()).logging_config(version.logging());
+            let call = call.code(FunctionCode::builder().zip_file(zip.clone().into()).build());
+            call.set_tags(Some(wanted.tags.clone().into_iter().collect())).send().await.call("lambda:CreateFunction")
+        })
+        .await?;
+        wait_until_ready(cx, name).await
+    }
+
+    async fn update(
+        cx: &Context,
+        name: &str,
+        found: &FoundOf<Self>,
+        wanted: &Properties,
+    ) -> Result<(), StepError> {
+        let (now, then) = (&found.properties.version, &wanted.version);
+        if now.code_sha256 != then.code_sha256 || now.architecture != then.architecture {
+            update_code(cx, name, then).await?;
+        }
+        let code_only = Version {
+            code_sha256: now.code_sha256.clone(),
+            architecture: now.architecture.clone(),
+            ..then.clone()
+        };
+        if *now != code_only {
+            update_configuration(cx, name, then).await?;
+        }
+        update_tags(cx, name, &found.properties.tags, &wanted.tags).await
+    }
+
+    async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            cx.aws.lambda.delete_function().function_name(name).send().await.call("lambda:DeleteFunction").or_absent()
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+impl Version {
+    /// What the environment wants of a version.
+    pub(super) fn declare(blueprint: &Blueprint<'_>, function: Function) -> Self {
+        let functions = &blueprint.environment.functions;
+        Self {
+            code_sha256: blueprint.code.get(&function).cloned().unwrap_or_default(),
+            role: blueprint.scope.role_arn(function.as_str()),
+            runtime: Runtime::Providedal2023.as_str().to_owned(),
+            architecture: Architecture::Arm64.as_str().to_owned(),
+            handler: "bootstrap".to_owned(),
+            memory_mb: functions.memory_mb.as_i32(),
+            timeout_seconds: functions.timeout_seconds.as_i32(),
+            environment: BTreeMap::from([(settings::VARIABLE.to_owned(), settings_json(blueprint, function))]),
+            log_group: blueprint.scope.log_group(function),
+            log_format: LogFormat::Json.as_str().to_owned(),
+        }
+    }
+
+    /// What Lambda says of a version.
+    pub(super) fn found(configuration: &FunctionConfiguration) -> Self {
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        let variables = configuration.environment().and_then(|environment| environment.variables());
+        let logging = configuration.logging_config();
+        Self {
+            code_sha256: text(configuration.code_sha256()),
+            role: text(configuration.role()),
+            runtime: text(configuration.runtime().map(Runtime::as_str)),
+            architecture: text(configuration.architectures().first().map(Architecture::as_str)),
+            handler: text(configuration.handler()),
+            memory_mb: configuration.memory_size().unwrap_or_default(),
+            timeout_seconds: configuration.timeout().unwrap_or_default(),
+            environment: variables.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            log_group: text(logging.and_then(LoggingConfig::log_group)),
+            log_format: text(logging.and_then(LoggingConfig::log_format).map(LogFormat::as_str)),
+        }
+    }
+
+    fn variables(&self) -> Variables {
+        let variables: HashMap<_, _> = self.environment.clone().into_iter().collect();
+        Variables::builder().set_variables(Some(variables)).build()
+    }
+
+    fn logging(&self) -> LoggingConfig {
+        LoggingConfig::builder()
+            .log_group(&self.log_group)
+            .log_format(LogFormat::from(self.log_format.as_str()))
+            .build()
+    }
+}
+
+/// The function's settings in the very types that it reads them with.
+fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
+    let file = blueprint.environment;
+    let settings = match function {
+        Function::Backup => serde_json::json!(BackupSettings {
+            environment: file.environment.clone(),
+            timezone: file.timezone.clone(),
+            select: file.backup.select.clone(),
+            retention: file.backup.retention.clone(),
+            allow_no_instances: file.backup.allow_no_instances,
+        }),
+        Function::Cleanup => serde_json::json!(CleanupSettings {
+            environment: file.environment.clone(),
+            timezone: file.timezone.clone(),
+            policy: CleanupPolicy {
+                floor: file.cleanup.floor.get(),
+                orphan_floor_days: file.cleanup.orphan_floor_days.get(),
+                max_deletes: file.cleanup.max_deletes.get(),
+            },
+        }),
+    };
+    settings.to_string()
+}
+
+async fn update_code(cx: &Context, name: &str, wanted: &Version) -> Result<(), StepError> {
+    let zip = cx.zip(&wanted.code_sha256)?;
+    wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+        let call = cx.aws.lambda.update_function_code().function_name(name).zip_file(zip.clone().into());
+        let call = call.architectures(Architecture::from(wanted.architecture.as_str()));
+        call.send().await.call("lambda:UpdateFunctionCode")
+    })
+    .await?;
+    wait_until_ready(cx, name).await
+}
+
+async fn update_configuration(cx: &Context, name: &str, wanted: &Version) -> Result<(), StepError> {
+    wait::retry(cx, &[wait::FUNCTION_BUSY, wait::ROLE_FOR_LAMBDA], async || {
+        let call = cx.aws.lambda.update_function_configuration().function_name(name).role(&wanted.role);
+        let call = call.runtime(Runtime::from(wanted.runtime.as_str())).handler(&wanted.handler);
+        let call = call.memory_size(wanted.memory_mb).timeout(wanted.timeout_seconds);
+        let call = call.environment(wanted.variables()).logging_config(wanted.logging());
+        call.send().await.call("lambda:UpdateFunctionConfiguration")
+    })
+    .await?;
+    wait_until_ready(cx, name).await
+}
+
+async fn update_tags(
+    cx: &Context,
+    name: &str,
+    found: &BTreeMap<String, String>,
+    wanted: &BTreeMap<String, String>,
+) -> Result<(), StepError> {
+    let arn = cx.scope.arn("lambda", &format!("function:{name}"));
+    let write = tags::to_write(wanted, found);
+    if !write.is_empty() {
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            let tags = write.clone().into_iter().collect();
+            let call = cx.aws.lambda.tag_resource().resource(&arn).set_tags(Some(tags));
+            call.send().await.call("lambda:TagResource")
+        })
+        .await?;
+    }
+    let remove = tags::to_remove(wanted, found);
+    if !remove.is_empty() {
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            let call = cx.aws.lambda.untag_resource().resource(&arn).set_tag_keys(Some(remove.clone()));
+            call.send().await.call("lambda:UntagResource")
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Waits until the last change of `$LATEST` is effective: before that, Lambda refuses further changes.
+pub(super) async fn wait_until_ready(cx: &Context, name: &str) -> Result<(), StepError> {
+    let mut state = String::new();
+    let ready = wait::until(cx, "Lambda to make the function ready", READY_LIMIT, async || {
+        let call = cx.aws.lambda.get_function_configuration().function_name(name);
+        let answer = call.send().await.call("lambda:GetFunctionConfiguration")?;
+        state = format!(
+            "state {:?}, last update {:?} {} {}",
+            answer.state(),
+            answer.last_update_status(),
+            answer.state_reason().unwrap_or_default(),
+            answer.last_update_status_reason().unwrap_or_default(),
+        );
+        let failed = answer.state() == Some(&State::Failed)
+            || answer.last_update_status() == Some(&LastUpdateStatus::Failed);
+        // Lambda puts a function that has not been invoked for weeks to sleep; it can be changed all the same.
+        let active = matches!(answer.state(), Some(State::Active | State::Inactive));
+        let settled = answer.last_update_status() == Some(&LastUpdateStatus::Successful);
+        Ok(if failed { Some(false) } else { (active && settled).then_some(true) })
+    })
+    .await?;
+    match ready {
+        Some(true) => Ok(()),
+        _ => Err(StepError::NotReady { what: "Lambda did not make the function ready", seconds: READY_LIMIT.as_secs(), state }),
+    }
+}

@@ -1,0 +1,116 @@
+//! CloudWatch Logs log groups, one for each function.
+//!
+//! They are made before the functions, with retention, so that Lambda never makes one that keeps logs for ever.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::scope::Function;
+use crate::world::Found;
+
+/// The kind.
+#[derive(Debug)]
+pub struct LogGroup;
+
+/// What is wanted of a log group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Properties {
+    /// How long logs are kept; absent means for ever.
+    retention_days: Option<i32>,
+    tags: BTreeMap<String, String>,
+}
+
+#[async_trait(?Send)]
+impl Kind for LogGroup {
+    const NAME: &'static str = "log group";
+    type Properties = Properties;
+    type Handle = ();
+
+    fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
+        let retention_days = Some(blueprint.environment.functions.log_retention_days.get());
+        Function::ALL
+            .map(|function| {
+                (blueprint.scope.log_group(function), Properties { retention_days, tags: blueprint.tags() })
+            })
+            .into()
+    }
+
+    fn describe(found: &FoundOf<Self>) -> String {
+        match found.properties.retention_days {
+            Some(days) => format!("kept {days} days"),
+            None => "kept for ever".to_owned(),
+        }
+    }
+
+    async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let mut found = Vec::new();
+        for name in Function::ALL.map(|function| cx.scope.log_group(function)) {
+            let page = cx.aws.logs.describe_log_groups().log_group_name_prefix(&name).send().await;
+            // Names are sorted, so the group itself comes before all that only begin like it.
+            let group = page
+                .call("logs:DescribeLogGroups")?
+                .log_groups
+                .unwrap_or_default()
+                .into_iter()
+                .find(|group| group.log_group_name.as_ref() == Some(&name));
+            let Some(group) = group else { continue };
+            let listed = cx.aws.logs.list_tags_for_resource().resource_arn(cx.scope.log_group_arn(&name)).send().await;
+            // Deleted since it was listed.
+            let Some(listed) = listed.call("logs:ListTagsForResource").or_absent()? else { continue };
+            let tags = tags::without_reserved(listed.tags.unwrap_or_default());
+            let properties = Properties { retention_days: group.retention_in_days, tags: tags.clone() };
+            found.push((name, Found { properties, handle: (), tags: Some(tags) }));
+        }
+        Ok(found)
+    }
+
+    async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
+        let tags = wanted.tags.clone().into_iter().collect();
+        cx.aws.logs.create_log_group().log_group_name(name).set_tags(Some(tags)).send().await.call("logs:CreateLogGroup")?;
+        set_retention(cx, name, wanted.retention_days).await
+    }
+
+    async fn update(
+        cx: &Context,
+        name: &str,
+        found: &FoundOf<Self>,
+        wanted: &Properties,
+    ) -> Result<(), StepError> {
+        if found.properties.retention_days != wanted.retention_days {
+            set_retention(cx, name, wanted.retention_days).await?;
+        }
+        let arn = cx.scope.log_group_arn(name);
+        let write = tags::to_write(&wanted.tags, &found.properties.tags);
+        if !write.is_empty() {
+            let call = cx.aws.logs.tag_resource().resource_arn(&arn).set_tags(Some(write.into_iter().collect()));
+            call.send().await.call("logs:TagResource")?;
+        }
+        let remove = tags::to_remove(&wanted.tags, &found.properties.tags);
+        if !remove.is_empty() {
+            let call = cx.aws.logs.untag_resource().resource_arn(&arn).set_tag_keys(Some(remove));
+            call.send().await.call("logs:UntagResource")?;
+        }
+        Ok(())
+    }
+
+    async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
+        cx.aws.logs.delete_log_group().log_group_name(name).send().await.call("logs:DeleteLogGroup").or_absent()?;
+        Ok(())
+    }
+}
+
+async fn set_retention(cx: &Context, name: &str, days: Option<i32>) -> Result<(), StepError> {
+    if let Some(days) = days {
+        let call = cx.aws.logs.put_retention_policy().log_group_name(name).retention_in_days(days);
+        call.send().await.call("logs:PutRetentionPolicy")?;
+    } else {
+        let call = cx.aws.logs.delete_retention_policy().log_group_name(name);
+        call.send().await.call("logs:DeleteRetentionPolicy")?;
+    }
+    Ok(())
+}

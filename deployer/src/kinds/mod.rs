@@ -1,0 +1,185 @@
+//! The kinds of resources that an environment is made of, one file each.
+//!
+//! To add a kind: write its file, and add one line to [`TIERS`].
+
+mod alias;
+mod dead_letter_queue;
+mod function;
+mod log_group;
+mod registry;
+mod role;
+mod schedule;
+mod schedule_group;
+mod tags;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::aws::Aws;
+use crate::bundle::Bundle;
+use crate::environment::Environment;
+use crate::error::AwsError;
+use crate::event::{Event, Listener};
+use crate::policy::RolePolicies;
+use crate::scope::{Function, Scope};
+use crate::world::{Found, ResourceId};
+
+pub use alias::{Alias, alias_name};
+pub use dead_letter_queue::DeadLetterQueue;
+pub use function::LambdaFunction;
+pub use log_group::LogGroup;
+pub use registry::{AnyKind, Registry, read, registry};
+pub use role::Role;
+pub use schedule::Schedule;
+pub use schedule_group::ScheduleGroup;
+
+use registry::erased;
+
+/// All kinds. A kind may point only at kinds of an earlier tier: creation walks down, deletion walks up, and what is
+/// in one tier is done in parallel.
+pub static TIERS: &[&[&dyn AnyKind]] = &[
+    &[erased::<LogGroup>(), erased::<DeadLetterQueue>(), erased::<ScheduleGroup>()],
+    &[erased::<Role>()],
+    &[erased::<LambdaFunction>()],
+    &[erased::<Alias>()],
+    &[erased::<Schedule>()],
+];
+
+/// One kind of resource: what an environment wants of it, and how AWS is asked to have it so.
+#[async_trait(?Send)]
+pub trait Kind: Send + Sync + 'static {
+    /// The kind's name for people, such as `log group`.
+    const NAME: &'static str;
+    /// What can be wanted of it, and is read back from AWS in the same form.
+    type Properties: Serialize + DeserializeOwned + Send + Sync;
+    /// What AWS needs to name it again but nobody wants: a URL, a revision, a version.
+    type Handle: Serialize + DeserializeOwned + Send + Sync;
+
+    /// The resources that the environment should have. Pure.
+    fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Self::Properties)>;
+
+    /// The resource that owns one that cannot carry tags. Pure.
+    fn parent(_name: &str, _scope: &Scope) -> Option<ResourceId> {
+        None
+    }
+
+    /// What is worth knowing of one at a glance. Pure.
+    fn describe(found: &FoundOf<Self>) -> String;
+
+    /// Finds the environment's resources, wanted or not, and whatever has one of their names.
+    async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError>;
+
+    /// Makes a resource, owned from its first moment.
+    async fn create(cx: &Context, name: &str, wanted: &Self::Properties) -> Result<(), StepError>;
+
+    /// Changes a resource in place, with the fewest calls.
+    async fn update(
+        cx: &Context,
+        name: &str,
+        found: &FoundOf<Self>,
+        wanted: &Self::Properties,
+    ) -> Result<(), StepError>;
+
+    /// Deletes a resource; one that is gone already is fine.
+    async fn delete(cx: &Context, name: &str, found: &FoundOf<Self>) -> Result<(), StepError>;
+}
+
+/// What a kind found.
+pub type FoundOf<K> = Found<<K as Kind>::Properties, <K as Kind>::Handle>;
+
+/// Everything that kinds declare from.
+#[derive(Clone, Debug)]
+pub struct Blueprint<'a> {
+    /// The environment file.
+    pub environment: &'a Environment,
+    /// Names and ARNs.
+    pub scope: &'a Scope,
+    /// The policies of each role, by purpose.
+    pub policies: &'a BTreeMap<&'static str, RolePolicies>,
+    /// The code of each function, as Lambda's `CodeSha256`.
+    pub code: &'a BTreeMap<Function, String>,
+}
+
+impl Blueprint<'_> {
+    /// The tags of every resource.
+    pub fn tags(&self) -> BTreeMap<String, String> {
+        self.scope.tags(self.environment)
+    }
+}
+
+/// What effects need.
+#[derive(Clone)]
+pub struct Context {
+    /// The clients.
+    pub aws: Aws,
+    /// Names and ARNs.
+    pub scope: Scope,
+    /// The code to deploy; absent where nothing is deployed.
+    pub bundle: Option<std::sync::Arc<Bundle>>,
+    listener: Listener,
+    resource: Option<ResourceId>,
+}
+
+impl Context {
+    /// A context whose events go to `listener`.
+    pub fn new(aws: Aws, scope: Scope, bundle: Option<std::sync::Arc<Bundle>>, listener: Listener) -> Self {
+        Self { aws, scope, bundle, listener, resource: None }
+    }
+
+    /// The same context, for one resource.
+    pub(crate) fn for_resource(&self, resource: &ResourceId) -> Self {
+        Self { resource: Some(resource.clone()), ..self.clone() }
+    }
+
+    /// Sends an event about the current resource.
+    pub(crate) fn tell(&self, event: impl FnOnce(ResourceId) -> Event) {
+        if let Some(resource) = &self.resource {
+            (self.listener)(event(resource.clone()));
+        }
+    }
+
+    /// The zip with the given `CodeSha256`.
+    pub(crate) fn zip(&self, code_sha256: &str) -> Result<Vec<u8>, StepError> {
+        self.bundle
+            .as_ref()
+            .and_then(|bundle| bundle.zip(code_sha256))
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| StepError::NoCode { code_sha256: code_sha256.to_owned() })
+    }
+}
+
+/// Why a step failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// AWS refused, or did not answer.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The bundle does not hold the code that the plan deploys.
+    #[error("the bundle does not hold the code {code_sha256}; build it again and plan anew")]
+    NoCode {
+        /// The code that the plan deploys.
+        code_sha256: String,
+    },
+    /// AWS accepted a call but did not get ready in time.
+    #[error("{what} within {seconds} s: {state}")]
+    NotReady {
+        /// What was expected.
+        what: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What AWS last said.
+        state: String,
+    },
+    /// Somebody else changed the resource while we did.
+    #[error("{what} is not what was deployed a moment ago: somebody else is changing it; plan anew")]
+    Changed {
+        /// The resource.
+        what: String,
+    },
+    /// A saved plan holds properties that this version does not understand.
+    #[error("the plan's properties do not fit this version: {0}")]
+    Malformed(String),
+}

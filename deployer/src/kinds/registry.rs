@@ -1,0 +1,151 @@
+//! Kinds behind one face, so that plan and apply need to know none of them.
+
+use std::marker::PhantomData;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Blueprint, Context, FoundOf, Kind, StepError, TIERS};
+use crate::error::AwsError;
+use crate::plan::Order;
+use crate::scope::Scope;
+use crate::world::{Desired, Found, Observed, ResourceId};
+
+/// A [`Kind`] whose types are hidden behind JSON.
+#[async_trait(?Send)]
+pub trait AnyKind: Send + Sync {
+    /// [`Kind::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`Kind::declare`].
+    fn declare(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Value)>;
+    /// [`Kind::parent`].
+    fn parent(&self, name: &str, scope: &Scope) -> Option<ResourceId>;
+    /// [`Kind::describe`]; nothing where the properties are not those of this kind.
+    fn describe(&self, found: &Found) -> String;
+    /// [`Kind::observe`].
+    async fn observe(&self, cx: &Context) -> Result<Vec<(String, Found)>, AwsError>;
+    /// [`Kind::create`].
+    async fn create(&self, cx: &Context, name: &str, wanted: &Value) -> Result<(), StepError>;
+    /// [`Kind::update`].
+    async fn update(&self, cx: &Context, name: &str, found: &Found, wanted: &Value) -> Result<(), StepError>;
+    /// [`Kind::delete`].
+    async fn delete(&self, cx: &Context, name: &str, found: &Found) -> Result<(), StepError>;
+}
+
+struct Erased<K>(PhantomData<K>);
+
+/// A kind for the registry.
+pub(super) const fn erased<K: Kind>() -> &'static dyn AnyKind {
+    &Erased::<K>(PhantomData)
+}
+
+#[async_trait(?Send)]
+impl<K: Kind> AnyKind for Erased<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn declare(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Value)> {
+        K::declare(blueprint).into_iter().map(|(name, properties)| (name, to_value(&properties))).collect()
+    }
+
+    fn parent(&self, name: &str, scope: &Scope) -> Option<ResourceId> {
+        K::parent(name, scope)
+    }
+
+    fn describe(&self, found: &Found) -> String {
+        read::<K>(found).map(|found| K::describe(&found)).unwrap_or_default()
+    }
+
+    async fn observe(&self, cx: &Context) -> Result<Vec<(String, Found)>, AwsError> {
+        let found = K::observe(cx).await?;
+        Ok(found
+            .into_iter()
+            .map(|(name, found)| {
+                let properties = to_value(&found.properties);
+                (name, Found { properties, handle: to_value(&found.handle), tags: found.tags })
+            })
+            .collect())
+    }
+
+    async fn create(&self, cx: &Context, name: &str, wanted: &Value) -> Result<(), StepError> {
+        K::create(cx, name, &from_value(wanted)?).await
+    }
+
+    async fn update(&self, cx: &Context, name: &str, found: &Found, wanted: &Value) -> Result<(), StepError> {
+        K::update(cx, name, &read::<K>(found)?, &from_value(wanted)?).await
+    }
+
+    async fn delete(&self, cx: &Context, name: &str, found: &Found) -> Result<(), StepError> {
+        K::delete(cx, name, &read::<K>(found)?).await
+    }
+}
+
+/// What was found, in the kind's own types.
+pub fn read<K: Kind>(found: &Found) -> Result<FoundOf<K>, StepError> {
+    Ok(Found {
+        properties: from_value(&found.properties)?,
+        handle: from_value(&found.handle)?,
+        tags: found.tags.clone(),
+    })
+}
+
+/// Properties are plain data with text keys, which JSON can always hold.
+fn to_value(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, StepError> {
+    T::deserialize(value).map_err(|error| StepError::Malformed(error.to_string()))
+}
+
+/// A set of kinds in tiers. The engine's own tests use one of toy kinds.
+#[derive(Clone, Copy)]
+pub struct Registry(pub &'static [&'static [&'static dyn AnyKind]]);
+
+/// The kinds that Snapwarden manages.
+pub fn registry() -> Registry {
+    Registry(TIERS)
+}
+
+impl Registry {
+    /// The kind of that name.
+    pub fn get(self, name: &str) -> Option<&'static dyn AnyKind> {
+        self.0.iter().copied().flatten().copied().find(|kind| kind.name() == name)
+    }
+
+    /// Everything the environment should hold.
+    pub fn declare(self, blueprint: &Blueprint<'_>) -> Desired {
+        let kinds = self.0.iter().copied().flatten();
+        kinds
+            .flat_map(|kind| {
+                kind.declare(blueprint)
+                    .into_iter()
+                    .map(|(name, wanted)| (ResourceId::new(kind.name(), name), wanted))
+            })
+            .collect()
+    }
+
+    /// Everything the environment holds. Only asks, never changes.
+    pub async fn observe(self, cx: &Context) -> Result<Observed, AwsError> {
+        let kinds = self.0.iter().copied().flatten();
+        let found = futures::future::try_join_all(kinds.map(|kind| async move {
+            let found = kind.observe(cx).await?;
+            Ok(found.into_iter().map(|(name, found)| (ResourceId::new(kind.name(), name), found)))
+        }))
+        .await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+impl Order for Registry {
+    fn kinds(&self) -> Vec<&'static str> {
+        self.0.iter().copied().flatten().map(|kind| kind.name()).collect()
+    }
+
+    fn parent(&self, resource: &ResourceId, scope: &Scope) -> Option<ResourceId> {
+        self.get(&resource.kind)?.parent(&resource.name, scope)
+    }
+}

@@ -1,0 +1,181 @@
+//! IAM roles with everything they may do: the trust, the inline policies, and whatever else is attached.
+//!
+//! Policies cannot be tagged and mean nothing without their role, so they are part of it: a policy that somebody
+//! added shows as a difference of the role.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use aws_sdk_iam::types::Tag;
+use serde::{Deserialize, Serialize};
+
+use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::policy::PolicyDocument;
+use crate::world::Found;
+
+/// The kind.
+#[derive(Debug)]
+pub struct Role;
+
+/// What is wanted of a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Properties {
+    description: String,
+    trust: PolicyDocument,
+    /// Inline policies by name.
+    policies: BTreeMap<String, PolicyDocument>,
+    /// ARNs of managed policies. We attach none; one that is attached gives the role more than we vouch for.
+    attached: Vec<String>,
+    tags: BTreeMap<String, String>,
+}
+
+/// The name of the one inline policy.
+const POLICY: &str = "snapwarden";
+
+#[async_trait(?Send)]
+impl Kind for Role {
+    const NAME: &'static str = "role";
+    type Properties = Properties;
+    type Handle = ();
+
+    fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
+        let roles = blueprint.policies.iter().map(|(purpose, policies)| {
+            let properties = Properties {
+                description: policies.description.clone(),
+                trust: policies.trust.clone(),
+                policies: BTreeMap::from([(POLICY.to_owned(), policies.permissions.clone())]),
+                attached: Vec::new(),
+                tags: blueprint.tags(),
+            };
+            (blueprint.scope.role(purpose), properties)
+        });
+        roles.collect()
+    }
+
+    fn describe(found: &FoundOf<Self>) -> String {
+        found.properties.description.clone()
+    }
+
+    async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let mut found = Vec::new();
+        for name in crate::policy::purposes().map(|purpose| cx.scope.role(purpose)) {
+            if let Some(properties) = observe_role(cx, &name).await? {
+                let tags = Some(properties.tags.clone());
+                found.push((name, Found { properties, handle: (), tags }));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
+        let call = cx.aws.iam.create_role().role_name(name).description(&wanted.description);
+        let call = call.assume_role_policy_document(wanted.trust.to_json()).set_tags(Some(iam_tags(&wanted.tags)?));
+        call.send().await.call("iam:CreateRole")?;
+        for (policy, document) in &wanted.policies {
+            put_policy(cx, name, policy, document).await?;
+        }
+        Ok(())
+    }
+
+    async fn update(
+        cx: &Context,
+        name: &str,
+        found: &FoundOf<Self>,
+        wanted: &Properties,
+    ) -> Result<(), StepError> {
+        let found = &found.properties;
+        if found.trust != wanted.trust {
+            let call = cx.aws.iam.update_assume_role_policy().role_name(name).policy_document(wanted.trust.to_json());
+            call.send().await.call("iam:UpdateAssumeRolePolicy")?;
+        }
+        if found.description != wanted.description {
+            let call = cx.aws.iam.update_role().role_name(name).description(&wanted.description);
+            call.send().await.call("iam:UpdateRole")?;
+        }
+        for (policy, document) in &wanted.policies {
+            if found.policies.get(policy) != Some(document) {
+                put_policy(cx, name, policy, document).await?;
+            }
+        }
+        remove_policies(cx, name, found, &wanted.policies).await?;
+        let write = tags::to_write(&wanted.tags, &found.tags);
+        if !write.is_empty() {
+            let call = cx.aws.iam.tag_role().role_name(name).set_tags(Some(iam_tags(&write)?));
+            call.send().await.call("iam:TagRole")?;
+        }
+        let remove = tags::to_remove(&wanted.tags, &found.tags);
+        if !remove.is_empty() {
+            let call = cx.aws.iam.untag_role().role_name(name).set_tag_keys(Some(remove));
+            call.send().await.call("iam:UntagRole")?;
+        }
+        Ok(())
+    }
+
+    async fn delete(cx: &Context, name: &str, found: &FoundOf<Self>) -> Result<(), StepError> {
+        // IAM deletes only a role that nothing hangs on.
+        remove_policies(cx, name, &found.properties, &BTreeMap::new()).await?;
+        cx.aws.iam.delete_role().role_name(name).send().await.call("iam:DeleteRole").or_absent()?;
+        Ok(())
+    }
+}
+
+async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, AwsError> {
+    let iam = &cx.aws.iam;
+    let answer = iam.get_role().role_name(name).send().await.call("iam:GetRole").or_absent()?;
+    let Some(role) = answer.and_then(|answer| answer.role) else { return Ok(None) };
+    let listed = iam.list_role_policies().role_name(name).into_paginator().items().send().collect::<Vec<_>>().await;
+    let mut policies = BTreeMap::new();
+    for policy in listed {
+        let policy = policy.call("iam:ListRolePolicies")?;
+        let call = iam.get_role_policy().role_name(name).policy_name(&policy);
+        if let Some(answer) = call.send().await.call("iam:GetRolePolicy").or_absent()? {
+            policies.insert(policy, PolicyDocument::from_iam(&answer.policy_document));
+        }
+    }
+    let listed = iam.list_attached_role_policies().role_name(name).into_paginator().items().send();
+    let mut attached = Vec::new();
+    for policy in listed.collect::<Vec<_>>().await {
+        attached.extend(policy.call("iam:ListAttachedRolePolicies")?.policy_arn);
+    }
+    attached.sort();
+    Ok(Some(Properties {
+        description: role.description.unwrap_or_default(),
+        trust: PolicyDocument::from_iam(&role.assume_role_policy_document.unwrap_or_default()),
+        policies,
+        attached,
+        tags: tags::without_reserved(role.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value))),
+    }))
+}
+
+async fn put_policy(cx: &Context, role: &str, policy: &str, document: &PolicyDocument) -> Result<(), StepError> {
+    let call = cx.aws.iam.put_role_policy().role_name(role).policy_name(policy).policy_document(document.to_json());
+    call.send().await.call("iam:PutRolePolicy")?;
+    Ok(())
+}
+
+/// Takes away every policy that is not wanted, inline or attached.
+async fn remove_policies(
+    cx: &Context,
+    role: &str,
+    found: &Properties,
+    wanted: &BTreeMap<String, PolicyDocument>,
+) -> Result<(), StepError> {
+    for policy in found.policies.keys().filter(|policy| !wanted.contains_key(*policy)) {
+        let call = cx.aws.iam.delete_role_policy().role_name(role).policy_name(policy);
+        call.send().await.call("iam:DeleteRolePolicy").or_absent()?;
+    }
+    for arn in &found.attached {
+        let call = cx.aws.iam.detach_role_policy().role_name(role).policy_arn(arn);
+        call.send().await.call("iam:DetachRolePolicy").or_absent()?;
+    }
+    Ok(())
+}
+
+fn iam_tags(tags: &BTreeMap<String, String>) -> Result<Vec<Tag>, StepError> {
+    tags.iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect::<Result<_, _>>()
+        .map_err(|error| StepError::Malformed(error.to_string()))
+}

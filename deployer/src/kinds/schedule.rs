@@ -1,0 +1,199 @@
+//! The EventBridge Scheduler schedules, one for each function.
+
+use async_trait::async_trait;
+use aws_sdk_scheduler::types::{
+    DeadLetterConfig, FlexibleTimeWindow, FlexibleTimeWindowMode, RetryPolicy, ScheduleState, Target,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use snapwarden_domain::event::Event;
+
+use super::{Blueprint, Context, FoundOf, Kind, ScheduleGroup, StepError};
+use crate::environment::Environment;
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::scope::{Function, Scope};
+use crate::wait;
+use crate::world::{Found, ResourceId};
+
+/// The kind.
+#[derive(Debug)]
+pub struct Schedule;
+
+/// What is wanted of a schedule. `UpdateSchedule` resets what it is not told, so all of it is always written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Properties {
+    /// `cron(…)` or `rate(…)`.
+    pub expression: String,
+    /// The zone of the expression.
+    pub timezone: String,
+    /// Minutes after the scheduled time within which it may fire; 0 for none.
+    flexible_minutes: i32,
+    /// Whether it fires at all.
+    pub enabled: bool,
+    /// The ARN of the alias that it invokes.
+    pub target: String,
+    role: String,
+    /// The event that the function gets, with EventBridge Scheduler's placeholders.
+    pub input: String,
+    retry_attempts: i32,
+    retry_max_age_seconds: i32,
+    dead_letter_queue: String,
+}
+
+/// What AWS knows of a schedule that nobody wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    /// When it was made: a `rate(…)` counts from there.
+    pub created: Option<Timestamp>,
+}
+
+#[async_trait(?Send)]
+impl Kind for Schedule {
+    const NAME: &'static str = "schedule";
+    type Properties = Properties;
+    type Handle = Handle;
+
+    fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
+        Function::ALL
+            .map(|function| {
+                let schedule = of(blueprint.environment, function);
+                let properties = Properties {
+                    expression: schedule.expression.to_string(),
+                    timezone: blueprint.environment.timezone.to_string(),
+                    flexible_minutes: schedule.flexible_minutes.as_i32(),
+                    enabled: true,
+                    target: blueprint.scope.alias_arn(function),
+                    role: blueprint.scope.role_arn("scheduler"),
+                    input: Event::scheduler_input().to_string(),
+                    retry_attempts: schedule.retry.attempts.as_i32(),
+                    retry_max_age_seconds: schedule.retry.max_age_seconds.as_i32(),
+                    dead_letter_queue: blueprint.scope.dead_letter_queue_arn(),
+                };
+                (Scope::schedule(function).to_owned(), properties)
+            })
+            .into()
+    }
+
+    fn parent(_: &str, scope: &Scope) -> Option<ResourceId> {
+        Some(ResourceId::new(ScheduleGroup::NAME, scope.schedule_group()))
+    }
+
+    fn describe(found: &FoundOf<Self>) -> String {
+        let properties = &found.properties;
+        let state = if properties.enabled { "" } else { ", DISABLED" };
+        format!("{} {}{state}", properties.expression, properties.timezone)
+    }
+
+    /// Whatever is in our group, also what we no longer want.
+    async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let group = cx.scope.schedule_group();
+        let pages = cx.aws.scheduler.list_schedules().group_name(&group).into_paginator().items().send();
+        let mut found = Vec::new();
+        for listed in pages.collect::<Vec<_>>().await {
+            // Without the group there are no schedules.
+            let Some(listed) = listed.call("scheduler:ListSchedules").or_absent()? else { break };
+            let name = listed.name.unwrap_or_default();
+            let answer = cx.aws.scheduler.get_schedule().group_name(&group).name(&name).send().await;
+            let Some(schedule) = answer.call("scheduler:GetSchedule").or_absent()? else { continue };
+            let created = schedule.creation_date.and_then(|date| Timestamp::from_second(date.secs()).ok());
+            let window = schedule.flexible_time_window.and_then(|window| window.maximum_window_in_minutes);
+            let target = schedule.target;
+            let retry = target.as_ref().and_then(|target| target.retry_policy.as_ref());
+            let properties = Properties {
+                expression: schedule.schedule_expression.unwrap_or_default(),
+                // AWS's default where none is set.
+                timezone: schedule.schedule_expression_timezone.unwrap_or_else(|| "UTC".to_owned()),
+                flexible_minutes: window.unwrap_or_default(),
+                enabled: schedule.state == Some(ScheduleState::Enabled),
+                retry_attempts: retry.and_then(|retry| retry.maximum_retry_attempts).unwrap_or(185),
+                retry_max_age_seconds: retry.and_then(|retry| retry.maximum_event_age_in_seconds).unwrap_or(86_400),
+                target: target.as_ref().map(|target| target.arn.clone()).unwrap_or_default(),
+                role: target.as_ref().map(|target| target.role_arn.clone()).unwrap_or_default(),
+                input: target.as_ref().and_then(|target| target.input.clone()).unwrap_or_default(),
+                dead_letter_queue: target
+                    .and_then(|target| target.dead_letter_config)
+                    .and_then(|config| config.arn)
+                    .unwrap_or_default(),
+            };
+            found.push((name, Found { properties, handle: Handle { created }, tags: None }));
+        }
+        Ok(found)
+    }
+
+    async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
+        let (window, target) = (wanted.window()?, wanted.target()?);
+        wait::retry(cx, &[wait::ROLE_FOR_SCHEDULER], async || {
+            let call = cx.aws.scheduler.create_schedule().group_name(cx.scope.schedule_group()).name(name);
+            let call = call.schedule_expression(&wanted.expression).schedule_expression_timezone(&wanted.timezone);
+            let call = call.flexible_time_window(window.clone()).target(target.clone()).state(wanted.state());
+            match call.send().await.call("scheduler:CreateSchedule") {
+                Err(error) if error.code == "ConflictException" => Err(error.already_exists()),
+                answer => answer,
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn update(
+        cx: &Context,
+        name: &str,
+        _: &FoundOf<Self>,
+        wanted: &Properties,
+    ) -> Result<(), StepError> {
+        let (window, target) = (wanted.window()?, wanted.target()?);
+        wait::retry(cx, &[wait::ROLE_FOR_SCHEDULER], async || {
+            let call = cx.aws.scheduler.update_schedule().group_name(cx.scope.schedule_group()).name(name);
+            let call = call.schedule_expression(&wanted.expression).schedule_expression_timezone(&wanted.timezone);
+            let call = call.flexible_time_window(window.clone()).target(target.clone()).state(wanted.state());
+            call.send().await.call("scheduler:UpdateSchedule")
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
+        let call = cx.aws.scheduler.delete_schedule().group_name(cx.scope.schedule_group()).name(name);
+        call.send().await.call("scheduler:DeleteSchedule").or_absent()?;
+        Ok(())
+    }
+}
+
+impl Properties {
+    fn state(&self) -> ScheduleState {
+        if self.enabled { ScheduleState::Enabled } else { ScheduleState::Disabled }
+    }
+
+    fn window(&self) -> Result<FlexibleTimeWindow, StepError> {
+        let window = FlexibleTimeWindow::builder();
+        let window = if self.flexible_minutes == 0 {
+            window.mode(FlexibleTimeWindowMode::Off)
+        } else {
+            window.mode(FlexibleTimeWindowMode::Flexible).maximum_window_in_minutes(self.flexible_minutes)
+        };
+        window.build().map_err(|error| StepError::Malformed(error.to_string()))
+    }
+
+    fn target(&self) -> Result<Target, StepError> {
+        let retry = RetryPolicy::builder()
+            .maximum_retry_attempts(self.retry_attempts)
+            .maximum_event_age_in_seconds(self.retry_max_age_seconds)
+            .build();
+        Target::builder()
+            .arn(&self.target)
+            .role_arn(&self.role)
+            .input(&self.input)
+            .retry_policy(retry)
+            .dead_letter_config(DeadLetterConfig::builder().arn(&self.dead_letter_queue).build())
+            .build()
+            .map_err(|error| StepError::Malformed(error.to_string()))
+    }
+}
+
+fn of(environment: &Environment, function: Function) -> &crate::environment::Schedule {
+    match function {
+        Function::Backup => &environment.backup.schedule,
+        Function::Cleanup => &environment.cleanup.schedule,
+    }
+}

@@ -1,0 +1,22 @@
+//! Plans and applies everything that a Snapwarden environment holds, straight through the AWS APIs.
+//!
+//! The library never prints, never reads a clock it was not given, and keeps no state: what exists is found by
+//! deterministic names and an ownership tag. [`plan`] is pure; [`apply`] does exactly what a plan says and makes no
+//! choices of its own. ARCHITECTURE.md has the map.
+
+pub mod apply;
+pub mod aws;
+pub mod bundle;
+pub mod environment;
+pub mod error;
+pub mod event;
+pub mod inventory;
+pub mod invoke;
+pub mod kinds;
+pub mod plan;
+pub mod policy;
+pub mod property;
+pub mod saved_plan;
+pub mod scope;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,249 @@
+//! IAM policy documents: read from `policies/*.yaml`, filled from the scope, and compared by meaning.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::environment::Environment;
+use crate::scope::{Function, Scope};
+
+/// What one of our roles may do, and who may assume it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolePolicies {
+    /// One sentence for IAM's console.
+    pub description: String,
+    /// Who may assume the role.
+    pub trust: PolicyDocument,
+    /// What the role may do.
+    pub permissions: PolicyDocument,
+}
+
+/// The roles that an environment has, by purpose, with the text of their documents.
+const DOCUMENTS: [(&str, &str); 3] = [
+    ("backup", include_str!("../../policies/backup.yaml")),
+    ("cleanup", include_str!("../../policies/cleanup.yaml")),
+    ("scheduler", include_str!("../../policies/scheduler.yaml")),
+];
+
+/// Why a policy document cannot be used; a mistake in `policies/`, not in an environment file.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The text is no YAML or lacks a part.
+    #[error("policies/{document}.yaml: {source}")]
+    Syntax {
+        /// The document's name.
+        document: &'static str,
+        /// What is wrong.
+        source: serde_yaml::Error,
+    },
+    /// A `${…}` names nothing that we know.
+    #[error("policies/{document}.yaml: `${{{hole}}}` is not a value of the scope; there are {known}")]
+    UnknownHole {
+        /// The document's name.
+        document: &'static str,
+        /// What stands between the braces.
+        hole: String,
+        /// What may stand there.
+        known: String,
+    },
+}
+
+/// What the roles are for, which is also part of their names.
+pub fn purposes() -> impl Iterator<Item = &'static str> {
+    DOCUMENTS.into_iter().map(|(purpose, _)| purpose)
+}
+
+/// The policies of every role of an environment, by the role's purpose.
+pub fn role_policies(
+    environment: &Environment,
+    scope: &Scope,
+) -> Result<BTreeMap<&'static str, RolePolicies>, PolicyError> {
+    let holes = holes(environment, scope);
+    DOCUMENTS
+        .into_iter()
+        .map(|(document, text)| {
+            let syntax = |source| PolicyError::Syntax { document, source };
+            let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
+            let filled = fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
+                document,
+                hole,
+                known: holes.keys().copied().collect::<Vec<_>>().join(", "),
+            })?;
+            let policies = serde_json::from_value(filled)
+                .map_err(|error| syntax(<serde_yaml::Error as serde::de::Error>::custom(error)))?;
+            Ok((document, policies))
+        })
+        .collect()
+}
+
+/// Everything that a policy document may name.
+fn holes(environment: &Environment, scope: &Scope) -> BTreeMap<&'static str, String> {
+    let select = &environment.backup.select;
+    BTreeMap::from([
+        ("partition", scope.partition().to_owned()),
+        ("account", scope.account.to_string()),
+        ("region", scope.region.to_string()),
+        ("environment", scope.environment.to_string()),
+        ("select_tag", literal(&select.tag)),
+        ("select_value", literal(&select.value)),
+        ("backup_log_group_arn", scope.log_group_arn(&scope.log_group(Function::Backup))),
+        ("cleanup_log_group_arn", scope.log_group_arn(&scope.log_group(Function::Cleanup))),
+        ("backup_alias_arn", scope.alias_arn(Function::Backup)),
+        ("cleanup_alias_arn", scope.alias_arn(Function::Cleanup)),
+        ("dead_letter_queue_arn", scope.dead_letter_queue_arn()),
+        ("schedule_group_arn", scope.schedule_group_arn()),
+    ])
+}
+
+/// IAM takes `${…}` in a policy for a variable of its own; `${$}` is its way to write a dollar sign
+/// (source: IAM User Guide, "IAM policy elements: Variables and tags").
+fn literal(text: &str) -> String {
+    text.replace("${", "${$}{")
+}
+
+/// Replaces every `${name}` in keys and values; an unknown name is the error.
+fn fill(value: Value, holes: &BTreeMap<&'static str, String>) -> Result<Value, String> {
+    Ok(match value {
+        Value::String(text) => Value::String(fill_text(&text, holes)?),
+        Value::Array(items) => {
+            Value::Array(items.into_iter().map(|item| fill(item, holes)).collect::<Result<_, _>>()?)
+        }
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .map(|(key, value)| Ok((fill_text(&key, holes)?, fill(value, holes)?)))
+                .collect::<Result<Map<_, _>, String>>()?,
+        ),
+        other => other,
+    })
+}
+
+fn fill_text(text: &str, holes: &BTreeMap<&'static str, String>) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, tail) = after.split_once('}').ok_or_else(|| after.to_owned())?;
+        filled.push_str(before);
+        filled.push_str(holes.get(name).ok_or_else(|| name.to_owned())?);
+        rest = tail;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+/// A policy document in a form in which two that mean the same are equal: IAM returns documents reordered, with lists
+/// of one as plain values, and URL-encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Value", into = "Value")]
+pub struct PolicyDocument(Value);
+
+impl PolicyDocument {
+    /// Reads what IAM returned. What is no JSON stays as it is, so that it shows as a difference.
+    pub fn from_iam(encoded: &str) -> Self {
+        let text = percent_decode_str(encoded).decode_utf8_lossy();
+        serde_json::from_str::<Value>(&text).unwrap_or_else(|_| Value::String(text.into_owned())).into()
+    }
+
+    /// The document as compact JSON, as IAM takes it.
+    pub fn to_json(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl From<Value> for PolicyDocument {
+    fn from(value: Value) -> Self {
+        let Value::Object(mut document) = value else { return Self(value) };
+        if let Some(statements) = document.remove("Statement") {
+            let mut statements: Vec<Value> = list(statements).into_iter().map(normal_statement).collect();
+            statements.sort_by_key(ToString::to_string);
+            document.insert("Statement".to_owned(), Value::Array(statements));
+        }
+        Self(Value::Object(document))
+    }
+}
+
+impl From<PolicyDocument> for Value {
+    fn from(document: PolicyDocument) -> Self {
+        document.0
+    }
+}
+
+/// Everything in a statement that may be one value or a list becomes a sorted list.
+fn normal_statement(statement: Value) -> Value {
+    let Value::Object(fields) = statement else { return statement };
+    let normal = fields.into_iter().map(|(key, value)| {
+        let value = match key.as_str() {
+            "Action" | "NotAction" | "Resource" | "NotResource" => sorted(value),
+            "Principal" | "NotPrincipal" => each_value(value, sorted),
+            "Condition" => each_value(value, |keys| each_value(keys, sorted)),
+            _ => value,
+        };
+        (key, value)
+    });
+    Value::Object(normal.collect())
+}
+
+fn each_value(value: Value, change: impl Fn(Value) -> Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.into_iter().map(|(key, value)| (key, change(value))).collect(),
+        other => other,
+    }
+}
+
+fn sorted(value: Value) -> Value {
+    let mut items = list(value);
+    items.sort_by_key(ToString::to_string);
+    items.dedup();
+    Value::Array(items)
+}
+
+fn list(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) => items,
+        single => vec![single],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn documents_that_mean_the_same_are_equal() {
+        let ours = PolicyDocument::from(json!({
+            "Version": "2012-10-17",
+            "Statement": [
+                { "Sid": "B", "Effect": "Allow", "Action": ["b:Two", "a:One"], "Resource": ["*"] },
+                { "Sid": "A", "Effect": "Allow", "Action": "c:Three", "Resource": "*",
+                  "Condition": { "StringEquals": { "aws:SourceAccount": ["1"] } } },
+            ],
+        }));
+        let returned = r#"{"Statement":[
+            {"Resource":"*","Effect":"Allow","Action":["c:Three"],"Sid":"A",
+             "Condition":{"StringEquals":{"aws:SourceAccount":"1"}}},
+            {"Sid":"B","Effect":"Allow","Action":["a:One","b:Two"],"Resource":"*"}],"Version":"2012-10-17"}"#;
+        let encoded =
+            percent_encoding::utf8_percent_encode(returned, percent_encoding::NON_ALPHANUMERIC).to_string();
+        assert_eq!(ours, PolicyDocument::from_iam(&encoded));
+        assert_eq!(ours, PolicyDocument::from_iam(returned));
+    }
+
+    #[test]
+    fn documents_that_differ_are_not_equal() {
+        let one = |action: &str| PolicyDocument::from(json!({ "Statement": { "Action": action } }));
+        assert_ne!(one("ec2:DeleteSnapshot"), one("ec2:*"));
+        assert_ne!(one("ec2:DeleteSnapshot"), PolicyDocument::from_iam("not json"));
+    }
+
+    #[test]
+    fn a_tag_value_cannot_smuggle_in_a_policy_variable() {
+        let holes = BTreeMap::from([("v", literal("${aws:username}"))]);
+        assert_eq!(fill_text("is ${v}", &holes).unwrap(), "is ${$}{aws:username}");
+        assert_eq!(fill_text("is ${w}", &holes), Err("w".to_owned()));
+    }
+}

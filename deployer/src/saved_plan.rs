@@ -1,0 +1,165 @@
+//! A plan in a file: what `plan --out` writes and `deploy --plan` executes exactly, or refuses.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::plan::Plan;
+use crate::scope::{Function, Scope};
+use crate::world::{Observed, fingerprint};
+
+/// Versions of the file's form. Another form is refused, not guessed at.
+const FORMAT: u32 = 1;
+
+/// A plan with everything that must still be true when it is executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedPlan {
+    format: u32,
+    /// The version of Snapwarden that planned.
+    snapwarden: String,
+    /// The environment's name.
+    pub environment: String,
+    account: String,
+    region: String,
+    /// The code to deploy, as Lambda's `CodeSha256`.
+    pub code: BTreeMap<Function, String>,
+    /// The digest of everything that was observed.
+    fingerprint: String,
+    /// The steps.
+    pub plan: Plan,
+    /// The digest of all the above, so that a file that was edited or cut is noticed.
+    digest: String,
+}
+
+/// Why a saved plan is not executed.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedPlanError {
+    /// The file cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no saved plan of this version.
+    #[error("{} is not a plan that can be executed: {reason}; plan anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What the plan was made for has changed.
+    #[error("the plan is stale: {what}; plan anew")]
+    Stale {
+        /// What changed.
+        what: String,
+    },
+}
+
+impl SavedPlan {
+    /// A plan with the moment it was made for.
+    pub fn new(scope: &Scope, code: BTreeMap<Function, String>, observed: &Observed, plan: Plan) -> Self {
+        let mut saved = Self {
+            format: FORMAT,
+            snapwarden: env!("CARGO_PKG_VERSION").to_owned(),
+            environment: scope.environment.to_string(),
+            account: scope.account.to_string(),
+            region: scope.region.to_string(),
+            code,
+            fingerprint: fingerprint(observed),
+            plan,
+            digest: String::new(),
+        };
+        saved.digest = saved.own_digest();
+        saved
+    }
+
+    /// Writes the plan as JSON; a file that was there is replaced in one step.
+    pub fn write(&self, path: &Path) -> Result<(), SavedPlanError> {
+        let file = |source| SavedPlanError::File { action: "write", path: path.to_owned(), source };
+        let mut json = serde_json::to_vec_pretty(self).map_err(|error| file(error.into()))?;
+        json.push(b'\n');
+        let draft = path.with_extension("partial");
+        fs::write(&draft, json).map_err(file)?;
+        fs::rename(&draft, path).map_err(file)
+    }
+
+    /// Reads a plan and refuses one that is not as it was written.
+    pub fn read(path: &Path) -> Result<Self, SavedPlanError> {
+        let text = fs::read(path).map_err(|source| SavedPlanError::File { action: "read", path: path.to_owned(), source })?;
+        let damaged = |reason: String| SavedPlanError::Damaged { path: path.to_owned(), reason };
+        let json: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        // The form first: a plan of another version lacks or has fields that this one would complain about.
+        let format = json.get("format").and_then(serde_json::Value::as_u64);
+        let made_by = json.get("snapwarden").and_then(serde_json::Value::as_str).unwrap_or("unknown");
+        if format != Some(u64::from(FORMAT)) || made_by != env!("CARGO_PKG_VERSION") {
+            let ours = env!("CARGO_PKG_VERSION");
+            return Err(damaged(format!("it was made by Snapwarden {made_by}, and this is {ours}")));
+        }
+        let saved = Self::deserialize(json).map_err(|error| damaged(error.to_string()))?;
+        if saved.digest == saved.own_digest() {
+            Ok(saved)
+        } else {
+            Err(damaged("it was changed after it was made".to_owned()))
+        }
+    }
+
+    /// Refuses when anything is not as it was when the plan was made.
+    pub fn check(
+        &self,
+        scope: &Scope,
+        code: &BTreeMap<Function, String>,
+        observed: &Observed,
+    ) -> Result<(), SavedPlanError> {
+        let stale = |what: String| Err(SavedPlanError::Stale { what });
+        let target = |environment: &str, account: &str, region: &str| format!("{environment} in account {account}, {region}");
+        let planned = target(&self.environment, &self.account, &self.region);
+        let now = target(scope.environment.as_str(), scope.account.as_str(), scope.region.as_str());
+        if planned != now {
+            return stale(format!("it was made for {planned}, not for {now}"));
+        }
+        for (function, digest) in &self.code {
+            if code.get(function) != Some(digest) {
+                return stale(format!("the bundle's {} function is not the one that was planned", function.as_str()));
+            }
+        }
+        if self.fingerprint != fingerprint(observed) {
+            return stale(self.what_changed(observed));
+        }
+        Ok(())
+    }
+
+    /// Names the resources that are not as the plan saw them.
+    fn what_changed(&self, observed: &Observed) -> String {
+        let seen: Observed = self
+            .plan
+            .steps
+            .iter()
+            .filter_map(|step| Some((step.resource.clone(), step.found.clone()?)))
+            .collect();
+        let mut names: Vec<String> = seen
+            .keys()
+            .chain(observed.keys())
+            .filter(|id| seen.get(*id) != observed.get(*id))
+            .map(ToString::to_string)
+            .collect();
+        names.sort();
+        names.dedup();
+        format!("changed since it was made: {}", names.join(", "))
+    }
+
+    fn own_digest(&self) -> String {
+        let undigested = Self { digest: String::new(), ..self.clone() };
+        let json = serde_json::json!(undigested).to_string();
+        hex::encode(Sha256::digest(json))
+    }
+}

@@ -1,0 +1,158 @@
+//! The one place where names and ARNs come from.
+//!
+//! All derive from partition, account, Region and environment, so nothing has to be remembered between two runs and
+//! two environments never meet, not even in one account and Region.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use snapwarden_domain::names::EnvironmentName;
+use snapwarden_domain::tags;
+
+use crate::environment::{AccountId, Environment, Region};
+
+/// The tag that remembers on AWS that an environment is protected, whatever its file says later.
+pub const PROTECTED_TAG: &str = "snapwarden:protected";
+
+/// Where an environment's resources are, and what they are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The AWS account.
+    pub account: AccountId,
+    /// The AWS Region.
+    pub region: Region,
+    /// The environment's name.
+    pub environment: EnvironmentName,
+}
+
+/// The two Lambda functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Function {
+    /// Makes snapshots.
+    Backup,
+    /// Deletes expired snapshots.
+    Cleanup,
+}
+
+impl Function {
+    /// Both functions, in the order in which they run at night.
+    pub const ALL: [Self; 2] = [Self::Backup, Self::Cleanup];
+
+    /// `backup` or `cleanup`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Cleanup => "cleanup",
+        }
+    }
+}
+
+/// The alias that schedules and people invoke: the released version.
+pub const ALIAS: &str = "live";
+
+impl Scope {
+    /// The scope of an environment.
+    pub fn of(environment: &Environment) -> Self {
+        Self {
+            account: environment.account.clone(),
+            region: environment.region.clone(),
+            environment: environment.environment.clone(),
+        }
+    }
+
+    /// The AWS partition that the Region belongs to (source: AWS General Reference, "Amazon Resource Names").
+    pub fn partition(&self) -> &'static str {
+        match self.region.as_str() {
+            region if region.starts_with("cn-") => "aws-cn",
+            region if region.starts_with("us-gov-") => "aws-us-gov",
+            _ => "aws",
+        }
+    }
+
+    /// `snapwarden-prod`: the schedule group, and the beginning of every other name.
+    pub fn schedule_group(&self) -> String {
+        format!("snapwarden-{}", self.environment)
+    }
+
+    /// A function's name.
+    pub fn function(&self, function: Function) -> String {
+        format!("snapwarden-{}-{}", self.environment, function.as_str())
+    }
+
+    /// A function's log group.
+    pub fn log_group(&self, function: Function) -> String {
+        format!("/aws/lambda/{}", self.function(function))
+    }
+
+    /// A role's name. IAM is global, so the Region is part of it.
+    pub fn role(&self, purpose: &str) -> String {
+        format!("snapwarden-{}-{}-{purpose}", self.environment, self.region)
+    }
+
+    /// The dead-letter queue of both schedules.
+    pub fn dead_letter_queue(&self) -> String {
+        format!("snapwarden-{}-dead-letters", self.environment)
+    }
+
+    /// A schedule's name inside the schedule group.
+    pub fn schedule(function: Function) -> &'static str {
+        function.as_str()
+    }
+
+    /// The ARN of a function without version or alias.
+    pub fn function_arn(&self, function: Function) -> String {
+        self.arn("lambda", &format!("function:{}", self.function(function)))
+    }
+
+    /// The ARN of a function's alias.
+    pub fn alias_arn(&self, function: Function) -> String {
+        format!("{}:{ALIAS}", self.function_arn(function))
+    }
+
+    /// The ARN of a role.
+    pub fn role_arn(&self, purpose: &str) -> String {
+        format!("arn:{}:iam::{}:role/{}", self.partition(), self.account, self.role(purpose))
+    }
+
+    /// The ARN of a log group, without the `:*` that policies add.
+    pub fn log_group_arn(&self, name: &str) -> String {
+        self.arn("logs", &format!("log-group:{name}"))
+    }
+
+    /// The ARN of the dead-letter queue.
+    pub fn dead_letter_queue_arn(&self) -> String {
+        self.arn("sqs", &self.dead_letter_queue())
+    }
+
+    /// The ARN of the schedule group.
+    pub fn schedule_group_arn(&self) -> String {
+        self.arn("scheduler", &format!("schedule-group/{}", self.schedule_group()))
+    }
+
+    /// The ARN of a resource of this account and Region.
+    pub(crate) fn arn(&self, service: &str, resource: &str) -> String {
+        format!("arn:{}:{service}:{}:{}:{resource}", self.partition(), self.region, self.account)
+    }
+
+    /// The ARN of a schedule in our group.
+    pub fn schedule_arn(&self, name: &str) -> String {
+        self.arn("scheduler", &format!("schedule/{}/{name}", self.schedule_group()))
+    }
+
+    /// The tags of every resource: the user's and our own.
+    pub fn tags(&self, environment: &Environment) -> BTreeMap<String, String> {
+        let mut all: BTreeMap<String, String> =
+            environment.tags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        all.insert(tags::ENVIRONMENT.to_owned(), self.environment.to_string());
+        if environment.protect {
+            all.insert(PROTECTED_TAG.to_owned(), "true".to_owned());
+        }
+        all
+    }
+
+    /// Whether tags say that a resource belongs to this environment.
+    pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
+        tags.get(tags::ENVIRONMENT).is_some_and(|owner| owner == self.environment.as_str())
+    }
+}

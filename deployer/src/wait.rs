@@ -1,0 +1,116 @@
+//! Everything that AWS makes its callers wait for, in one place: bounded, jittered and visible.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::error::{AwsError, ErrorClass};
+use crate::event::Event;
+use crate::kinds::Context;
+
+/// A reason to wait: which errors it explains, and how long it is worth waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Reason {
+    /// What people read, after "waiting for".
+    text: &'static str,
+    explains: fn(&AwsError) -> bool,
+    limit: Duration,
+}
+
+/// A new role takes some seconds to reach Lambda, usually under a minute.
+pub const ROLE_FOR_LAMBDA: Reason = Reason {
+    text: "IAM to let Lambda assume the role",
+    explains: |error| error.code == "InvalidParameterValueException" && error.message.contains("cannot be assumed"),
+    limit: Duration::from_secs(300),
+};
+
+/// The same for EventBridge Scheduler, which checks the role's trust when a schedule is written.
+pub const ROLE_FOR_SCHEDULER: Reason = Reason {
+    text: "IAM to let EventBridge Scheduler assume the role",
+    explains: |error| error.code == "ValidationException" && error.message.contains("assume the role"),
+    limit: Duration::from_secs(300),
+};
+
+/// Lambda takes one change of a function at a time.
+pub const FUNCTION_BUSY: Reason = Reason {
+    text: "Lambda to finish an earlier change of the function",
+    explains: |error| error.code == "ResourceConflictException" && error.class == ErrorClass::Conflict,
+    limit: Duration::from_secs(300),
+};
+
+/// The name of a deleted queue is free again after 60 s.
+pub const QUEUE_NAME: Reason = Reason {
+    text: "SQS to free the name of the deleted queue",
+    explains: |error| error.code.ends_with("QueueDeletedRecently"),
+    limit: Duration::from_secs(90),
+};
+
+/// A schedule group is deleted in the background, and cannot be made anew before that is over.
+pub const GROUP_DELETION: Reason = Reason {
+    text: "EventBridge Scheduler to finish deleting the schedule group",
+    explains: |error| error.class == ErrorClass::Conflict,
+    limit: Duration::from_secs(300),
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Repeats a call as long as one of the reasons explains its error; the last error is what the caller sees.
+pub async fn retry<T>(
+    cx: &Context,
+    reasons: &[Reason],
+    mut call: impl AsyncFnMut() -> Result<T, AwsError>,
+) -> Result<T, AwsError> {
+    let mut pauses = Pauses::new(cx);
+    loop {
+        let error = match call().await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let Some(reason) = reasons.iter().find(|reason| (reason.explains)(&error)) else { return Err(error) };
+        if !pauses.pause(reason.text, reason.limit).await {
+            return Err(error);
+        }
+    }
+}
+
+/// Repeats a question until its answer is `Some`; `None` as the result means that the time ran out.
+pub async fn until<T>(
+    cx: &Context,
+    text: &'static str,
+    limit: Duration,
+    mut ask: impl AsyncFnMut() -> Result<Option<T>, AwsError>,
+) -> Result<Option<T>, AwsError> {
+    let mut pauses = Pauses::new(cx);
+    loop {
+        let answer = ask().await?;
+        if answer.is_some() || !pauses.pause(text, limit).await {
+            return Ok(answer);
+        }
+    }
+}
+
+/// Pauses that grow, each between half and all of its length so that parallel steps do not knock in step.
+struct Pauses<'a> {
+    cx: &'a Context,
+    started: Instant,
+    next: Duration,
+}
+
+impl<'a> Pauses<'a> {
+    fn new(cx: &'a Context) -> Self {
+        Self { cx, started: Instant::now(), next: FIRST_PAUSE }
+    }
+
+    /// Sleeps and says so; `false` once the limit has passed.
+    async fn pause(&mut self, reason: &'static str, limit: Duration) -> bool {
+        let waited = self.started.elapsed();
+        if waited >= limit {
+            return false;
+        }
+        self.cx.tell(|resource| Event::Waiting { resource, reason, waited });
+        sleep(self.next.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        true
+    }
+}

@@ -1,0 +1,55 @@
+//! Everything of an environment at one moment: what is wanted, or what is found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// A resource's kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceId {
+    /// The kind's name, such as `log group`.
+    pub kind: String,
+    /// The resource's name in AWS.
+    pub name: String,
+}
+
+impl ResourceId {
+    /// A resource of a kind.
+    pub fn new(kind: &str, name: impl Into<String>) -> Self {
+        Self { kind: kind.to_owned(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// What an environment should hold.
+pub type Desired = BTreeMap<ResourceId, Value>;
+
+/// What was found, with what AWS needs to name it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found<P = Value, H = Value> {
+    /// The properties, in the same form as the wanted ones.
+    pub properties: P,
+    /// What is not wanted or unwanted but needed for the next call: a revision, a URL, a version.
+    pub handle: H,
+    /// The resource's tags; `None` for what cannot carry any and belongs to its parent's owner.
+    pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// What an environment holds.
+pub type Observed = BTreeMap<ResourceId, Found>;
+
+/// A digest of everything observed: equal digests mean that nothing has changed in between.
+pub fn fingerprint(observed: &Observed) -> String {
+    let entries: Vec<_> = observed.iter().collect();
+    hex::encode(Sha256::digest(serde_json::json!(entries).to_string()))
+}

@@ -1,0 +1,271 @@
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::error::ErrorMetadata;
+use aws_sdk_ec2::operation::create_snapshots::{CreateSnapshotsError, CreateSnapshotsOutput};
+use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
+use aws_sdk_ec2::operation::describe_snapshots::DescribeSnapshotsOutput;
+use aws_sdk_ec2::types::{
+    EbsInstanceBlockDevice, Instance, InstanceBlockDeviceMapping, Reservation, Snapshot, SnapshotInfo,
+    SnapshotState, Tag,
+};
+use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use snapwarden_domain::event::Event;
+use snapwarden_domain::report::Report as _;
+use snapwarden_runtime::Deadline;
+use tokio::time::Instant;
+
+use super::*;
+
+const RUN: &str = "manual@2026-11-22T02:00:00Z";
+
+#[tokio::test]
+async fn every_volume_of_every_selected_instance_is_backed_up_with_the_tags_that_cleanup_needs() {
+    let instances = lists(vec![instance("i-1", "web", &["vol-1", "vol-2"]), instance("i-2", "", &["vol-3"])]);
+    let web = mock!(Client::create_snapshots)
+        .match_requests(|request| {
+            let mut tags: Vec<_> = request.tag_specifications()[0]
+                .tags()
+                .iter()
+                .map(|tag| format!("{}={}", tag.key().unwrap(), tag.value().unwrap()))
+                .collect();
+            tags.sort();
+            instance_of(request) == "i-1"
+                && request.dry_run() == Some(false)
+                && tags
+                    == [
+                        "DeleteOn=2026-11-29",
+                        "Name=web",
+                        "snapwarden:environment=prod",
+                        "snapwarden:instance=i-1",
+                        "snapwarden:run=manual@2026-11-22T02:00:00Z",
+                    ]
+        })
+        .then_output(|| answer(&["vol-1", "vol-2"]));
+    let other = creates("i-2", &["vol-3"]);
+    let report = run(&[&instances, &no_snapshots(), &web, &other]).await.unwrap();
+    assert_eq!(report.summary(), "2 instances backed up, 3 snapshots made, deleted from 2026-11-29 on");
+    assert_eq!(report.instances[0].snapshots[1].snapshot.as_deref(), Some("snap-of-vol-2"));
+    assert!(report.failures().is_empty() && report.warnings.is_empty());
+}
+
+#[tokio::test]
+async fn a_repeated_delivery_makes_nothing_twice() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"]), instance("i-2", "", &["vol-2"])]);
+    let made = mock!(Client::describe_snapshots)
+        .match_requests(|request| request.filters().iter().any(|filter| filter.values() == [RUN]))
+        .then_output(|| {
+            let of = |volume: &str, instance: &str, state| {
+                Snapshot::builder()
+                    .snapshot_id(format!("snap-of-{volume}"))
+                    .volume_id(volume)
+                    .tags(Tag::builder().key("snapwarden:instance").value(instance).build())
+                    .state(state)
+                    .build()
+            };
+            DescribeSnapshotsOutput::builder()
+                .snapshots(of("vol-1", "i-1", SnapshotState::Pending))
+                .snapshots(of("vol-2", "i-2", SnapshotState::Error))
+                .build()
+        });
+    let failed_before = creates("i-2", &["vol-2"]);
+    let report = run(&[&instances, &made, &failed_before]).await.unwrap();
+    assert_eq!(report.instances[0].outcome, Outcome::AlreadyDone);
+    assert_eq!(report.instances[1].outcome, Outcome::Created);
+    assert_eq!(failed_before.num_calls(), 1);
+}
+
+#[tokio::test]
+async fn one_instances_failure_stops_no_other_and_is_named() {
+    let instances = lists(vec![instance("i-1", "db", &["vol-1"]), instance("i-2", "", &["vol-2"])]);
+    let denied = refuses("i-1", "UnauthorizedOperation");
+    let fine = creates("i-2", &["vol-2"]);
+    let report = run(&[&instances, &no_snapshots(), &denied, &fine]).await.unwrap();
+    assert_eq!(report.snapshots_created, 1);
+    let failures = report.failures();
+    assert_eq!(failures.len(), 1);
+    assert!(failures[0].starts_with("i-1 (db): UnauthorizedOperation: as asked (hint: "), "{failures:?}");
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_never_repeated_blindly() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"])]);
+    let broken = mock!(Client::create_snapshots)
+        .match_requests(|_| true)
+        .sequence()
+        .http_status(500, None)
+        .http_status(500, None)
+        .build();
+    let report = run(&[&instances, &no_snapshots(), &broken]).await.unwrap();
+    assert_eq!(broken.num_calls(), 1, "a second call could make a second snapshot of every disk");
+    assert_eq!(report.failures().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_for_now_is_waited_out() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"])]);
+    let busy = mock!(Client::create_snapshots)
+        .match_requests(|_| true)
+        .sequence()
+        .error(|| error("RequestLimitExceeded"))
+        .error(|| error("SnapshotCreationPerVolumeRateExceeded"))
+        .output(|| answer(&["vol-1"]))
+        .build();
+    let report = run(&[&instances, &no_snapshots(), &busy]).await.unwrap();
+    assert_eq!(report.summary(), "1 instance backed up, 1 snapshot made, deleted from 2026-11-29 on");
+}
+
+#[tokio::test]
+async fn a_volume_that_ec2_left_out_is_not_reported_as_backed_up() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1", "vol-2"])]);
+    let half = creates("i-1", &["vol-1"]);
+    let report = run(&[&instances, &no_snapshots(), &half]).await.unwrap();
+    assert!(report.failures()[0].contains("EC2 made no snapshot of vol-2"), "{:?}", report.failures());
+}
+
+#[tokio::test]
+async fn a_backup_of_nothing_fails_unless_that_is_wanted() {
+    let rules = [lists(vec![]), no_snapshots()];
+    let rules: Vec<_> = rules.iter().collect();
+    let failure = run(&rules).await.unwrap_err();
+    assert_eq!(failure.message, "no instance carries the tag Backup=true");
+    for change in [allow_none as fn(&mut _), dry_run] {
+        let mut invocation = invocation(&rules);
+        change(&mut invocation);
+        let report = back_up(invocation).await.unwrap();
+        assert!(report.failures().is_empty() && report.warnings.len() == 1);
+    }
+}
+
+#[tokio::test]
+async fn instances_that_a_loose_filter_lets_through_are_left_alone() {
+    let almost = Instance::builder()
+        .instance_id("i-1")
+        .tags(Tag::builder().key("Backup").value("True").build())
+        .build();
+    let rules = [lists(vec![almost]), no_snapshots()];
+    assert!(run(&rules.iter().collect::<Vec<_>>()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_instance_without_volumes_is_pointed_out() {
+    let rules = [lists(vec![instance("i-1", "", &[])]), no_snapshots()];
+    let report = run(&rules.iter().collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(report.instances[0].outcome, Outcome::NoVolumes);
+    assert_eq!(report.warnings, ["i-1 is selected, but has no EBS volume to back up"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_proves_the_rights_and_makes_nothing() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"]), instance("i-2", "", &["vol-2"])]);
+    let allowed = mock!(Client::create_snapshots)
+        .match_requests(|request| request.dry_run() == Some(true) && instance_of(request) == "i-1")
+        .then_error(|| error("DryRunOperation"));
+    let denied = refuses("i-2", "UnauthorizedOperation");
+    let rules = [&instances, &no_snapshots(), &allowed, &denied];
+    let mut invocation = invocation(&rules);
+    dry_run(&mut invocation);
+    let report = back_up(invocation).await.unwrap();
+    assert_eq!(report.instances[0].outcome, Outcome::WouldCreate);
+    assert_eq!(report.instances[0].snapshots, planned(&selected("i-1", "vol-1")));
+    assert_eq!(report.snapshots_created, 0);
+    assert_eq!(report.failures().len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_out_of_time_fails_so_that_its_retry_does_the_rest() {
+    let rules = [lists(vec![instance("i-1", "", &["vol-1"])]), no_snapshots()];
+    let mut invocation = invocation(&rules.iter().collect::<Vec<_>>());
+    invocation.deadline = Deadline::passed();
+    let report = back_up(invocation).await.unwrap();
+    assert!(report.failures()[0].contains("out of time"), "{:?}", report.failures());
+}
+
+async fn run(rules: &[&Rule]) -> Result<BackupReport, Failure> {
+    back_up(invocation(rules)).await
+}
+
+fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
+    let settings = r#"{
+        "environment": "prod", "timezone": "UTC", "select": {"tag": "Backup", "value": "true"},
+        "retention": {"daily_days": 7}, "allow_no_instances": false
+    }"#;
+    let at = "2026-11-22T02:00:00Z".parse().unwrap();
+    let event = Event::manual(at, false);
+    Invocation {
+        settings: serde_json::from_str(settings).unwrap(),
+        clock: event.clock(at).unwrap(),
+        event,
+        ec2: mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules),
+        deadline: Deadline::never(),
+        started: Instant::now(),
+    }
+}
+
+fn allow_none(invocation: &mut Invocation<BackupSettings>) {
+    invocation.settings.allow_no_instances = true;
+}
+
+fn dry_run(invocation: &mut Invocation<BackupSettings>) {
+    invocation.event.dry_run = true;
+}
+
+fn selected(id: &str, volume: &str) -> Selected {
+    Selected { id: id.to_owned(), name: None, volumes: [volume.to_owned()].into() }
+}
+
+fn instance(id: &str, name: &str, volumes: &[&str]) -> Instance {
+    let device = |volume: &&str| {
+        let ebs = EbsInstanceBlockDevice::builder().volume_id(*volume).build();
+        InstanceBlockDeviceMapping::builder().ebs(ebs).build()
+    };
+    Instance::builder()
+        .instance_id(id)
+        .tags(Tag::builder().key("Backup").value("true").build())
+        .tags(Tag::builder().key("Name").value(name).build())
+        .set_block_device_mappings(Some(volumes.iter().map(device).collect()))
+        .build()
+}
+
+fn lists(instances: Vec<Instance>) -> Rule {
+    mock!(Client::describe_instances)
+        .match_requests(|request| {
+            request.filters()[0].name() == Some("tag:Backup")
+                && request.filters()[1].values() == ["running", "stopping", "stopped"]
+        })
+        .then_output(move || {
+            let reservation = Reservation::builder().set_instances(Some(instances.clone())).build();
+            DescribeInstancesOutput::builder().reservations(reservation).build()
+        })
+}
+
+fn no_snapshots() -> Rule {
+    mock!(Client::describe_snapshots)
+        .match_requests(|_| true)
+        .then_output(|| DescribeSnapshotsOutput::builder().build())
+}
+
+fn creates(id: &'static str, volumes: &'static [&str]) -> Rule {
+    mock!(Client::create_snapshots)
+        .match_requests(move |request| instance_of(request) == id)
+        .then_output(move || answer(volumes))
+}
+
+fn refuses(id: &'static str, code: &'static str) -> Rule {
+    mock!(Client::create_snapshots)
+        .match_requests(move |request| instance_of(request) == id)
+        .then_error(move || error(code))
+}
+
+fn instance_of(request: &aws_sdk_ec2::operation::create_snapshots::CreateSnapshotsInput) -> &str {
+    request.instance_specification().and_then(|instance| instance.instance_id()).unwrap_or_default()
+}
+
+fn answer(volumes: &[&str]) -> CreateSnapshotsOutput {
+    let info = |volume: &&str| {
+        SnapshotInfo::builder().snapshot_id(format!("snap-of-{volume}")).volume_id(*volume).build()
+    };
+    CreateSnapshotsOutput::builder().set_snapshots(Some(volumes.iter().map(info).collect())).build()
+}
+
+fn error(code: &str) -> CreateSnapshotsError {
+    CreateSnapshotsError::generic(ErrorMetadata::builder().code(code).message("as asked").build())
+}

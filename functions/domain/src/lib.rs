@@ -1,0 +1,13 @@
+//! Vocabulary that the Lambda functions and the deployer share.
+//!
+//! Nothing here knows AWS's SDK, a clock or the network: everything is data and pure functions, so that what a
+//! function decides can be tested, shown in a dry run and replayed by the deployer without any of them.
+
+pub mod event;
+pub mod names;
+pub mod report;
+pub mod retention;
+pub mod run;
+pub mod settings;
+pub mod tags;
+pub mod verdict;

@@ -1,0 +1,68 @@
+//! What the deployer tells the functions: one JSON document in one environment variable.
+//!
+//! The deployer writes these very types and the functions read them, so the two cannot disagree about a name or a
+//! unit. Unknown and missing fields are errors: a function that misunderstands its settings must not run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{EnvironmentName, Zone};
+use crate::retention::Retention;
+
+/// The environment variable that holds a function's settings as JSON.
+pub const VARIABLE: &str = "SNAPWARDEN_SETTINGS";
+
+/// Settings of the backup function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSettings {
+    /// The environment that owns the snapshots.
+    pub environment: EnvironmentName,
+    /// The zone whose calendar days `DeleteOn` counts.
+    pub timezone: Zone,
+    /// Which instances to back up.
+    pub select: Selector,
+    /// How long snapshots are kept.
+    pub retention: Retention,
+    /// Whether a run that finds no instance is fine; otherwise it fails, since a backup of nothing is no backup.
+    pub allow_no_instances: bool,
+}
+
+/// Settings of the cleanup function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CleanupSettings {
+    /// The environment whose snapshots may be deleted.
+    pub environment: EnvironmentName,
+    /// The zone that says what "today" is.
+    pub timezone: Zone,
+    /// The fences that no deletion passes.
+    pub policy: CleanupPolicy,
+}
+
+/// How careful cleanup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CleanupPolicy {
+    /// The newest complete snapshot sets of an instance that are never deleted, even when expired; 0 for none.
+    pub floor: u32,
+    /// Days after the newest set of an instance that is gone, until its floor ends.
+    pub orphan_floor_days: u32,
+    /// The most snapshots one run deletes.
+    pub max_deletes: u32,
+}
+
+/// Selects instances by one tag: both key and value must match exactly, as EC2 compares them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    /// The tag's key, `Backup` unless configured.
+    pub tag: String,
+    /// The tag's value, `true` unless configured.
+    pub value: String,
+}
+
+impl Default for Selector {
+    fn default() -> Self {
+        Self { tag: "Backup".to_owned(), value: "true".to_owned() }
+    }
+}

@@ -1,0 +1,16 @@
+//! Keys of the tags that Snapwarden reads and writes.
+
+/// Says which environment a resource belongs to. Whatever lacks it is not ours: never changed, never deleted.
+pub const ENVIRONMENT: &str = "snapwarden:environment";
+
+/// The run that made a snapshot, see [`crate::run::RunId`].
+pub const RUN: &str = "snapwarden:run";
+
+/// The instance whose volume a snapshot holds.
+pub const INSTANCE: &str = "snapwarden:instance";
+
+/// The day (`YYYY-MM-DD`, in the environment's time zone) from which on cleanup may delete a snapshot.
+pub const DELETE_ON: &str = "DeleteOn";
+
+/// AWS's own convention for the name that consoles show.
+pub const NAME: &str = "Name";

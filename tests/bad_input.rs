@@ -1,0 +1,136 @@
+//! Wrong input: a clear message, the documented exit code, and nothing changed.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use snapwarden_deployer::environment::parse;
+use snapwarden_tests::{Local, bundle, checkout};
+
+/// Whoever mistypes a key must find it by its line, not by a night without backups.
+#[test]
+fn every_invalid_environment_file_says_where_and_what() {
+    let folder = checkout().join("tests/configs/invalid");
+    let mut report = String::new();
+    for path in files(&folder) {
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let error = parse(Path::new(&name), &text).map(|_| ()).expect_err(&name);
+        report.push_str(&format!("{error}\n"));
+    }
+    insta::with_settings!({ snapshot_path => "golden", prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("invalid-environments", report);
+    });
+}
+
+#[test]
+fn every_environment_file_of_the_checkout_is_valid() {
+    for folder in ["environments", "tests/configs/valid"] {
+        for path in files(&checkout().join(folder)) {
+            let text = fs::read_to_string(&path).unwrap();
+            parse(&path, &text).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{}", folder.display());
+    files
+}
+
+#[test]
+fn an_unknown_environment_lists_those_there_are() {
+    let local = Local::new();
+    let ran = local.run(&["deploy", "--env", "prud"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
+    assert!(ran.stderr.contains("there is no environment `prud`") && ran.stderr.contains("there are: local"), "{ran:?}");
+    // A name is a name, not a path.
+    assert_eq!(local.run(&["status", "--env", "../environments/local"]).code, 2);
+}
+
+#[test]
+fn an_invalid_environment_file_starts_nothing() {
+    let local = Local::with("cron(0 2 * * ? *)", "cron(0 2 * * *)");
+    let ran = local.run(&["deploy", "--bundle", &bundle()]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
+    assert!(ran.stderr.contains("local.yaml:9:") && ran.stderr.contains("6 fields"), "{ran:?}");
+    assert!(!local.path("local").exists(), "nothing was started");
+}
+
+#[test]
+fn wrong_flags_end_with_2() {
+    let local = Local::new();
+    for arguments in [&["deploy", "--nonsense"][..], &["invoke", "restore"], &["local", "night", "--nights", "0"], &[]] {
+        assert_eq!(local.run(arguments).code, 2, "{arguments:?}");
+    }
+}
+
+/// Code that was damaged on its way through a pipeline must not become tonight's backup.
+#[test]
+fn a_damaged_bundle_is_refused_before_anything_is_changed() {
+    let local = Local::new();
+    let copy = local.path("bundle");
+    fs::create_dir(&copy).unwrap();
+    for file in ["bundle.json", "backup.zip", "cleanup.zip"] {
+        fs::copy(Path::new(&bundle()).join(file), copy.join(file)).unwrap();
+    }
+    let zip = copy.join("backup.zip");
+    let mut bytes = fs::read(&zip).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&zip, bytes).unwrap();
+    let ran = local.run(&["deploy", "--bundle", &copy.display().to_string()]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
+    assert!(ran.stderr.contains("backup.zip") && ran.stderr.contains("cargo xtask build"), "{ran:?}");
+    let missing = local.run(&["deploy", "--bundle", "nowhere"]);
+    assert!(missing.code == 1 && missing.stderr.contains("nowhere"), "{missing:?}");
+}
+
+#[test]
+fn a_port_in_use_is_named_and_nothing_is_left_running() {
+    let local = Local::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for flag in ["--port", "--port-ec2"] {
+        let ran = local.run(&["local", "up", flag, &port]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.stderr.contains(&port) && ran.stderr.contains("in use"), "{ran:?}");
+        assert_eq!(local.json(&["local", "status"])["running"], false);
+    }
+}
+
+/// The first thing that goes wrong on a bare machine must say what to install.
+#[test]
+fn without_python_it_says_what_to_install() {
+    let local = Local::new();
+    let mut command = local.command(&["local", "up"]);
+    command.env("PATH", local.path("empty")).env("CARGO_TARGET_DIR", local.path("target"));
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("python3") && stderr.contains("hint:"), "{stderr}");
+}
+
+/// Another account's resources with the same names are not ours to touch.
+#[test]
+fn credentials_of_another_account_are_refused() {
+    let local = Local::new();
+    local.ok(&["local", "up"]);
+    local.edit("123456789012", "210987654321");
+    let ran = local.run(&["deploy", "--bundle", &bundle()]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("210987654321") && ran.stderr.contains("123456789012"), "{ran:?}");
+}
+
+/// Piping results into other programs works only when nothing else is on stdout.
+#[test]
+fn without_a_deploy_invoke_and_night_say_what_to_do() {
+    let local = Local::new();
+    for arguments in [&["invoke", "backup"][..], &["local", "night"]] {
+        let ran = local.run(arguments);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
+        assert!(ran.stderr.contains("cargo xtask deploy"), "{ran:?}");
+    }
+}

@@ -1,0 +1,105 @@
+//! `cargo xtask deploy`: makes the environment what its file says.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+use snapwarden_deployer::apply::{Report, apply};
+use snapwarden_deployer::bundle::Bundle;
+use snapwarden_deployer::environment::Cloud;
+use snapwarden_deployer::kinds::registry;
+use snapwarden_deployer::plan::Plan;
+use snapwarden_deployer::saved_plan::SavedPlan;
+
+use super::plan::{PlanScope, plan_deploy};
+use super::status::{firings, resources};
+use crate::context::{Context, block_on};
+use crate::failure::{CommandResult, Exit, Failure};
+use crate::render::apply as render_apply;
+use crate::session::{CodeSource, Session, code_of};
+use crate::{output, render};
+
+/// Flags of `deploy`.
+#[derive(Args, Debug)]
+pub(crate) struct DeployArgs {
+    /// Execute a plan that `plan --out` wrote, exactly, or refuse
+    #[arg(long, value_name = "FILE", conflicts_with = "adopt")]
+    plan: Option<PathBuf>,
+    /// Go ahead without a question
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    scope: PlanScope,
+}
+
+/// Plans, asks, applies, and shows what exists now.
+pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult {
+    block_on(async {
+        let (session, bundle, plan) = match &args.plan {
+            Some(path) => saved(context, args, path).await?,
+            None => fresh(context, args).await?,
+        };
+        if !context.json() {
+            context.progress().note(&render::plan::text(&plan, context.verbose()));
+        }
+        let mut report = Report { steps: Vec::new() };
+        if !plan.is_empty() {
+            if !args.yes && session.environment.cloud != Cloud::Local {
+                let scope = &session.scope;
+                output::confirm(&format!(
+                    "Apply this to environment {} in account {}, {}?",
+                    scope.environment, scope.account, scope.region
+                ))?;
+            }
+            report = apply_plan(context, &session, Some(bundle), &plan).await?;
+        }
+        let observed = session.observe().await?;
+        let firings = firings(&observed, Timestamp::now());
+        let value = json!({
+            "environment": session.scope.environment,
+            "steps": report.steps,
+            "resources": resources(&observed),
+            "schedules": firings,
+        });
+        output::result(context, &value, render::status::inventory(&resources(&observed), &firings))
+    })
+}
+
+/// A plan made now, for the bundle of this checkout or the one given.
+async fn fresh(context: &Context, args: &DeployArgs) -> Result<(Session, Arc<Bundle>, Plan), Failure> {
+    let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
+    let observed = session.observe().await?;
+    let plan = plan_deploy(&session, &session.desired(&code_of(&bundle))?, &observed, args.scope.adopt)?;
+    Ok((session, bundle, plan))
+}
+
+/// A plan from a file, if everything is still as it was. Nothing is built: the plan names the bundle.
+async fn saved(
+    context: &Context,
+    args: &DeployArgs,
+    path: &std::path::Path,
+) -> Result<(Session, Arc<Bundle>, Plan), Failure> {
+    let saved = SavedPlan::read(path)?;
+    let folder = args.scope.bundle.clone().unwrap_or_else(|| context.workspace().bundle());
+    let (session, bundle) = Session::open_with_code(context, CodeSource::Folder(&folder)).await?;
+    saved.check(&session.scope, &code_of(&bundle), &session.observe().await?)?;
+    Ok((session, bundle, saved.plan))
+}
+
+/// Applies a plan and turns anything but full success into a failure that says what was done and what was not.
+pub(crate) async fn apply_plan(
+    context: &Context,
+    session: &Session,
+    bundle: Option<Arc<Bundle>>,
+    plan: &Plan,
+) -> Result<Report, Failure> {
+    let listener = render_apply::listener(context.progress());
+    let report = apply(registry(), &session.cloudside(bundle, listener), plan).await;
+    if report.succeeded() {
+        return Ok(report);
+    }
+    Err(Failure::new(Exit::Failed, render_apply::failed(&report))
+        .hint("run the same command again: it goes on where this one stopped"))
+}

@@ -1,0 +1,11 @@
+//! The commands, one file each: `x.rs` holds `XArgs` and `cmd_x`.
+
+pub(crate) mod build;
+pub(crate) mod deploy;
+pub(crate) mod destroy;
+pub(crate) mod invoke;
+pub(crate) mod local;
+pub(crate) mod night;
+pub(crate) mod plan;
+pub(crate) mod status;
+pub(crate) mod test;

@@ -1,0 +1,94 @@
+//! `cargo xtask plan`: what a deploy would change.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use snapwarden_deployer::kinds::registry;
+use snapwarden_deployer::plan::{Options, Plan, Unowned, plan};
+use snapwarden_deployer::saved_plan::{SavedPlan, SavedPlanError};
+use snapwarden_deployer::world::Observed;
+
+use crate::context::{Context, block_on};
+use crate::failure::{CommandResult, Exit, Failure};
+use crate::session::{CodeSource, Session, code_of};
+use crate::{output, render};
+
+/// Flags of `plan`.
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// Write the plan to a file that `deploy --plan` executes exactly
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// End with exit code 3 when there are changes
+    #[arg(long)]
+    exit_code: bool,
+    #[command(flatten)]
+    scope: PlanScope,
+}
+
+/// What `plan` and `deploy` have in common.
+#[derive(Args, Debug)]
+pub(crate) struct PlanScope {
+    /// Deploy a bundle that was built before instead of building this checkout
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Take over resources that have our names but belong to no environment
+    #[arg(long)]
+    pub(crate) adopt: bool,
+}
+
+impl PlanScope {
+    /// Where the functions' code comes from.
+    pub(crate) fn code(&self) -> CodeSource<'_> {
+        self.bundle.as_deref().map_or(CodeSource::Build, CodeSource::Folder)
+    }
+}
+
+/// Shows the plan; makes no call that changes anything.
+pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
+    let plan = block_on(async {
+        let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
+        let observed = session.observe().await?;
+        let code = code_of(&bundle);
+        let plan = plan_deploy(&session, &session.desired(&code)?, &observed, args.scope.adopt)?;
+        if let Some(path) = &args.out {
+            SavedPlan::new(&session.scope, code, &observed, plan.clone()).write(path)?;
+        }
+        Ok(plan)
+    })?;
+    let value = json!({ "environment": context.environment()?.environment, "plan": plan });
+    output::result(context, &value, render::plan::text(&plan, context.verbose()))?;
+    if args.exit_code && !plan.is_empty() {
+        return Err(Failure::said(Exit::ChangesPending));
+    }
+    Ok(())
+}
+
+/// Plans a deploy.
+pub(crate) fn plan_deploy(
+    session: &Session,
+    desired: &snapwarden_deployer::world::Desired,
+    observed: &Observed,
+    adopt: bool,
+) -> Result<Plan, Failure> {
+    let options = Options { adopt, ..Options::default() };
+    Ok(plan(&registry(), &session.scope, desired, observed, &options)?)
+}
+
+impl From<Unowned> for Failure {
+    fn from(error: Unowned) -> Self {
+        Self::caused_by(Exit::Refused, &error)
+            .hint("look at them, and if they are yours, take them over with --adopt; otherwise rename the environment")
+    }
+}
+
+impl From<SavedPlanError> for Failure {
+    fn from(error: SavedPlanError) -> Self {
+        let exit = match error {
+            SavedPlanError::File { .. } => Exit::Usage,
+            SavedPlanError::Damaged { .. } | SavedPlanError::Stale { .. } => Exit::Refused,
+        };
+        Self::caused_by(exit, &error)
+    }
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask status`: what an environment holds, what differs from its file, and when it runs next.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use snapwarden_deployer::environment::ScheduleExpression;
+use snapwarden_deployer::inventory;
+use snapwarden_deployer::kinds::{Alias, FoundOf, Kind, Schedule, alias_name, read, registry};
+use snapwarden_deployer::plan::{Options, Plan, plan};
+use snapwarden_deployer::scope::{Function, Scope};
+use snapwarden_deployer::world::{Found, Observed, ResourceId};
+use snapwarden_domain::names::Zone;
+
+use crate::context::{Context, block_on};
+use crate::failure::{CommandResult, Exit, Failure};
+use crate::session::Session;
+use crate::{output, render};
+
+/// Flags of `status`.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {}
+
+/// An environment at one moment.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    /// The environment's name.
+    pub(crate) environment: String,
+    /// The account.
+    pub(crate) account: String,
+    /// The Region.
+    pub(crate) region: String,
+    /// What it holds.
+    pub(crate) resources: Vec<Resource>,
+    /// When it runs next.
+    pub(crate) schedules: Vec<Firing>,
+    /// What a deploy of the same code would change.
+    pub(crate) drift: Plan,
+    /// How many snapshots it has.
+    pub(crate) snapshots: usize,
+    /// What needs a person.
+    pub(crate) attention: Vec<String>,
+}
+
+/// One resource that exists.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Resource {
+    /// Its kind and name.
+    #[serde(flatten)]
+    pub(crate) id: ResourceId,
+    /// What is worth knowing at a glance.
+    pub(crate) detail: String,
+}
+
+/// When a schedule fires next.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Firing {
+    /// `backup` or `cleanup`.
+    pub(crate) schedule: String,
+    /// The deployed expression.
+    pub(crate) expression: String,
+    /// The deployed zone.
+    pub(crate) timezone: String,
+    /// The next firing in UTC; absent when it is disabled, or never fires again.
+    pub(crate) next: Option<Timestamp>,
+    /// The same in the schedule's zone, such as `2026-11-23T02:00:00+01:00[Europe/Zurich]`.
+    pub(crate) next_local: Option<String>,
+}
+
+/// Shows it, and ends with exit code 5 when something needs a person.
+pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
+    let status = block_on(async {
+        let session = Session::open(context).await?;
+        let observed = session.observe().await?;
+        let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
+        look(&session, &observed, snapshots.len(), Timestamp::now())
+    })?;
+    output::result(context, &status, render::status::text(&status))?;
+    if status.attention.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::said(Exit::Attention))
+}
+
+fn look(session: &Session, observed: &Observed, snapshots: usize, now: Timestamp) -> Result<Status, Failure> {
+    let desired = session.desired(&deployed_code(&session.scope, observed))?;
+    let schedules = firings(observed, now);
+    // A stranger's resource with our name is no reason not to show the rest.
+    let options = Options { adopt: true, ..Options::default() };
+    let drift = plan(&registry(), &session.scope, &desired, observed, &options)?;
+    let mut attention = Vec::new();
+    if !drift.is_empty() {
+        attention.push(format!("{} (see `cargo xtask plan`)", render::plan::summary(&drift)));
+    }
+    let silent = schedules.iter().filter(|firing| firing.next.is_none());
+    attention.extend(silent.map(|firing| format!("the {} schedule never fires", firing.schedule)));
+    Ok(Status {
+        environment: session.scope.environment.to_string(),
+        account: session.scope.account.to_string(),
+        region: session.scope.region.to_string(),
+        resources: resources(observed),
+        schedules,
+        drift,
+        snapshots,
+        attention,
+    })
+}
+
+/// The code that the functions have now: a newer checkout is no drift.
+fn deployed_code(scope: &Scope, observed: &Observed) -> BTreeMap<Function, String> {
+    let digest = |function: Function| {
+        let alias = observed.get(&ResourceId::new(Alias::NAME, alias_name(scope, function)))?;
+        Some((function, read::<Alias>(alias).ok()?.properties.serves.code_sha256))
+    };
+    Function::ALL.into_iter().filter_map(digest).collect()
+}
+
+/// What exists, each with what is worth knowing.
+pub(crate) fn resources(observed: &Observed) -> Vec<Resource> {
+    observed
+        .iter()
+        .map(|(id, found)| Resource {
+            id: id.clone(),
+            detail: registry().get(&id.kind).map(|kind| kind.describe(found)).unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// When the deployed schedules fire next.
+pub(crate) fn firings(observed: &Observed, now: Timestamp) -> Vec<Firing> {
+    let deployed = observed.iter().filter(|(id, _)| id.kind == Schedule::NAME);
+    deployed.filter_map(|(id, found)| Some(firing(&id.name, read::<Schedule>(found).ok()?, now))).collect()
+}
+
+fn firing(name: &str, schedule: FoundOf<Schedule>, now: Timestamp) -> Firing {
+    let Found { properties, handle, .. } = schedule;
+    // Somebody may have written an expression or a zone that we would not.
+    let understood = properties.expression.parse::<ScheduleExpression>().ok().zip(properties.timezone.parse().ok());
+    let next = understood.filter(|_| properties.enabled).and_then(|(expression, zone): (_, Zone)| {
+        let next = expression.next_after(now, zone.rules(), handle.created)?;
+        Some((next, next.to_zoned(zone.rules().clone())))
+    });
+    Firing {
+        schedule: name.to_owned(),
+        expression: properties.expression,
+        timezone: properties.timezone,
+        next: next.as_ref().map(|(next, _)| *next),
+        next_local: next.map(|(_, local)| local.strftime("%F %H:%M %Z").to_string()),
+    }
+}

@@ -1,0 +1,36 @@
+//! `cargo xtask test`: every test, with all the set-up that they need.
+
+use std::process::Command;
+
+use clap::Args;
+
+use crate::context::Context;
+use crate::failure::{CommandResult, Exit, Failure};
+use crate::{bundle, local};
+
+/// Flags of `test`.
+#[derive(Args, Debug)]
+pub(crate) struct TestArgs {
+    /// Passed on to `cargo test`: names of tests, or flags after `--`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// Builds the bundle, installs the emulators, and runs the tests.
+pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
+    let workspace = context.workspace();
+    bundle::ensure_bundle(workspace, context.progress())?;
+    local::prepare(workspace, context.progress())?;
+    let itself = std::env::current_exe()
+        .map_err(|error| Failure::caused_by(Exit::Failed, &error).context("cannot find this program's own file"))?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(workspace.root())
+        .args(["test", "--workspace"])
+        .args(&args.args)
+        // The scenarios drive the program that a user drives, not a copy linked into the test.
+        .env("SNAPWARDEN_XTASK", itself)
+        .status()
+        .map_err(|error| Failure::caused_by(Exit::Failed, &error).context("cannot start cargo"))?;
+    if status.success() { Ok(()) } else { Err(Failure::new(Exit::Failed, "not all tests passed")) }
+}

@@ -1,0 +1,55 @@
+"""Starts ministack so that its functions run on this machine, and end with it.
+
+usage: launch_ministack.py [QEMU]
+
+ministack runs a Lambda function by executing the `bootstrap` in its zip. Ours are built for arm64, so on another
+processor QEMU goes in front of them. Nothing of ministack itself is changed.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import weakref
+
+# The starter writes one line once it has recorded our process id. Without that record nobody could stop us later.
+if not sys.stdin.readline():
+    sys.exit("the program that started this one is gone")
+
+qemu = sys.argv[1:]
+functions = weakref.WeakSet()
+
+
+class FunctionAwarePopen(subprocess.Popen):
+    def __init__(self, args, *rest, **options):
+        is_function = isinstance(args, list) and os.path.basename(args[0]) == "bootstrap"
+        super().__init__(qemu + args if is_function else args, *rest, **options)
+        if is_function:
+            functions.add(self)
+
+
+subprocess.Popen = FunctionAwarePopen
+
+import hypercorn.asyncio  # noqa: E402
+from ministack.app import main  # noqa: E402
+
+serve = hypercorn.asyncio.serve
+
+
+async def serve_until_terminated(app, config):
+    terminated = asyncio.Event()
+
+    def end():
+        # ministack only saves what it holds once no request is open, and an invocation may be open for 15 minutes.
+        for function in list(functions):
+            function.kill()
+        terminated.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    await serve(app, config, shutdown_trigger=terminated.wait)
+
+
+hypercorn.asyncio.serve = serve_until_terminated
+sys.argv = ["ministack"]
+main()

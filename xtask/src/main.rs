@@ -1,0 +1,80 @@
+//! Snapwarden's command line. Here is only the dispatch; each command has a file in `commands/`.
+
+mod bundle;
+mod commands;
+mod context;
+mod failure;
+mod local;
+mod output;
+mod progress;
+mod render;
+mod session;
+mod tools;
+mod workspace;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use commands::{build, deploy, destroy, invoke, local as local_command, plan, status, test};
+use context::{Context, GlobalArgs};
+use failure::CommandResult;
+
+/// EC2 backups that prove themselves.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Cross-compile both functions for Lambda and zip them
+    Build(build::BuildArgs),
+    /// Show what a deploy would change, and change nothing
+    Plan(plan::PlanArgs),
+    /// Make the environment what its file says
+    Deploy(deploy::DeployArgs),
+    /// Delete everything that a deploy made, except snapshots
+    Destroy(destroy::DestroyArgs),
+    /// Show what an environment holds, what differs from its file, and when it runs next
+    Status(status::StatusArgs),
+    /// Run a deployed function now and show its report
+    Invoke(invoke::InvokeArgs),
+    /// The local AWS environment: emulators on this machine
+    Local(local_command::LocalArgs),
+    /// Run every test, with all the set-up that they need
+    Test(test::TestArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context::new(&cli.global);
+    match dispatch(&context, cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_said() {
+                // Nothing is left to be done when stderr itself is gone.
+                drop(writeln!(anstream::stderr(), "{}", render::failure::text(&failure, context.json())));
+            }
+            ExitCode::from(failure.exit() as u8)
+        }
+    }
+}
+
+fn dispatch(context: &Context, command: Command) -> CommandResult {
+    match command {
+        Command::Build(args) => build::cmd_build(context, &args),
+        Command::Plan(args) => plan::cmd_plan(context, &args),
+        Command::Deploy(args) => deploy::cmd_deploy(context, &args),
+        Command::Destroy(args) => destroy::cmd_destroy(context, &args),
+        Command::Status(args) => status::cmd_status(context, &args),
+        Command::Invoke(args) => invoke::cmd_invoke(context, &args),
+        Command::Local(args) => local_command::cmd_local(context, args),
+        Command::Test(args) => test::cmd_test(context, &args),
+    }
+}

@@ -1,0 +1,78 @@
+//! A plan being applied: its events as progress, and its outcome.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use snapwarden_deployer::apply::{Outcome, Report};
+use snapwarden_deployer::event::{Event, Listener};
+use snapwarden_deployer::plan::Verb;
+
+use crate::progress::{Progress, Task};
+
+/// Shows each step as a piece of work.
+pub(crate) fn listener(progress: &Progress) -> Listener {
+    let progress = progress.clone();
+    let running: Mutex<BTreeMap<String, Task>> = Mutex::default();
+    Arc::new(move |event| {
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Started { resource, verb } => {
+                let task = progress.start(format!("{} {resource}", doing(verb)));
+                running.insert(resource.to_string(), task);
+            }
+            Event::Waiting { resource, reason, waited } => {
+                if let Some(task) = running.get_mut(&resource.to_string()) {
+                    task.wait(&format!("waiting for {reason}"), waited);
+                }
+            }
+            Event::Done { resource, .. } => {
+                if let Some(task) = running.remove(&resource.to_string()) {
+                    task.done("");
+                }
+            }
+            Event::Failed { resource, error, .. } => {
+                if let Some(task) = running.remove(&resource.to_string()) {
+                    task.done(&format!("FAILED: {error}"));
+                }
+            }
+        }
+    })
+}
+
+/// What was done, what failed and why, and what was not attempted.
+pub(crate) fn failed(report: &Report) -> String {
+    let count = |outcome: fn(&Outcome) -> bool| report.steps.iter().filter(|step| outcome(&step.outcome)).count();
+    let done = count(|outcome| *outcome == Outcome::Done);
+    let mut lines = Vec::new();
+    for step in &report.steps {
+        match &step.outcome {
+            Outcome::Failed { error, hint } => {
+                lines.push(format!("  failed: {} {}: {error}", infinitive(step.verb), step.resource));
+                lines.extend(hint.iter().map(|hint| format!("    ({hint})")));
+            }
+            Outcome::NotAttempted => {
+                lines.push(format!("  not attempted: {} {}", infinitive(step.verb), step.resource));
+            }
+            Outcome::Done => {}
+        }
+    }
+    format!("{done} of {} steps were done\n{}", report.steps.len(), lines.join("\n"))
+}
+
+fn doing(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Create => "creating",
+        Verb::Update => "changing",
+        Verb::Delete => "deleting",
+        Verb::Keep => "keeping",
+    }
+}
+
+fn infinitive(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Create => "create",
+        Verb::Update => "change",
+        Verb::Delete => "delete",
+        Verb::Keep => "keep",
+    }
+}

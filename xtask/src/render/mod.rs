@@ -1,0 +1,9 @@
+//! Results as text for people.
+
+pub(crate) mod apply;
+pub(crate) mod failure;
+pub(crate) mod plan;
+pub(crate) mod report;
+pub(crate) mod status;
+pub(crate) mod style;
+pub(crate) mod table;

@@ -1,0 +1,80 @@
+//! The functions' reports as text.
+
+use std::fmt::Write;
+
+use snapwarden_domain::report::{BackupReport, CleanupReport, Outcome, Report};
+
+use super::style::{BAD, NOTICE, painted};
+use super::table::table;
+
+/// What a backup run did, instance by instance.
+pub(crate) fn backup(report: &BackupReport) -> String {
+    let rows = report.instances.iter().flat_map(|instance| {
+        let outcome = match &instance.outcome {
+            Outcome::Created => "backed up".to_owned(),
+            Outcome::AlreadyDone => "already done".to_owned(),
+            Outcome::WouldCreate => "would be backed up".to_owned(),
+            Outcome::NoVolumes => "no volumes".to_owned(),
+            Outcome::Failed(failure) => format!("FAILED: {failure}"),
+        };
+        let cells = |volume: &str, snapshot: &str| {
+            [
+                instance.instance.clone(),
+                instance.name.clone().unwrap_or_default(),
+                volume.to_owned(),
+                snapshot.to_owned(),
+                instance.delete_on.to_string(),
+                outcome.clone(),
+            ]
+        };
+        let rows: Vec<_> = if instance.snapshots.is_empty() {
+            vec![cells("-", "-")]
+        } else {
+            let each = instance.snapshots.iter();
+            each.map(|made| cells(&made.volume, made.snapshot.as_deref().unwrap_or("-"))).collect()
+        };
+        rows
+    });
+    let header = ["INSTANCE", "NAME", "VOLUME", "SNAPSHOT", "DELETE ON", "OUTCOME"];
+    ending(table(header, rows), report, report.instances.is_empty(), &report.warnings)
+}
+
+/// What a cleanup run did, snapshot by snapshot.
+pub(crate) fn cleanup(report: &CleanupReport) -> String {
+    let cells = |snapshot: &snapwarden_domain::report::DueSnapshot, verdict: &str| {
+        [
+            snapshot.snapshot.clone(),
+            snapshot.volume.clone().unwrap_or_default(),
+            snapshot.instance.clone().unwrap_or_default(),
+            snapshot.delete_on.clone().unwrap_or_default(),
+            verdict.to_owned(),
+        ]
+    };
+    let deleted = report.deleted.iter().map(|snapshot| cells(snapshot, "deleted"));
+    let would = report.would_delete.iter().map(|snapshot| cells(snapshot, "would be deleted"));
+    let held = report.held.iter().map(|held| cells(&held.snapshot, &format!("kept: {}", held.reason)));
+    let failed = report.failed.iter().map(|failed| {
+        let blank = String::new;
+        [failed.snapshot.clone(), blank(), blank(), blank(), format!("FAILED: {}", failed.failure)]
+    });
+    let rows: Vec<_> = deleted.chain(would).chain(held).chain(failed).collect();
+    let empty = rows.is_empty();
+    ending(
+        table(["SNAPSHOT", "VOLUME", "INSTANCE", "DELETE ON", "VERDICT"], rows),
+        report,
+        empty,
+        &report.warnings,
+    )
+}
+
+/// The table, the warnings, and the run in one line.
+fn ending(table: String, report: &impl Report, empty: bool, warnings: &[String]) -> String {
+    let mut text = if empty { String::new() } else { format!("{table}\n\n") };
+    for warning in warnings {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} {warning}", painted(NOTICE, "warning:"));
+    }
+    let failures = report.failures();
+    let summary = report.summary();
+    text + &if failures.is_empty() { summary } else { painted(BAD, summary).to_string() }
+}

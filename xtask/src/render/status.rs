@@ -1,0 +1,40 @@
+//! An environment at one moment, as text.
+
+use std::fmt::Write;
+
+use super::style::{BOLD, NOTICE, painted};
+use super::table::table;
+use crate::commands::status::{Firing, Resource, Status};
+
+/// Everything that `status` knows.
+pub(crate) fn text(status: &Status) -> String {
+    let Status { environment, account, region, .. } = status;
+    let title = format!("environment {environment}, account {account}, {region}");
+    let mut text = format!("{}\n\n", painted(BOLD, title));
+    if status.resources.is_empty() {
+        text.push_str("nothing is deployed\n");
+    } else {
+        text.push_str(&inventory(&status.resources, &status.schedules));
+    }
+    let _ = writeln!(text, "\nsnapshots: {}", status.snapshots);
+    for line in &status.attention {
+        let _ = writeln!(text, "{} {line}", painted(NOTICE, "attention:"));
+    }
+    text
+}
+
+/// What exists, and when it runs next.
+pub(crate) fn inventory(resources: &[Resource], firings: &[Firing]) -> String {
+    let rows = resources.iter().map(|r| [r.id.kind.clone(), r.id.name.clone(), r.detail.clone()]);
+    let mut text = table(["KIND", "NAME", "DETAIL"], rows);
+    text.push_str("\n\n");
+    for firing in firings {
+        let _ = match (&firing.next, &firing.next_local) {
+            (Some(next), Some(local)) => {
+                writeln!(text, "next {}: {} ({local})", firing.schedule, next.strftime("%F %H:%M UTC"))
+            }
+            _ => writeln!(text, "next {}: {}", firing.schedule, painted(NOTICE, "never")),
+        };
+    }
+    text
+}

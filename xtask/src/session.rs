@@ -1,0 +1,152 @@
+//! A connection to an environment: its file read, its cloud reached, and the account proven to be the right one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use snapwarden_deployer::aws::{Aws, Caller, LocalEndpoints};
+use snapwarden_deployer::bundle::Bundle;
+use snapwarden_deployer::environment::{Cloud, Environment};
+use snapwarden_deployer::error::AwsError;
+use snapwarden_deployer::event::Listener;
+use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, registry};
+use snapwarden_deployer::policy::role_policies;
+use snapwarden_deployer::scope::{Function, Scope};
+use snapwarden_deployer::world::{Desired, Observed};
+
+use crate::bundle;
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::local::{LocalCloud, Ports};
+
+/// A connection to an environment.
+pub(crate) struct Session {
+    /// The environment's file.
+    pub(crate) environment: Environment,
+    /// Names and ARNs.
+    pub(crate) scope: Scope,
+    /// The clients.
+    pub(crate) aws: Aws,
+}
+
+/// Where the functions' code comes from.
+pub(crate) enum CodeSource<'a> {
+    /// Built from this checkout, unless it is up to date.
+    Build,
+    /// A bundle that was built before.
+    Folder(&'a Path),
+}
+
+impl Session {
+    /// Connects to the environment that the flags name; a local one is started when it is not running.
+    pub(crate) async fn open(context: &Context) -> Result<Self, Failure> {
+        let environment = context.environment()?;
+        start_local(context, &environment)?;
+        Self::connect(context, environment).await
+    }
+
+    /// The same, with the bundle. What both need is set up side by side: a fresh checkout is ready sooner.
+    pub(crate) async fn open_with_code(
+        context: &Context,
+        source: CodeSource<'_>,
+    ) -> Result<(Self, Arc<Bundle>), Failure> {
+        let environment = context.environment()?;
+        let (started, code) = std::thread::scope(|threads| {
+            let starting = threads.spawn(|| start_local(context, &environment));
+            let code = match source {
+                CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
+                CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
+            };
+            (starting.join(), code)
+        });
+        let code = code?;
+        // A panic there has been printed already.
+        started.unwrap_or_else(|_| Err(Failure::new(Exit::Failed, "cannot start the local environment")))?;
+        Ok((Self::connect(context, environment).await?, Arc::new(code)))
+    }
+
+    async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
+        let scope = Scope::of(&environment);
+        let aws = match environment.cloud {
+            Cloud::Aws => Aws::connect(&environment.region).await,
+            Cloud::Local => Aws::local(&environment.region, &local_endpoints(context, &environment)?),
+        };
+        let caller = aws.caller().await?;
+        check_account(&environment, &caller)?;
+        Ok(Self { environment, scope, aws })
+    }
+
+    /// What the deployer's effects need.
+    pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
+        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener)
+    }
+
+    /// Everything the environment should hold, with the given code in its functions.
+    pub(crate) fn desired(&self, code: &BTreeMap<Function, String>) -> Result<Desired, Failure> {
+        let policies = role_policies(&self.environment, &self.scope)
+            .map_err(|error| Failure::caused_by(Exit::Usage, &error))?;
+        Ok(registry().declare(&Blueprint {
+            environment: &self.environment,
+            scope: &self.scope,
+            policies: &policies,
+            code,
+        }))
+    }
+
+    /// Everything the environment holds.
+    pub(crate) async fn observe(&self) -> Result<Observed, Failure> {
+        let cloudside = self.cloudside(None, Arc::new(|_| ()));
+        Ok(registry().observe(&cloudside).await?)
+    }
+}
+
+/// The code of each function, as Lambda's `CodeSha256`.
+pub(crate) fn code_of(bundle: &Bundle) -> BTreeMap<Function, String> {
+    let functions = &bundle.manifest.functions;
+    BTreeMap::from([
+        (Function::Backup, functions.backup.code_sha256.clone()),
+        (Function::Cleanup, functions.cleanup.code_sha256.clone()),
+    ])
+}
+
+/// The local environment of these flags.
+pub(crate) fn local_cloud(context: &Context, environment: &Environment) -> LocalCloud {
+    LocalCloud::at(context.local_dir(), environment.account.as_str(), environment.region.as_str())
+}
+
+fn start_local(context: &Context, environment: &Environment) -> Result<(), Failure> {
+    if environment.cloud == Cloud::Local {
+        local_cloud(context, environment).ensure_up(context.workspace(), context.progress(), Ports::default())?;
+    }
+    Ok(())
+}
+
+fn local_endpoints(context: &Context, environment: &Environment) -> Result<LocalEndpoints, Failure> {
+    let status = local_cloud(context, environment).status()?;
+    match (status.endpoint, status.endpoint_ec2) {
+        (Some(general), Some(ec2)) => Ok(LocalEndpoints { general, ec2 }),
+        _ => Err(Failure::new(Exit::Failed, "the local environment has stopped").hint("run the command again")),
+    }
+}
+
+fn check_account(environment: &Environment, caller: &Caller) -> Result<(), Failure> {
+    if caller.account == environment.account.as_str() {
+        return Ok(());
+    }
+    let message = format!(
+        "environment `{}` belongs to account {}, but the credentials ({}) are of account {}",
+        environment.environment, environment.account, caller.arn, caller.account
+    );
+    Err(Failure::new(Exit::Refused, message)
+        .hint("choose the right profile with AWS_PROFILE, or correct `account` in the environment's file"))
+}
+
+impl From<AwsError> for Failure {
+    fn from(error: AwsError) -> Self {
+        let failure = Self::caused_by(Exit::Failed, &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

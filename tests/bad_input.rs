@@ -45,7 +45,10 @@ fn an_unknown_environment_lists_those_there_are() {
     let local = Local::new();
     let ran = local.run(&["deploy", "--env", "prud"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
-    assert!(ran.stderr.contains("there is no environment `prud`") && ran.stderr.contains("there are: local"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("there is no environment `prud`") && ran.stderr.contains("there are: local"),
+        "{ran:?}"
+    );
     // A name is a name, not a path.
     assert_eq!(local.run(&["status", "--env", "../environments/local"]).code, 2);
 }
@@ -62,7 +65,9 @@ fn an_invalid_environment_file_starts_nothing() {
 #[test]
 fn wrong_flags_end_with_2() {
     let local = Local::new();
-    for arguments in [&["deploy", "--nonsense"][..], &["invoke", "restore"], &["local", "night", "--nights", "0"], &[]] {
+    for arguments in
+        [&["deploy", "--nonsense"][..], &["invoke", "restore"], &["local", "night", "--nights", "0"], &[]]
+    {
         assert_eq!(local.run(arguments).code, 2, "{arguments:?}");
     }
 }

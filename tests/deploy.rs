@@ -86,7 +86,8 @@ fn what_was_changed_behind_our_back_shows_and_is_repaired() {
     local.deploy();
     let aws = local.aws();
     let role = "snapwarden-local-eu-central-1-backup";
-    let admin = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:*","Resource":"*"}]}"#;
+    let admin =
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:*","Resource":"*"}]}"#;
     let call = aws.iam.put_role_policy().role_name(role).policy_name("extra").policy_document(admin);
     block_on(call.send()).unwrap();
     let call = aws.logs.delete_retention_policy().log_group_name("/aws/lambda/snapwarden-local-cleanup");
@@ -117,11 +118,17 @@ fn destroy_leaves_nothing_but_snapshots_and_says_so() {
     local.deploy();
     local.json(&["invoke", "backup"]);
     let destroyed = local.ok(&["destroy", "--yes"]);
-    assert!(destroyed.stdout.contains("3 snapshots remain, and nobody enforces their DeleteOn now"), "{destroyed:?}");
+    assert!(
+        destroyed.stdout.contains("3 snapshots remain, and nobody enforces their DeleteOn now"),
+        "{destroyed:?}"
+    );
     let after = local.run(&["status", "--json"]).stdout.replace("\"snapshots\": 3", "\"snapshots\": 0");
     assert_eq!(after, before, "the inventory is as before the deploy, but for the snapshots");
     assert_eq!(local.snapshots().len(), 3);
-    assert_eq!(local.ok(&["destroy", "--yes"]).stdout.lines().next(), Some("environment local: there was nothing to delete"));
+    assert_eq!(
+        local.ok(&["destroy", "--yes"]).stdout.lines().next(),
+        Some("environment local: there was nothing to delete")
+    );
 
     // What was kept must not be in the way.
     assert_eq!(steps(&local.deploy()), 13);
@@ -193,7 +200,10 @@ fn a_saved_plan_is_executed_exactly_or_refused() {
     assert_eq!(deploy(&local).code, 0);
     let stale = deploy(&local);
     assert_eq!(stale.code, 4, "{stale:?}");
-    assert!(stale.stderr.contains("stale") && stale.stderr.contains("schedule backup"), "it names what changed: {stale:?}");
+    assert!(
+        stale.stderr.contains("stale") && stale.stderr.contains("schedule backup"),
+        "it names what changed: {stale:?}"
+    );
 }
 
 /// Whoever stops for the night finds everything as it was.

@@ -19,8 +19,10 @@ fn environment(path: &str) -> Environment {
 fn desired(environment: &Environment) -> (Scope, Desired) {
     let scope = Scope::of(environment);
     let policies = role_policies(environment, &scope).unwrap();
-    let code = BTreeMap::from(Function::ALL.map(|function| (function, format!("code of {}", function.as_str()))));
-    let desired = registry().declare(&Blueprint { environment, scope: &scope, policies: &policies, code: &code });
+    let code =
+        BTreeMap::from(Function::ALL.map(|function| (function, format!("code of {}", function.as_str()))));
+    let desired =
+        registry().declare(&Blueprint { environment, scope: &scope, policies: &policies, code: &code });
     (scope, desired)
 }
 
@@ -42,8 +44,10 @@ fn the_rights_of_every_role() {
 #[test]
 fn the_resources_of_an_environment() {
     let (_, desired) = desired(&environment("environments/prod.yaml"));
-    let lines: Vec<String> =
-        desired.iter().map(|(id, wanted)| format!("{id}\n{}", serde_json::to_string_pretty(wanted).unwrap())).collect();
+    let lines: Vec<String> = desired
+        .iter()
+        .map(|(id, wanted)| format!("{id}\n{}", serde_json::to_string_pretty(wanted).unwrap()))
+        .collect();
     golden("resources-prod", &lines.join("\n\n"));
 }
 
@@ -58,7 +62,10 @@ fn no_role_has_a_wildcard_action_and_only_describe_calls_have_a_wildcard_resourc
                 statement["Action"].as_array().unwrap().iter().filter_map(|action| action.as_str()).collect();
             assert!(actions.iter().all(|action| !action.contains('*')), "{role}: {actions:?}");
             let everything = statement["Resource"].as_array().unwrap().iter().any(|resource| resource == "*");
-            assert!(!everything || actions.iter().all(|action| action.starts_with("ec2:Describe")), "{role}: {actions:?}");
+            assert!(
+                !everything || actions.iter().all(|action| action.starts_with("ec2:Describe")),
+                "{role}: {actions:?}"
+            );
         }
     }
 }

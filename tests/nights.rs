@@ -29,8 +29,11 @@ fn ten_nights_keep_exactly_seven_days_and_never_touch_a_foreign_snapshot() {
 
     let left = local.snapshots();
     assert!(left.iter().any(|snapshot| snapshot.id == foreign), "the foreign snapshot is still there");
-    let days: BTreeSet<_> =
-        left.iter().filter(|snapshot| snapshot.id != foreign).map(|snapshot| snapshot.tag("DeleteOn")).collect();
+    let days: BTreeSet<_> = left
+        .iter()
+        .filter(|snapshot| snapshot.id != foreign)
+        .map(|snapshot| snapshot.tag("DeleteOn"))
+        .collect();
     assert_eq!(days.len(), 7, "seven different days to delete on: {days:?}");
 }
 

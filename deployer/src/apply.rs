@@ -92,7 +92,8 @@ pub async fn apply(registry: Registry, cx: &Context, plan: &Plan) -> Report {
 
 /// The steps' indices, grouped by what may run side by side.
 fn waves(registry: Registry, plan: &Plan) -> Vec<Vec<usize>> {
-    let tier_of = |step: &Step| registry.0.iter().position(|tier| tier.iter().any(|k| k.name() == step.resource.kind));
+    let tier_of =
+        |step: &Step| registry.0.iter().position(|tier| tier.iter().any(|k| k.name() == step.resource.kind));
     let wave = |tier: usize, deletes: bool| -> Vec<usize> {
         let steps = plan.steps.iter().enumerate();
         steps
@@ -121,7 +122,8 @@ async fn run(registry: Registry, cx: &Context, step: &Step) -> Outcome {
             Outcome::Done
         }
         Err(error) => {
-            let hint = if let StepError::Aws(error) = &error { error.hint().map(str::to_owned) } else { None };
+            let hint =
+                if let StepError::Aws(error) = &error { error.hint().map(str::to_owned) } else { None };
             cx.tell(|resource| Event::Failed { resource, verb, error: error.to_string() });
             Outcome::Failed { error: error.to_string(), hint }
         }

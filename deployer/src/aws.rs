@@ -1,9 +1,9 @@
 //! The clients, and who is calling.
 
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_sdk_sts::config::{Credentials, SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient};
 use aws_smithy_async::rt::sleep::TokioSleep;
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_types::retry::RetryConfig;
 
 use crate::environment::Region;
@@ -94,10 +94,7 @@ impl Aws {
     /// Asks STS who is calling; the first call, so that wrong credentials show before anything else.
     pub async fn caller(&self) -> Result<Caller, AwsError> {
         let identity = self.sts.get_caller_identity().send().await.call("sts:GetCallerIdentity")?;
-        Ok(Caller {
-            account: identity.account.unwrap_or_default(),
-            arn: identity.arn.unwrap_or_default(),
-        })
+        Ok(Caller { account: identity.account.unwrap_or_default(), arn: identity.arn.unwrap_or_default() })
     }
 }
 

@@ -41,12 +41,18 @@ impl AwsError {
     /// What the user can do about it, where that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self.class {
-            ErrorClass::AccessDenied => Some("the caller's IAM identity lacks this right; give it, then run the command again"),
+            ErrorClass::AccessDenied => {
+                Some("the caller's IAM identity lacks this right; give it, then run the command again")
+            }
             ErrorClass::Credentials => {
                 Some("sign in, for example with `aws sso login`, or choose a profile with AWS_PROFILE")
             }
-            ErrorClass::NoAnswer => Some("check the network, then run the command again: it goes on where it stopped"),
-            ErrorClass::NotFound | ErrorClass::AlreadyExists | ErrorClass::Conflict | ErrorClass::Other => None,
+            ErrorClass::NoAnswer => {
+                Some("check the network, then run the command again: it goes on where it stopped")
+            }
+            ErrorClass::NotFound | ErrorClass::AlreadyExists | ErrorClass::Conflict | ErrorClass::Other => {
+                None
+            }
         }
     }
 
@@ -67,7 +73,8 @@ impl AwsError {
             return Self { call, class: class_of(&code, &message), code, message };
         }
         let message = innermost(error);
-        let class = if message.contains("credentials") { ErrorClass::Credentials } else { ErrorClass::NoAnswer };
+        let class =
+            if message.contains("credentials") { ErrorClass::Credentials } else { ErrorClass::NoAnswer };
         Self { call, class, code: String::new(), message }
     }
 }
@@ -80,14 +87,21 @@ fn class_of(code: &str, message: &str) -> ErrorClass {
         | "NoSuchEntityException"
         | "QueueDoesNotExist"
         | "AWS.SimpleQueueService.NonExistentQueue" => ErrorClass::NotFound,
-        "ResourceAlreadyExistsException" | "EntityAlreadyExists" | "EntityAlreadyExistsException"
+        "ResourceAlreadyExistsException"
+        | "EntityAlreadyExists"
+        | "EntityAlreadyExistsException"
         | "QueueNameExists" => ErrorClass::AlreadyExists,
         // Lambda says both "it exists" and "it is being changed" with one code.
         "ResourceConflictException" if message.contains("already exist") => ErrorClass::AlreadyExists,
         "ConflictException" | "ResourceConflictException" => ErrorClass::Conflict,
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorClass::AccessDenied,
-        "ExpiredToken" | "ExpiredTokenException" | "InvalidClientTokenId" | "UnrecognizedClientException"
-        | "SignatureDoesNotMatch" | "InvalidSignatureException" | "AuthFailure" => ErrorClass::Credentials,
+        "ExpiredToken"
+        | "ExpiredTokenException"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "SignatureDoesNotMatch"
+        | "InvalidSignatureException"
+        | "AuthFailure" => ErrorClass::Credentials,
         _ => ErrorClass::Other,
     }
 }

@@ -33,7 +33,8 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
         .name(format!("tag:{}", tags::ENVIRONMENT))
         .values(scope.environment.as_str())
         .build();
-    let pages = aws.ec2.describe_snapshots().owner_ids("self").filters(owned).max_results(1000).into_paginator();
+    let pages =
+        aws.ec2.describe_snapshots().owner_ids("self").filters(owned).max_results(1000).into_paginator();
     let mut found = Vec::new();
     for snapshot in pages.items().send().collect::<Vec<_>>().await {
         let snapshot = snapshot.call("ec2:DescribeSnapshots")?;

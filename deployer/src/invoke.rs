@@ -36,10 +36,15 @@ impl Answer {
 pub async fn invoke(aws: &Aws, target: &str, event: &Event) -> Result<Answer, AwsError> {
     let payload = serde_json::json!(event).to_string();
     let call = aws.lambda.invoke().function_name(target).invocation_type(InvocationType::RequestResponse);
-    let answer = call.log_type(LogType::Tail).payload(Blob::new(payload)).send().await.call("lambda:InvokeFunction")?;
+    let answer = call
+        .log_type(LogType::Tail)
+        .payload(Blob::new(payload))
+        .send()
+        .await
+        .call("lambda:InvokeFunction")?;
     let bytes = answer.payload.map(Blob::into_inner).unwrap_or_default();
-    let payload =
-        serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+    let payload = serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
     let log_tail = answer.log_result.and_then(|encoded| STANDARD.decode(encoded).ok()).unwrap_or_default();
     Ok(Answer {
         version: answer.executed_version,

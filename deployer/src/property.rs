@@ -57,7 +57,8 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
         }
         Value::Array(items) if items.iter().any(Value::is_object) => {
             for (index, item) in items.iter().enumerate() {
-                let name = item.get("Sid").and_then(Value::as_str).map_or_else(|| index.to_string(), str::to_owned);
+                let name =
+                    item.get("Sid").and_then(Value::as_str).map_or_else(|| index.to_string(), str::to_owned);
                 collect(format!("{path}[{name}]"), item, leaves);
             }
         }
@@ -88,7 +89,8 @@ mod tests {
     #[test]
     fn every_difference_is_named_by_its_path() {
         let wanted = json!({ "memory": 256, "tags": { "team": "a" }, "policy": [{ "Sid": "X", "Action": ["b", "c"] }] });
-        let found = json!({ "memory": 512, "tags": { "owner": "b" }, "policy": [{ "Sid": "X", "Action": ["b"] }] });
+        let found =
+            json!({ "memory": 512, "tags": { "owner": "b" }, "policy": [{ "Sid": "X", "Action": ["b"] }] });
         assert_eq!(
             compare(&wanted, &found),
             [

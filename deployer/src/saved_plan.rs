@@ -95,9 +95,14 @@ impl SavedPlan {
 
     /// Reads a plan and refuses one that is not as it was written.
     pub fn read(path: &Path) -> Result<Self, SavedPlanError> {
-        let text = fs::read(path).map_err(|source| SavedPlanError::File { action: "read", path: path.to_owned(), source })?;
+        let text = fs::read(path).map_err(|source| SavedPlanError::File {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         let damaged = |reason: String| SavedPlanError::Damaged { path: path.to_owned(), reason };
-        let json: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        let json: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         // The form first: a plan of another version lacks or has fields that this one would complain about.
         let format = json.get("format").and_then(serde_json::Value::as_u64);
         let made_by = json.get("snapwarden").and_then(serde_json::Value::as_str).unwrap_or("unknown");
@@ -121,7 +126,9 @@ impl SavedPlan {
         observed: &Observed,
     ) -> Result<(), SavedPlanError> {
         let stale = |what: String| Err(SavedPlanError::Stale { what });
-        let target = |environment: &str, account: &str, region: &str| format!("{environment} in account {account}, {region}");
+        let target = |environment: &str, account: &str, region: &str| {
+            format!("{environment} in account {account}, {region}")
+        };
         let planned = target(&self.environment, &self.account, &self.region);
         let now = target(scope.environment.as_str(), scope.account.as_str(), scope.region.as_str());
         if planned != now {
@@ -129,7 +136,10 @@ impl SavedPlan {
         }
         for (function, digest) in &self.code {
             if code.get(function) != Some(digest) {
-                return stale(format!("the bundle's {} function is not the one that was planned", function.as_str()));
+                return stale(format!(
+                    "the bundle's {} function is not the one that was planned",
+                    function.as_str()
+                ));
             }
         }
         if self.fingerprint != fingerprint(observed) {

@@ -20,7 +20,9 @@ pub struct Reason {
 /// A new role takes some seconds to reach Lambda, usually under a minute.
 pub const ROLE_FOR_LAMBDA: Reason = Reason {
     text: "IAM to let Lambda assume the role",
-    explains: |error| error.code == "InvalidParameterValueException" && error.message.contains("cannot be assumed"),
+    explains: |error| {
+        error.code == "InvalidParameterValueException" && error.message.contains("cannot be assumed")
+    },
     limit: Duration::from_secs(300),
 };
 

@@ -30,11 +30,13 @@ impl Local {
     /// A local environment that is not running yet, with the checkout's `local.yaml`.
     pub fn new() -> Self {
         let program = std::env::var_os("SNAPWARDEN_XTASK").map(PathBuf::from);
-        let program = program.expect("run these tests with `cargo xtask test`, which prepares what they need");
+        let program =
+            program.expect("run these tests with `cargo xtask test`, which prepares what they need");
         let folder = tempfile::tempdir().expect("a folder for the test");
         fs::create_dir(folder.path().join("environments")).expect("a folder for environment files");
         let local = Self { folder, program };
-        let file = fs::read_to_string(checkout().join("environments/local.yaml")).expect("environments/local.yaml");
+        let file =
+            fs::read_to_string(checkout().join("environments/local.yaml")).expect("environments/local.yaml");
         local.write_environment("local", &file);
         local
     }
@@ -104,7 +106,8 @@ impl Local {
     /// Clients for this environment, which must be running.
     pub fn aws(&self) -> Aws {
         let status = self.json(&["local", "status"]);
-        let text = |key: &str| status[key].as_str().unwrap_or_else(|| panic!("no {key}: {status}")).to_owned();
+        let text =
+            |key: &str| status[key].as_str().unwrap_or_else(|| panic!("no {key}: {status}")).to_owned();
         let region = Region::try_from(text("region")).expect("a Region");
         Aws::local(&region, &LocalEndpoints { general: text("endpoint"), ec2: text("endpoint_ec2") })
     }
@@ -112,7 +115,8 @@ impl Local {
     /// Every snapshot in the account, whoever made it, by id.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         let aws = self.aws();
-        let found = block_on(aws.ec2.describe_snapshots().owner_ids("self").send()).expect("snapshots are listed");
+        let found =
+            block_on(aws.ec2.describe_snapshots().owner_ids("self").send()).expect("snapshots are listed");
         let mut snapshots: Vec<Snapshot> = found
             .snapshots
             .unwrap_or_default()
@@ -143,7 +147,8 @@ impl Local {
         let ec2 = self.aws().ec2;
         let filter = Filter::builder().name("status").values("in-use").build();
         let volumes = block_on(ec2.describe_volumes().filters(filter).send()).expect("volumes are listed");
-        let volume = volumes.volumes().first().and_then(|volume| volume.volume_id()).expect("a volume").to_owned();
+        let volume =
+            volumes.volumes().first().and_then(|volume| volume.volume_id()).expect("a volume").to_owned();
         let made = block_on(ec2.create_snapshot().volume_id(volume).send()).expect("a snapshot is made");
         made.snapshot_id.expect("it has an id")
     }
@@ -212,7 +217,8 @@ impl std::fmt::Debug for Ran {
 
 /// The folder of the bundle that `cargo xtask test` has built.
 pub fn bundle() -> String {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
     target.join("bundle").display().to_string()
 }
 

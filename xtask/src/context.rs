@@ -59,7 +59,8 @@ impl Context {
 
     /// Reads the environment's file.
     pub(crate) fn environment(&self) -> Result<Environment, Failure> {
-        environment::load(&self.environments, &self.env).map_err(|error| Failure::caused_by(Exit::Usage, &error))
+        environment::load(&self.environments, &self.env)
+            .map_err(|error| Failure::caused_by(Exit::Usage, &error))
     }
 
     /// The checkout and its target folder.

@@ -116,7 +116,11 @@ pub(crate) fn local_cloud(context: &Context, environment: &Environment) -> Local
 
 fn start_local(context: &Context, environment: &Environment) -> Result<(), Failure> {
     if environment.cloud == Cloud::Local {
-        local_cloud(context, environment).ensure_up(context.workspace(), context.progress(), Ports::default())?;
+        local_cloud(context, environment).ensure_up(
+            context.workspace(),
+            context.progress(),
+            Ports::default(),
+        )?;
     }
     Ok(())
 }
@@ -125,7 +129,9 @@ fn local_endpoints(context: &Context, environment: &Environment) -> Result<Local
     let status = local_cloud(context, environment).status()?;
     match (status.endpoint, status.endpoint_ec2) {
         (Some(general), Some(ec2)) => Ok(LocalEndpoints { general, ec2 }),
-        _ => Err(Failure::new(Exit::Failed, "the local environment has stopped").hint("run the command again")),
+        _ => {
+            Err(Failure::new(Exit::Failed, "the local environment has stopped").hint("run the command again"))
+        }
     }
 }
 

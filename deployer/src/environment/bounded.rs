@@ -1,10 +1,11 @@
 //! Whole numbers with a range.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use snapwarden_domain::checked;
 
 /// A whole number from `MIN` to `MAX`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "i64", into = "i64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "i64")]
 pub struct Bounded<const MIN: u32, const MAX: u32>(u32);
 
 /// A number outside its range.
@@ -48,6 +49,12 @@ impl<const MIN: u32, const MAX: u32> TryFrom<i64> for Bounded<MIN, MAX> {
             Ok(number) if (MIN..=MAX).contains(&number) => Ok(Self(number)),
             _ => Err(OutOfBounds { value, min: MIN, max: MAX }),
         }
+    }
+}
+
+impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Bounded<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        checked::number(deserializer)
     }
 }
 

@@ -49,7 +49,8 @@ fn known(available: &[String]) -> String {
 pub fn load(folder: &Path, name: &str) -> Result<Environment, LoadError> {
     let path = folder.join(format!("{name}.yaml"));
     // Checked before the path is used, so that `../x` is an unknown name and not a way out of the folder.
-    let unknown = || LoadError::Unknown { name: name.to_owned(), path: path.clone(), available: list(folder) };
+    let unknown =
+        || LoadError::Unknown { name: name.to_owned(), path: path.clone(), available: list(folder) };
     name.parse::<EnvironmentName>().map_err(|_| unknown())?;
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -88,13 +89,13 @@ pub fn list(folder: &Path) -> Vec<String> {
 
 /// Reads an environment from the text of the file at `path`.
 pub fn parse(path: &Path, text: &str) -> Result<Environment, LoadError> {
-    let invalid = |place: String, message: String| LoadError::Invalid { path: path.to_owned(), place, message };
+    let invalid =
+        |place: String, message: String| LoadError::Invalid { path: path.to_owned(), place, message };
     let reader = serde_yaml::Deserializer::from_str(text);
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let key = error.path().to_string();
         let error = error.into_inner();
-        let place =
-            error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
+        let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
         let key = if key == "." { String::new() } else { format!("{key}: ") };
         invalid(place, format!("{key}{}", without_place(&error.to_string())))
     })
@@ -104,7 +105,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Environment, LoadError> {
 fn without_place(message: &str) -> &str {
     let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
     match message.split_once(": ") {
-        Some((key, rest)) if !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "_.[]".contains(c)) => rest,
+        Some((key, rest))
+            if !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "_.[]".contains(c)) =>
+        {
+            rest
+        }
         _ => message,
     }
 }

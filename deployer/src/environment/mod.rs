@@ -9,7 +9,8 @@ mod schedule;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use snapwarden_domain::checked;
 use snapwarden_domain::names::{EnvironmentName, Zone};
 use snapwarden_domain::retention::Retention;
 use snapwarden_domain::settings::Selector;
@@ -160,13 +161,15 @@ pub enum LogsOnDestroy {
 }
 
 /// A number of days that CloudWatch Logs accepts as retention (source: CloudWatch Logs API, `PutRetentionPolicy`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "i32", into = "i32")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "i32")]
 pub struct LogRetentionDays(i32);
 
 impl LogRetentionDays {
-    const ALLOWED: [i32; 22] =
-        [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
+    const ALLOWED: [i32; 22] = [
+        1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288,
+        3653,
+    ];
 
     /// The number of days.
     pub fn get(self) -> i32 {
@@ -174,16 +177,20 @@ impl LogRetentionDays {
     }
 }
 
-impl TryFrom<i32> for LogRetentionDays {
+impl TryFrom<i64> for LogRetentionDays {
     type Error = String;
 
-    fn try_from(days: i32) -> Result<Self, Self::Error> {
-        if Self::ALLOWED.contains(&days) {
-            Ok(Self(days))
-        } else {
+    fn try_from(days: i64) -> Result<Self, Self::Error> {
+        Self::ALLOWED.into_iter().find(|allowed| i64::from(*allowed) == days).map(Self).ok_or_else(|| {
             let allowed: Vec<_> = Self::ALLOWED.iter().map(ToString::to_string).collect();
-            Err(format!("{days} days is not a retention of CloudWatch Logs; use one of {}", allowed.join(", ")))
-        }
+            format!("{days} days is not a retention of CloudWatch Logs; use one of {}", allowed.join(", "))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for LogRetentionDays {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        checked::number(deserializer)
     }
 }
 
@@ -197,8 +204,8 @@ impl From<LogRetentionDays> for i32 {
 macro_rules! checked_text {
     ($(#[$doc:meta])* $name:ident, $valid:expr, $message:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        #[serde(into = "String")]
         pub struct $name(String);
 
         impl $name {
@@ -214,6 +221,12 @@ macro_rules! checked_text {
             fn try_from(text: String) -> Result<Self, Self::Error> {
                 let valid: fn(&str) -> bool = $valid;
                 if valid(&text) { Ok(Self(text)) } else { Err(format!(concat!("`{}` ", $message), text)) }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                checked::text(deserializer)
             }
         }
 

@@ -11,11 +11,12 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use snapwarden_domain::checked;
 
 /// When a schedule fires: `cron(0 2 * * ? *)` or `rate(12 hours)`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, Serialize)]
+#[serde(into = "String")]
 pub struct ScheduleExpression {
     text: String,
     timing: Timing,
@@ -42,7 +43,12 @@ impl ScheduleExpression {
     ///
     /// As EventBridge Scheduler does it: a local time that daylight saving skips does not fire, and one that it
     /// repeats fires once.
-    pub fn next_after(&self, after: Timestamp, zone: &TimeZone, created: Option<Timestamp>) -> Option<Timestamp> {
+    pub fn next_after(
+        &self,
+        after: Timestamp,
+        zone: &TimeZone,
+        created: Option<Timestamp>,
+    ) -> Option<Timestamp> {
         match &self.timing {
             Timing::Cron(cron) => next_in_zone(cron, after, zone),
             Timing::Rate(step) => {
@@ -91,7 +97,9 @@ impl FromStr for ScheduleExpression {
         } else if inside("at").is_some() {
             return Err(invalid("`at(…)` fires only once, and backups must go on".to_owned()));
         } else {
-            return Err(invalid("write `cron(0 2 * * ? *)` for every day at 02:00, or `rate(12 hours)`".to_owned()));
+            return Err(invalid(
+                "write `cron(0 2 * * ? *)` for every day at 02:00, or `rate(12 hours)`".to_owned(),
+            ));
         };
         Ok(Self { text: text.to_owned(), timing })
     }
@@ -106,7 +114,9 @@ fn parse_cron(fields: &str) -> Result<Cron, String> {
         ));
     };
     if (day_of_month == "?") == (day_of_week == "?") {
-        return Err("exactly one of day-of-month (third field) and day-of-week (fifth field) must be `?`".to_owned());
+        return Err(
+            "exactly one of day-of-month (third field) and day-of-week (fifth field) must be `?`".to_owned()
+        );
     }
     CronParser::builder()
         .seconds(Seconds::Required)
@@ -147,6 +157,12 @@ impl TryFrom<String> for ScheduleExpression {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
+    }
+}
+
+impl<'de> Deserialize<'de> for ScheduleExpression {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        checked::text(deserializer)
     }
 }
 
@@ -213,10 +229,16 @@ mod tests {
     fn days_of_the_week_count_from_sunday_as_aws_does() {
         // 2026-11-22 is a Sunday.
         assert_eq!(firings("cron(0 2 ? * 1 *)", "UTC", "2026-11-21T00:00:00Z", 1), ["2026-11-22T02:00:00Z"]);
-        assert_eq!(firings("cron(0 2 ? * SUN *)", "UTC", "2026-11-21T00:00:00Z", 1), ["2026-11-22T02:00:00Z"]);
+        assert_eq!(
+            firings("cron(0 2 ? * SUN *)", "UTC", "2026-11-21T00:00:00Z", 1),
+            ["2026-11-22T02:00:00Z"]
+        );
         assert_eq!(firings("cron(0 2 ? * 6L *)", "UTC", "2026-11-21T00:00:00Z", 1), ["2026-11-27T02:00:00Z"]);
         assert_eq!(firings("cron(0 2 L * ? *)", "UTC", "2026-11-21T00:00:00Z", 1), ["2026-11-30T02:00:00Z"]);
-        assert_eq!(firings("cron(0/30 2 * * ? *)", "UTC", "2026-11-21T02:00:00Z", 1), ["2026-11-21T02:30:00Z"]);
+        assert_eq!(
+            firings("cron(0/30 2 * * ? *)", "UTC", "2026-11-21T02:00:00Z", 1),
+            ["2026-11-21T02:30:00Z"]
+        );
     }
 
     #[test]

@@ -68,12 +68,16 @@ impl Kind for Alias {
             let version = alias.function_version.unwrap_or_default();
             let served = cx.aws.lambda.get_function().function_name(&name).qualifier(&version).send().await;
             let Some(served) = served.call("lambda:GetFunction").or_absent()? else { continue };
-            let configuration = served.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
+            let configuration =
+                served.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
             let weights = alias.routing_config.and_then(|routing| routing.additional_version_weights);
             let mut also_serves: Vec<String> = weights.unwrap_or_default().into_keys().collect();
             also_serves.sort();
             let properties = Properties { serves: Version::found(&configuration), also_serves };
-            found.push((alias_name(&cx.scope, function), Found { properties, handle: Handle { version }, tags: None }));
+            found.push((
+                alias_name(&cx.scope, function),
+                Found { properties, handle: Handle { version }, tags: None },
+            ));
         }
         Ok(found)
     }

@@ -56,7 +56,8 @@ impl Kind for DeadLetterQueue {
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
         let name = cx.scope.dead_letter_queue();
-        let answer = cx.aws.sqs.get_queue_url().queue_name(&name).send().await.call("sqs:GetQueueUrl").or_absent()?;
+        let answer =
+            cx.aws.sqs.get_queue_url().queue_name(&name).send().await.call("sqs:GetQueueUrl").or_absent()?;
         let Some(url) = answer.and_then(|answer| answer.queue_url) else { return Ok(Vec::new()) };
         let asked = [Attribute::MessageRetentionPeriod, Attribute::SqsManagedSseEnabled];
         let call = cx.aws.sqs.get_queue_attributes().queue_url(&url).set_attribute_names(Some(asked.into()));
@@ -64,14 +65,24 @@ impl Kind for DeadLetterQueue {
             return Ok(Vec::new());
         };
         let attributes = answer.attributes.unwrap_or_default();
-        let listed = cx.aws.sqs.list_queue_tags().queue_url(&url).send().await.call("sqs:ListQueueTags").or_absent()?;
+        let listed = cx
+            .aws
+            .sqs
+            .list_queue_tags()
+            .queue_url(&url)
+            .send()
+            .await
+            .call("sqs:ListQueueTags")
+            .or_absent()?;
         let tags = tags::without_reserved(listed.and_then(|listed| listed.tags).unwrap_or_default());
         let properties = Properties {
             retention_seconds: attributes
                 .get(&Attribute::MessageRetentionPeriod)
                 .and_then(|seconds| seconds.parse().ok())
                 .unwrap_or_default(),
-            sqs_managed_encryption: attributes.get(&Attribute::SqsManagedSseEnabled).is_some_and(|on| on == "true"),
+            sqs_managed_encryption: attributes
+                .get(&Attribute::SqsManagedSseEnabled)
+                .is_some_and(|on| on == "true"),
             tags: tags.clone(),
         };
         Ok(vec![(name, Found { properties, handle: Handle { url }, tags: Some(tags) })])
@@ -80,7 +91,10 @@ impl Kind for DeadLetterQueue {
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         wait::retry(cx, &[wait::QUEUE_NAME], async || {
             let call = cx.aws.sqs.create_queue().queue_name(name).set_attributes(Some(attributes(wanted)));
-            call.set_tags(Some(wanted.tags.clone().into_iter().collect())).send().await.call("sqs:CreateQueue")
+            call.set_tags(Some(wanted.tags.clone().into_iter().collect()))
+                .send()
+                .await
+                .call("sqs:CreateQueue")
         })
         .await?;
         Ok(())

@@ -62,7 +62,8 @@ impl Kind for LambdaFunction {
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
         Function::ALL
             .map(|function| {
-                let properties = Properties { version: Version::declare(blueprint, function), tags: blueprint.tags() };
+                let properties =
+                    Properties { version: Version::declare(blueprint, function), tags: blueprint.tags() };
                 (blueprint.scope.function(function), properties)
             })
             .into()
@@ -80,7 +81,9 @@ impl Kind for LambdaFunction {
             let answer = cx.aws.lambda.get_function().function_name(&name).send().await;
             let Some(answer) = answer.call("lambda:GetFunction").or_absent()? else { continue };
             let tags = tags::without_reserved(answer.tags.unwrap_or_default());
-            let version = Version::found(&answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build()));
+            let version = Version::found(
+                &answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build()),
+            );
             let properties = Properties { version, tags: tags.clone() };
             found.push((name, Found { properties, handle: (), tags: Some(tags) }));
         }
@@ -97,7 +100,10 @@ impl Kind for LambdaFunction {
             let call = call.memory_size(version.memory_mb).timeout(version.timeout_seconds);
             let call = call.environment(version.variables()).logging_config(version.logging());
             let call = call.code(FunctionCode::builder().zip_file(zip.clone().into()).build());
-            call.set_tags(Some(wanted.tags.clone().into_iter().collect())).send().await.call("lambda:CreateFunction")
+            call.set_tags(Some(wanted.tags.clone().into_iter().collect()))
+                .send()
+                .await
+                .call("lambda:CreateFunction")
         })
         .await?;
         wait_until_ready(cx, name).await
@@ -126,7 +132,14 @@ impl Kind for LambdaFunction {
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
         wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
-            cx.aws.lambda.delete_function().function_name(name).send().await.call("lambda:DeleteFunction").or_absent()
+            cx.aws
+                .lambda
+                .delete_function()
+                .function_name(name)
+                .send()
+                .await
+                .call("lambda:DeleteFunction")
+                .or_absent()
         })
         .await?;
         Ok(())
@@ -145,7 +158,10 @@ impl Version {
             handler: "bootstrap".to_owned(),
             memory_mb: functions.memory_mb.as_i32(),
             timeout_seconds: functions.timeout_seconds.as_i32(),
-            environment: BTreeMap::from([(settings::VARIABLE.to_owned(), settings_json(blueprint, function))]),
+            environment: BTreeMap::from([(
+                settings::VARIABLE.to_owned(),
+                settings_json(blueprint, function),
+            )]),
             log_group: blueprint.scope.log_group(function),
             log_format: LogFormat::Json.as_str().to_owned(),
         }
@@ -280,6 +296,10 @@ pub(super) async fn wait_until_ready(cx: &Context, name: &str) -> Result<(), Ste
     .await?;
     match ready {
         Some(true) => Ok(()),
-        _ => Err(StepError::NotReady { what: "Lambda did not make the function ready", seconds: READY_LIMIT.as_secs(), state }),
+        _ => Err(StepError::NotReady {
+            what: "Lambda did not make the function ready",
+            seconds: READY_LIMIT.as_secs(),
+            state,
+        }),
     }
 }

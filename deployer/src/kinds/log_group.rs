@@ -59,7 +59,8 @@ impl Kind for LogGroup {
                 .into_iter()
                 .find(|group| group.log_group_name.as_ref() == Some(&name));
             let Some(group) = group else { continue };
-            let listed = cx.aws.logs.list_tags_for_resource().resource_arn(cx.scope.log_group_arn(&name)).send().await;
+            let listed =
+                cx.aws.logs.list_tags_for_resource().resource_arn(cx.scope.log_group_arn(&name)).send().await;
             // Deleted since it was listed.
             let Some(listed) = listed.call("logs:ListTagsForResource").or_absent()? else { continue };
             let tags = tags::without_reserved(listed.tags.unwrap_or_default());
@@ -71,7 +72,14 @@ impl Kind for LogGroup {
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let tags = wanted.tags.clone().into_iter().collect();
-        cx.aws.logs.create_log_group().log_group_name(name).set_tags(Some(tags)).send().await.call("logs:CreateLogGroup")?;
+        cx.aws
+            .logs
+            .create_log_group()
+            .log_group_name(name)
+            .set_tags(Some(tags))
+            .send()
+            .await
+            .call("logs:CreateLogGroup")?;
         set_retention(cx, name, wanted.retention_days).await
     }
 
@@ -87,7 +95,8 @@ impl Kind for LogGroup {
         let arn = cx.scope.log_group_arn(name);
         let write = tags::to_write(&wanted.tags, &found.properties.tags);
         if !write.is_empty() {
-            let call = cx.aws.logs.tag_resource().resource_arn(&arn).set_tags(Some(write.into_iter().collect()));
+            let call =
+                cx.aws.logs.tag_resource().resource_arn(&arn).set_tags(Some(write.into_iter().collect()));
             call.send().await.call("logs:TagResource")?;
         }
         let remove = tags::to_remove(&wanted.tags, &found.properties.tags);
@@ -99,7 +108,14 @@ impl Kind for LogGroup {
     }
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
-        cx.aws.logs.delete_log_group().log_group_name(name).send().await.call("logs:DeleteLogGroup").or_absent()?;
+        cx.aws
+            .logs
+            .delete_log_group()
+            .log_group_name(name)
+            .send()
+            .await
+            .call("logs:DeleteLogGroup")
+            .or_absent()?;
         Ok(())
     }
 }

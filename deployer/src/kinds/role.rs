@@ -71,7 +71,8 @@ impl Kind for Role {
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let call = cx.aws.iam.create_role().role_name(name).description(&wanted.description);
-        let call = call.assume_role_policy_document(wanted.trust.to_json()).set_tags(Some(iam_tags(&wanted.tags)?));
+        let call =
+            call.assume_role_policy_document(wanted.trust.to_json()).set_tags(Some(iam_tags(&wanted.tags)?));
         call.send().await.call("iam:CreateRole")?;
         for (policy, document) in &wanted.policies {
             put_policy(cx, name, policy, document).await?;
@@ -87,7 +88,12 @@ impl Kind for Role {
     ) -> Result<(), StepError> {
         let found = &found.properties;
         if found.trust != wanted.trust {
-            let call = cx.aws.iam.update_assume_role_policy().role_name(name).policy_document(wanted.trust.to_json());
+            let call = cx
+                .aws
+                .iam
+                .update_assume_role_policy()
+                .role_name(name)
+                .policy_document(wanted.trust.to_json());
             call.send().await.call("iam:UpdateAssumeRolePolicy")?;
         }
         if found.description != wanted.description {
@@ -125,7 +131,8 @@ async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, Aw
     let iam = &cx.aws.iam;
     let answer = iam.get_role().role_name(name).send().await.call("iam:GetRole").or_absent()?;
     let Some(role) = answer.and_then(|answer| answer.role) else { return Ok(None) };
-    let listed = iam.list_role_policies().role_name(name).into_paginator().items().send().collect::<Vec<_>>().await;
+    let listed =
+        iam.list_role_policies().role_name(name).into_paginator().items().send().collect::<Vec<_>>().await;
     let mut policies = BTreeMap::new();
     for policy in listed {
         let policy = policy.call("iam:ListRolePolicies")?;
@@ -145,12 +152,20 @@ async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, Aw
         trust: PolicyDocument::from_iam(&role.assume_role_policy_document.unwrap_or_default()),
         policies,
         attached,
-        tags: tags::without_reserved(role.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value))),
+        tags: tags::without_reserved(
+            role.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)),
+        ),
     }))
 }
 
-async fn put_policy(cx: &Context, role: &str, policy: &str, document: &PolicyDocument) -> Result<(), StepError> {
-    let call = cx.aws.iam.put_role_policy().role_name(role).policy_name(policy).policy_document(document.to_json());
+async fn put_policy(
+    cx: &Context,
+    role: &str,
+    policy: &str,
+    document: &PolicyDocument,
+) -> Result<(), StepError> {
+    let call =
+        cx.aws.iam.put_role_policy().role_name(role).policy_name(policy).policy_document(document.to_json());
     call.send().await.call("iam:PutRolePolicy")?;
     Ok(())
 }

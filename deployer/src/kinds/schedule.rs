@@ -107,7 +107,9 @@ impl Kind for Schedule {
                 flexible_minutes: window.unwrap_or_default(),
                 enabled: schedule.state == Some(ScheduleState::Enabled),
                 retry_attempts: retry.and_then(|retry| retry.maximum_retry_attempts).unwrap_or(185),
-                retry_max_age_seconds: retry.and_then(|retry| retry.maximum_event_age_in_seconds).unwrap_or(86_400),
+                retry_max_age_seconds: retry
+                    .and_then(|retry| retry.maximum_event_age_in_seconds)
+                    .unwrap_or(86_400),
                 target: target.as_ref().map(|target| target.arn.clone()).unwrap_or_default(),
                 role: target.as_ref().map(|target| target.role_arn.clone()).unwrap_or_default(),
                 input: target.as_ref().and_then(|target| target.input.clone()).unwrap_or_default(),
@@ -125,7 +127,8 @@ impl Kind for Schedule {
         let (window, target) = (wanted.window()?, wanted.target()?);
         wait::retry(cx, &[wait::ROLE_FOR_SCHEDULER], async || {
             let call = cx.aws.scheduler.create_schedule().group_name(cx.scope.schedule_group()).name(name);
-            let call = call.schedule_expression(&wanted.expression).schedule_expression_timezone(&wanted.timezone);
+            let call =
+                call.schedule_expression(&wanted.expression).schedule_expression_timezone(&wanted.timezone);
             let call = call.flexible_time_window(window.clone()).target(target.clone()).state(wanted.state());
             match call.send().await.call("scheduler:CreateSchedule") {
                 Err(error) if error.code == "ConflictException" => Err(error.already_exists()),
@@ -145,7 +148,8 @@ impl Kind for Schedule {
         let (window, target) = (wanted.window()?, wanted.target()?);
         wait::retry(cx, &[wait::ROLE_FOR_SCHEDULER], async || {
             let call = cx.aws.scheduler.update_schedule().group_name(cx.scope.schedule_group()).name(name);
-            let call = call.schedule_expression(&wanted.expression).schedule_expression_timezone(&wanted.timezone);
+            let call =
+                call.schedule_expression(&wanted.expression).schedule_expression_timezone(&wanted.timezone);
             let call = call.flexible_time_window(window.clone()).target(target.clone()).state(wanted.state());
             call.send().await.call("scheduler:UpdateSchedule")
         })

@@ -50,7 +50,10 @@ impl Kind for ScheduleGroup {
         };
         let listed = listed.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value));
         let tags = tags::without_reserved(listed);
-        Ok(vec![(name, Found { properties: Properties { tags: tags.clone() }, handle: (), tags: Some(tags) })])
+        Ok(vec![(
+            name,
+            Found { properties: Properties { tags: tags.clone() }, handle: (), tags: Some(tags) },
+        )])
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
@@ -77,7 +80,8 @@ impl Kind for ScheduleGroup {
         let arn = cx.scope.schedule_group_arn();
         let write = tags::to_write(&wanted.tags, &found.properties.tags);
         if !write.is_empty() {
-            let call = cx.aws.scheduler.tag_resource().resource_arn(&arn).set_tags(Some(scheduler_tags(&write)?));
+            let call =
+                cx.aws.scheduler.tag_resource().resource_arn(&arn).set_tags(Some(scheduler_tags(&write)?));
             call.send().await.call("scheduler:TagResource")?;
         }
         let remove = tags::to_remove(&wanted.tags, &found.properties.tags);
@@ -89,11 +93,23 @@ impl Kind for ScheduleGroup {
     }
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
-        cx.aws.scheduler.delete_schedule_group().name(name).send().await.call("scheduler:DeleteScheduleGroup").or_absent()?;
-        let gone = wait::until(cx, "EventBridge Scheduler to delete the schedule group", DELETION_LIMIT, async || {
-            let group = cx.aws.scheduler.get_schedule_group().name(name).send().await;
-            Ok(group.call("scheduler:GetScheduleGroup").or_absent()?.is_none().then_some(()))
-        })
+        cx.aws
+            .scheduler
+            .delete_schedule_group()
+            .name(name)
+            .send()
+            .await
+            .call("scheduler:DeleteScheduleGroup")
+            .or_absent()?;
+        let gone = wait::until(
+            cx,
+            "EventBridge Scheduler to delete the schedule group",
+            DELETION_LIMIT,
+            async || {
+                let group = cx.aws.scheduler.get_schedule_group().name(name).send().await;
+                Ok(group.call("scheduler:GetScheduleGroup").or_absent()?.is_none().then_some(()))
+            },
+        )
         .await?;
         gone.ok_or_else(|| StepError::NotReady {
             what: "EventBridge Scheduler did not delete the schedule group",

@@ -7,7 +7,11 @@ pub(super) type Tags = BTreeMap<String, String>;
 
 /// The tags to write, because they are missing or different.
 pub(super) fn to_write(wanted: &Tags, found: &Tags) -> Tags {
-    wanted.iter().filter(|(key, value)| found.get(*key) != Some(value)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    wanted
+        .iter()
+        .filter(|(key, value)| found.get(*key) != Some(value))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 /// The keys to remove, because nothing wants them.
@@ -17,5 +21,8 @@ pub(super) fn to_remove(wanted: &Tags, found: &Tags) -> Vec<String> {
 
 /// The tags that people can set: those of AWS itself are not ours to see or change.
 pub(super) fn without_reserved<K: Into<String>>(tags: impl IntoIterator<Item = (K, String)>) -> Tags {
-    tags.into_iter().map(|(key, value)| (key.into(), value)).filter(|(key, _)| !key.starts_with("aws:")).collect()
+    tags.into_iter()
+        .map(|(key, value)| (key.into(), value))
+        .filter(|(key, _)| !key.starts_with("aws:"))
+        .collect()
 }

@@ -4,14 +4,16 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::checked;
 
 /// The name of an environment, such as `prod`: 1 to 20 lowercase letters, digits and hyphens, starting with a
 /// letter and not ending with a hyphen.
 ///
 /// The length leaves room in the shortest of AWS's limits, 64 characters for the names of roles and schedules.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct EnvironmentName(String);
 
 /// Why a text is not an [`EnvironmentName`].
@@ -52,6 +54,12 @@ impl TryFrom<String> for EnvironmentName {
     }
 }
 
+impl<'de> Deserialize<'de> for EnvironmentName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        checked::text(deserializer)
+    }
+}
+
 impl From<EnvironmentName> for String {
     fn from(name: EnvironmentName) -> Self {
         name.0
@@ -65,8 +73,8 @@ impl fmt::Display for EnvironmentName {
 }
 
 /// A time zone by its name in the IANA database, such as `Europe/Zurich` or `UTC`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct Zone {
     name: String,
     zone: TimeZone,
@@ -110,6 +118,12 @@ impl TryFrom<String> for Zone {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
+    }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        checked::text(deserializer)
     }
 }
 

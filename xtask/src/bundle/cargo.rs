@@ -99,7 +99,7 @@ fn remapped_paths(workspace: &Workspace, toolchain: &Toolchain) -> Vec<String> {
     folders.push((workspace.target().to_owned(), "/snapwarden/target"));
     let source = toolchain.compiler.library_source();
     // The same folder without links, and both as Cargo names what is inside the workspace: relative to it.
-    for path in Vec::from_iter(source.canonicalize()).into_iter().chain([source]) {
+    for path in [source.canonicalize().ok(), Some(source)].into_iter().flatten() {
         folders.extend(path.strip_prefix(workspace.root()).map(|inside| (inside.to_owned(), "/rust")));
         folders.push((path, "/rust"));
     }

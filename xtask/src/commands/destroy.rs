@@ -43,7 +43,10 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             }
             if !args.yes && session.environment.cloud != Cloud::Local {
                 let scope = &session.scope;
-                let environment = format!("environment {} in account {}, {}", scope.environment, scope.account, scope.region);
+                let environment = format!(
+                    "environment {} in account {}, {}",
+                    scope.environment, scope.account, scope.region
+                );
                 output::confirm(&format!("Delete {environment}?"))?;
             }
             report = apply_plan(context, &session, None, &plan).await?;
@@ -75,11 +78,15 @@ fn plan_destroy(session: &Session, observed: &Observed) -> Result<Plan, Failure>
 fn check_protection(session: &Session, observed: &Observed, args: &DestroyArgs) -> CommandResult {
     let name = session.scope.environment.as_str();
     if let Some(confirmed) = args.confirm.as_deref().filter(|confirmed| *confirmed != name) {
-        return Err(Failure::new(Exit::Refused, format!("--confirm names `{confirmed}`, but the environment is `{name}`")));
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("--confirm names `{confirmed}`, but the environment is `{name}`"),
+        ));
     }
-    let remembered = observed.values().filter_map(|found| found.tags.as_ref()).any(|tags| {
-        session.scope.owns(tags) && tags.get(PROTECTED_TAG).is_some_and(|value| value == "true")
-    });
+    let remembered = observed
+        .values()
+        .filter_map(|found| found.tags.as_ref())
+        .any(|tags| session.scope.owns(tags) && tags.get(PROTECTED_TAG).is_some_and(|value| value == "true"));
     if (session.environment.protect || remembered) && args.confirm.is_none() {
         return Err(Failure::new(Exit::Refused, format!("environment {name} is protected"))
             .hint(format!("if you mean it: cargo xtask destroy --env {name} --confirm {name}")));

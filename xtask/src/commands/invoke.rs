@@ -47,11 +47,16 @@ pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult 
         let session = Session::open(context).await?;
         let event = Event::manual(Timestamp::now(), args.dry_run);
         let task = context.progress().start(format!("running {}", session.scope.function(function)));
-        let answer = invoke(&session.aws, &session.scope.alias_arn(function), &event).await.map_err(|error| {
-            let missing = error.code == "ResourceNotFoundException";
-            let failure = Failure::from(error);
-            if missing { failure.hint("nothing is deployed yet: run `cargo xtask deploy` first") } else { failure }
-        })?;
+        let answer =
+            invoke(&session.aws, &session.scope.alias_arn(function), &event).await.map_err(|error| {
+                let missing = error.code == "ResourceNotFoundException";
+                let failure = Failure::from(error);
+                if missing {
+                    failure.hint("nothing is deployed yet: run `cargo xtask deploy` first")
+                } else {
+                    failure
+                }
+            })?;
         task.done(if answer.failed { "FAILED" } else { "" });
         Ok(answer)
     })?;

@@ -57,7 +57,11 @@ pub(crate) fn cmd_local(context: &Context, args: LocalArgs) -> CommandResult {
         }
         LocalCommand::Down => {
             let stopped = cloud.down(progress)?;
-            let text = if stopped { "the local environment is stopped" } else { "the local environment was not running" };
+            let text = if stopped {
+                "the local environment is stopped"
+            } else {
+                "the local environment was not running"
+            };
             output::result(context, &cloud.status()?, text)
         }
         LocalCommand::Reset => {
@@ -85,7 +89,9 @@ fn local_environment(context: &Context) -> Result<Environment, Failure> {
         Cloud::Aws => {
             let name = &environment.environment;
             Err(Failure::new(Exit::Usage, format!("environment `{name}` is on AWS, not on this machine"))
-                .hint("leave --env (SNAPWARDEN_ENV) out, or name an environment whose file says `cloud: local`"))
+                .hint(
+                    "leave --env (SNAPWARDEN_ENV) out, or name an environment whose file says `cloud: local`",
+                ))
         }
     }
 }

@@ -76,7 +76,10 @@ pub(crate) fn cmd_night(context: &Context, args: &NightArgs) -> CommandResult {
     let nights = block_on(async {
         let session = Session::open(context).await?;
         if session.environment.cloud != Cloud::Local {
-            return Err(Failure::new(Exit::Refused, "only a local environment has a clock that can be moved"));
+            return Err(Failure::new(
+                Exit::Refused,
+                "only a local environment has a clock that can be moved",
+            ));
         }
         let schedules = deployed(&session.observe().await?)?;
         let zone = &schedules[0].zone;
@@ -139,7 +142,9 @@ async fn fire_until(
             .min_by_key(|(at, _)| *at);
         let Some((at, _)) = next else { return Ok(fired) };
         // Two schedules may be due at the same moment.
-        for schedule in schedules.iter().filter(|s| s.found.properties.enabled && s.next_after(now) == Some(at)) {
+        for schedule in
+            schedules.iter().filter(|s| s.found.properties.enabled && s.next_after(now) == Some(at))
+        {
             let answer = fire(session, schedule, at).await?;
             fired.push(Fired {
                 schedule: schedule.name.clone(),
@@ -162,7 +167,10 @@ async fn fire(session: &Session, schedule: &Deployed, at: Timestamp) -> Result<A
         .replace("<aws.scheduler.scheduled-time>", &at.to_string())
         .replace("<aws.scheduler.schedule-arn>", &arn);
     let unusable = |error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Failed, format!("the input of the schedule {group}/{} is no event: {error}", schedule.name))
+        Failure::new(
+            Exit::Failed,
+            format!("the input of the schedule {group}/{} is no event: {error}", schedule.name),
+        )
     };
     let input = serde_json::from_str(&input).map_err(|error| unusable(&error))?;
     let mut event = Event::from_json(input).map_err(|error| unusable(&error))?;

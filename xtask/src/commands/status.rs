@@ -136,7 +136,8 @@ pub(crate) fn firings(observed: &Observed, now: Timestamp) -> Vec<Firing> {
 fn firing(name: &str, schedule: FoundOf<Schedule>, now: Timestamp) -> Firing {
     let Found { properties, handle, .. } = schedule;
     // Somebody may have written an expression or a zone that we would not.
-    let understood = properties.expression.parse::<ScheduleExpression>().ok().zip(properties.timezone.parse().ok());
+    let understood =
+        properties.expression.parse::<ScheduleExpression>().ok().zip(properties.timezone.parse().ok());
     let next = understood.filter(|_| properties.enabled).and_then(|(expression, zone): (_, Zone)| {
         let next = expression.next_after(now, zone.rules(), handle.created)?;
         Some((next, next.to_zoned(zone.rules().clone())))

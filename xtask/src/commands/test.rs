@@ -21,12 +21,13 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
     let workspace = context.workspace();
     bundle::ensure_bundle(workspace, context.progress())?;
     local::prepare(workspace, context.progress())?;
-    let itself = std::env::current_exe()
-        .map_err(|error| Failure::caused_by(Exit::Failed, &error).context("cannot find this program's own file"))?;
+    let itself = std::env::current_exe().map_err(|error| {
+        Failure::caused_by(Exit::Failed, &error).context("cannot find this program's own file")
+    })?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(workspace.root())
-        .args(["test", "--workspace"])
+        .args(["test", "--workspace", "--no-fail-fast"])
         .args(&args.args)
         // The scenarios drive the program that a user drives, not a copy linked into the test.
         .env("SNAPWARDEN_XTASK", itself)

@@ -41,7 +41,8 @@ pub(crate) fn listener(progress: &Progress) -> Listener {
 
 /// What was done, what failed and why, and what was not attempted.
 pub(crate) fn failed(report: &Report) -> String {
-    let count = |outcome: fn(&Outcome) -> bool| report.steps.iter().filter(|step| outcome(&step.outcome)).count();
+    let count =
+        |outcome: fn(&Outcome) -> bool| report.steps.iter().filter(|step| outcome(&step.outcome)).count();
     let done = count(|outcome| *outcome == Outcome::Done);
     let mut lines = Vec::new();
     for step in &report.steps {

@@ -1,5 +1,7 @@
 //! Wrong input: a clear message, the documented exit code, and nothing changed.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot read fails it")]
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -11,13 +13,12 @@ use snapwarden_tests::{Local, bundle, checkout};
 #[test]
 fn every_invalid_environment_file_says_where_and_what() {
     let folder = checkout().join("tests/configs/invalid");
-    let mut report = String::new();
-    for path in files(&folder) {
+    let errors = files(&folder).into_iter().map(|path| {
         let text = fs::read_to_string(&path).unwrap();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let error = parse(Path::new(&name), &text).map(|_| ()).expect_err(&name);
-        report.push_str(&format!("{error}\n"));
-    }
+        parse(Path::new(&name), &text).map(|_| ()).expect_err(&name).to_string()
+    });
+    let report = errors.collect::<Vec<_>>().join("\n");
     insta::with_settings!({ snapshot_path => "golden", prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("invalid-environments", report);
     });

@@ -23,21 +23,21 @@ pub const ROLE_FOR_LAMBDA: Reason = Reason {
     explains: |error| {
         error.code == "InvalidParameterValueException" && error.message.contains("cannot be assumed")
     },
-    limit: Duration::from_secs(300),
+    limit: Duration::from_mins(5),
 };
 
 /// The same for EventBridge Scheduler, which checks the role's trust when a schedule is written.
 pub const ROLE_FOR_SCHEDULER: Reason = Reason {
     text: "IAM to let EventBridge Scheduler assume the role",
     explains: |error| error.code == "ValidationException" && error.message.contains("assume the role"),
-    limit: Duration::from_secs(300),
+    limit: Duration::from_mins(5),
 };
 
 /// Lambda takes one change of a function at a time.
 pub const FUNCTION_BUSY: Reason = Reason {
     text: "Lambda to finish an earlier change of the function",
     explains: |error| error.code == "ResourceConflictException" && error.class == ErrorClass::Conflict,
-    limit: Duration::from_secs(300),
+    limit: Duration::from_mins(5),
 };
 
 /// The name of a deleted queue is free again after 60 s.
@@ -51,7 +51,7 @@ pub const QUEUE_NAME: Reason = Reason {
 pub const GROUP_DELETION: Reason = Reason {
     text: "EventBridge Scheduler to finish deleting the schedule group",
     explains: |error| error.class == ErrorClass::Conflict,
-    limit: Duration::from_secs(300),
+    limit: Duration::from_mins(5),
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);

@@ -1,7 +1,11 @@
 //! A local environment of a test's own, driven through the command line that users have.
 
-// What cannot be set up is a failed test: here, panicking is reporting.
-#![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "what cannot be set up fails the test"
+)]
 
 use std::fs;
 use std::future::Future;

@@ -51,7 +51,7 @@ pub struct Version {
 }
 
 /// How long Lambda may take to make a change effective before we call it stuck.
-const READY_LIMIT: Duration = Duration::from_secs(300);
+const READY_LIMIT: Duration = Duration::from_mins(5);
 
 #[async_trait(?Send)]
 impl Kind for LambdaFunction {
@@ -207,7 +207,7 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
             environment: file.environment.clone(),
             timezone: file.timezone.clone(),
             select: file.backup.select.clone(),
-            retention: file.backup.retention.clone(),
+            retention: file.backup.retention,
             allow_no_instances: file.backup.allow_no_instances,
         }),
         Function::Cleanup => serde_json::json!(CleanupSettings {

@@ -23,7 +23,7 @@ pub struct Properties {
     tags: BTreeMap<String, String>,
 }
 
-const DELETION_LIMIT: Duration = Duration::from_secs(300);
+const DELETION_LIMIT: Duration = Duration::from_mins(5);
 
 #[async_trait(?Send)]
 impl Kind for ScheduleGroup {

@@ -101,7 +101,7 @@ fn text(session: &Session, deleted: usize, kept: &[String], snapshots: usize) ->
         _ => format!("environment {name}: {deleted} resources deleted\n"),
     };
     if !kept.is_empty() {
-        text.push_str(&format!("kept: {}\n", kept.join(", ")));
+        text = format!("{text}kept: {}\n", kept.join(", "));
     }
     text + &match snapshots {
         0 => "no snapshots remain".to_owned(),

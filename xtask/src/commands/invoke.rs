@@ -27,7 +27,7 @@ pub(crate) struct InvokeArgs {
 enum FunctionName {
     /// Snapshot the volumes of the selected instances
     Backup,
-    /// Delete the snapshots whose DeleteOn has come
+    /// Delete the snapshots whose day has come
     Cleanup,
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn backup(report: &BackupReport) -> String {
         rows
     });
     let header = ["INSTANCE", "NAME", "VOLUME", "SNAPSHOT", "DELETE ON", "OUTCOME"];
-    ending(table(header, rows), report, report.instances.is_empty(), &report.warnings)
+    ending(&table(header, rows), report, report.instances.is_empty(), &report.warnings)
 }
 
 /// What a cleanup run did, snapshot by snapshot.
@@ -60,7 +60,7 @@ pub(crate) fn cleanup(report: &CleanupReport) -> String {
     let rows: Vec<_> = deleted.chain(would).chain(held).chain(failed).collect();
     let empty = rows.is_empty();
     ending(
-        table(["SNAPSHOT", "VOLUME", "INSTANCE", "DELETE ON", "VERDICT"], rows),
+        &table(["SNAPSHOT", "VOLUME", "INSTANCE", "DELETE ON", "VERDICT"], rows),
         report,
         empty,
         &report.warnings,
@@ -68,7 +68,7 @@ pub(crate) fn cleanup(report: &CleanupReport) -> String {
 }
 
 /// The table, the warnings, and the run in one line.
-fn ending(table: String, report: &impl Report, empty: bool, warnings: &[String]) -> String {
+fn ending(table: &str, report: &impl Report, empty: bool, warnings: &[String]) -> String {
     let mut text = if empty { String::new() } else { format!("{table}\n\n") };
     for warning in warnings {
         // Writing to a string cannot fail.

@@ -165,3 +165,6 @@ async fn finish_creation(
     }
     Ok(Some(()))
 }
+
+#[cfg(test)]
+mod tests;

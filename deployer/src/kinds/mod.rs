@@ -36,7 +36,7 @@ pub use role::Role;
 pub use schedule::Schedule;
 pub use schedule_group::ScheduleGroup;
 
-use registry::erased;
+pub(crate) use registry::erased;
 
 /// All kinds. A kind may point only at kinds of an earlier tier: creation walks down, deletion walks up, and what is
 /// in one tier is done in parallel.

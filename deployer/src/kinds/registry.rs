@@ -37,7 +37,7 @@ pub trait AnyKind: Send + Sync {
 struct Erased<K>(PhantomData<K>);
 
 /// A kind for the registry.
-pub(super) const fn erased<K: Kind>() -> &'static dyn AnyKind {
+pub(crate) const fn erased<K: Kind>() -> &'static dyn AnyKind {
     &Erased::<K>(PhantomData)
 }
 

@@ -1,0 +1,31 @@
+//! What the workspace promises its own developers.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use snapwarden_tests::checkout;
+
+/// Packages with the features that Cargo chooses for them.
+fn features(arguments: &[&str]) -> BTreeMap<String, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(checkout())
+        .args(["tree", "--locked", "--prefix", "none", "--format", "{p}|{f}"])
+        .args(arguments)
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).replace(" (*)", "");
+    let lines = text.lines().filter_map(|line| line.split_once('|'));
+    lines.map(|(package, features)| (package.to_owned(), features.to_owned())).collect()
+}
+
+/// Where they differ, `cargo xtask test` compiles the SDK crates a second time, which takes minutes. The end of
+/// `xtask/Cargo.toml` keeps them equal.
+#[test]
+fn the_program_and_the_tests_share_one_build() {
+    let tests = features(&["--workspace", "--edges", "normal,build,dev"]);
+    for (package, chosen) in features(&["--package", "xtask", "--edges", "normal,build"]) {
+        assert_eq!(tests.get(&package), Some(&chosen), "{package}");
+    }
+}

@@ -1,10 +1,13 @@
 //! The clients, and who is calling.
 
+use std::time::Duration;
+
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sts::config::{Credentials, SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient};
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
 
 use crate::environment::Region;
 use crate::error::{AwsError, Call};
@@ -46,8 +49,16 @@ pub struct LocalEndpoints {
     pub ec2: String,
 }
 
-/// Enough for a slow answer, short enough that a dead connection is noticed.
+/// How often a call is tried that AWS throttles, fails to answer, or answers with an error of its own.
 const ATTEMPTS: u32 = 5;
+
+/// Every call but an invocation answers within seconds; a connection that is dead must not hold a deploy for ever.
+fn patience() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(10))
+        .read_timeout(Duration::from_mins(1))
+        .build()
+}
 
 impl Aws {
     /// Clients for AWS itself, with the credentials that the SDK's default chain finds.
@@ -56,6 +67,7 @@ impl Aws {
             .region(aws_types::region::Region::new(region.to_string()))
             .http_client(http_client())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(patience())
             .load()
             .await;
         Self::from_config(&config, &config)
@@ -72,6 +84,7 @@ impl Aws {
                 .http_client(http_client())
                 .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
                 .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+                .timeout_config(patience())
                 .credentials_provider(SharedCredentialsProvider::new(credentials))
                 .endpoint_url(endpoint)
                 .build()

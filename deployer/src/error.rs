@@ -62,19 +62,34 @@ impl AwsError {
         self
     }
 
+    /// An error that AWS answered with.
+    pub(crate) fn answered(call: &'static str, code: Option<String>, message: Option<String>) -> Self {
+        let code = code.unwrap_or_else(|| "unknown error".to_owned());
+        let message = message.unwrap_or_else(|| "AWS gave no message".to_owned());
+        Self { call, class: class_of(&code, &message), code, message }
+    }
+
     fn new<E, R>(call: &'static str, error: &SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: fmt::Debug + 'static,
     {
         if let Some(answer) = error.as_service_error() {
-            let code = answer.code().unwrap_or("unknown error").to_owned();
-            let message = answer.message().unwrap_or("AWS gave no message").to_owned();
-            return Self { call, class: class_of(&code, &message), code, message };
+            return Self::answered(
+                call,
+                answer.code().map(str::to_owned),
+                answer.message().map(str::to_owned),
+            );
         }
-        let message = innermost(error);
+        let causes = causes(error);
+        let about_credentials = |cause: &String| {
+            let cause = cause.to_lowercase();
+            cause.contains("credential") || cause.contains("token")
+        };
         let class =
-            if message.contains("credentials") { ErrorClass::Credentials } else { ErrorClass::NoAnswer };
+            if causes.iter().any(about_credentials) { ErrorClass::Credentials } else { ErrorClass::NoAnswer };
+        // The last causes say most: the SDK wraps them in layers that only say "dispatch failure".
+        let message = causes[causes.len().saturating_sub(2)..].join(": ");
         Self { call, class, code: String::new(), message }
     }
 }
@@ -93,7 +108,10 @@ fn class_of(code: &str, message: &str) -> ErrorClass {
         | "QueueNameExists" => ErrorClass::AlreadyExists,
         // Lambda says both "it exists" and "it is being changed" with one code.
         "ResourceConflictException" if message.contains("already exist") => ErrorClass::AlreadyExists,
-        "ConflictException" | "ResourceConflictException" => ErrorClass::Conflict,
+        "ConflictException"
+        | "ResourceConflictException"
+        | "OperationAbortedException"
+        | "ConcurrentModification" => ErrorClass::Conflict,
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorClass::AccessDenied,
         "ExpiredToken"
         | "ExpiredTokenException"
@@ -106,13 +124,9 @@ fn class_of(code: &str, message: &str) -> ErrorClass {
     }
 }
 
-/// The cause that says most: SDK errors wrap it in layers that only say "dispatch failure".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut deepest = error;
-    while let Some(cause) = deepest.source() {
-        deepest = cause;
-    }
-    deepest.to_string()
+/// An error and everything that caused it, the outermost first.
+fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }
 
 impl fmt::Display for AwsError {

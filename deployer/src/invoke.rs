@@ -1,5 +1,10 @@
 //! Invokes a deployed function and waits for its answer.
 
+use std::time::Duration;
+
+use aws_sdk_lambda::config::Builder;
+use aws_sdk_lambda::config::retry::RetryConfig;
+use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{InvocationType, LogType};
 use base64::Engine as _;
@@ -32,16 +37,19 @@ impl Answer {
     }
 }
 
+/// A run lasts up to 900 s without a byte on the connection. Where that breaks, the run goes on: asking again would
+/// start a second one beside it.
+fn once() -> Builder {
+    let patience = TimeoutConfig::builder().read_timeout(Duration::from_secs(930)).build();
+    Builder::new().retry_config(RetryConfig::disabled()).timeout_config(patience)
+}
+
 /// Invokes `target`, the ARN of a function or of an alias, and waits until the run has ended.
 pub async fn invoke(aws: &Aws, target: &str, event: &Event) -> Result<Answer, AwsError> {
     let payload = serde_json::json!(event).to_string();
     let call = aws.lambda.invoke().function_name(target).invocation_type(InvocationType::RequestResponse);
-    let answer = call
-        .log_type(LogType::Tail)
-        .payload(Blob::new(payload))
-        .send()
-        .await
-        .call("lambda:InvokeFunction")?;
+    let call = call.log_type(LogType::Tail).payload(Blob::new(payload)).customize().config_override(once());
+    let answer = call.send().await.call("lambda:InvokeFunction")?;
     let bytes = answer.payload.map(Blob::into_inner).unwrap_or_default();
     let payload = serde_json::from_slice(&bytes)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));

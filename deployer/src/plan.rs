@@ -1,9 +1,11 @@
 //! What has to happen so that what is found becomes what is wanted. Pure: no clock, no client, no randomness.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use snapwarden_domain::tags;
 
 use crate::property::{Change, compare};
 use crate::scope::Scope;
@@ -51,12 +53,25 @@ pub struct Step {
     pub found: Option<Found>,
 }
 
+impl Step {
+    /// Whether what is observed now is what the step leads to.
+    pub fn is_done(&self, observed: &Observed) -> bool {
+        let found = observed.get(&self.resource);
+        match &self.wanted {
+            Some(wanted) => found.is_some_and(|found| compare(wanted, &found.properties).is_empty()),
+            None => self.verb == Verb::Keep || found.is_none(),
+        }
+    }
+}
+
 /// The steps, in the order of the kinds' tiers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Every resource, including those that are kept.
     pub steps: Vec<Step>,
+    /// What has one of our names, is not ours and not wanted.
+    pub left_alone: Vec<ResourceId>,
 }
 
 impl Plan {
@@ -85,14 +100,29 @@ pub struct Options {
     pub retain: BTreeSet<&'static str>,
 }
 
-/// A resource has the name that we would give it, but does not carry this environment's tag.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} already exist{} and {} not belong to this environment: {}",
-    if self.0.len() == 1 { "a resource" } else { "resources" },
-    if self.0.len() == 1 { "s" } else { "" },
-    if self.0.len() == 1 { "does" } else { "do" },
-    self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
-pub struct Unowned(pub Vec<ResourceId>);
+/// Resources have the names that we would give them, but do not carry this environment's tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unowned {
+    /// Those that belong to no environment; `--adopt` takes them.
+    pub unclaimed: Vec<ResourceId>,
+    /// Those of another environment, with its name; nothing takes them.
+    pub foreign: Vec<(ResourceId, String)>,
+}
+
+impl fmt::Display for Unowned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("names that this environment needs are taken:")?;
+        for resource in &self.unclaimed {
+            write!(f, "\n  {resource}, which belongs to no environment")?;
+        }
+        for (resource, owner) in &self.foreign {
+            write!(f, "\n  {resource}, which belongs to environment {owner}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Unowned {}
 
 /// Where a kind stands, as far as planning needs to know.
 pub trait Order {
@@ -104,8 +134,8 @@ pub trait Order {
 
 /// Plans the way from `observed` to `desired`.
 ///
-/// What is wanted but belongs to somebody else is an error, unless it is adopted. What is found, not wanted and not
-/// ours is left out altogether.
+/// What is wanted but belongs to nobody is an error unless it is adopted, and what belongs to another environment is
+/// one always. What is found, not wanted and not ours is left alone.
 pub fn plan(
     order: &dyn Order,
     scope: &Scope,
@@ -113,11 +143,17 @@ pub fn plan(
     observed: &Observed,
     options: &Options,
 ) -> Result<Plan, Unowned> {
-    let owned = |resource: &ResourceId| is_ours(order, scope, observed, resource);
-    let strangers: Vec<ResourceId> =
-        desired.keys().filter(|id| observed.contains_key(*id) && !owned(id)).cloned().collect();
-    if !options.adopt && !strangers.is_empty() {
-        return Err(Unowned(strangers));
+    let owner = |resource: &ResourceId| owner(order, scope, observed, resource);
+    let owned = |resource: &ResourceId| owner(resource) == Some(scope.environment.as_str());
+    let (mut unclaimed, mut foreign) = (Vec::new(), Vec::new());
+    for id in desired.keys().filter(|id| observed.contains_key(*id) && !owned(id)) {
+        match owner(id) {
+            Some(other) => foreign.push((id.clone(), other.to_owned())),
+            None => unclaimed.push(id.clone()),
+        }
+    }
+    if !foreign.is_empty() || (!options.adopt && !unclaimed.is_empty()) {
+        return Err(Unowned { unclaimed, foreign });
     }
 
     let all: BTreeMap<&ResourceId, (Option<&Value>, Option<&Found>)> = desired
@@ -132,7 +168,8 @@ pub fn plan(
             steps.push(step(id, *wanted, *found, options));
         }
     }
-    Ok(Plan { steps })
+    let left_alone = observed.keys().filter(|id| !all.contains_key(id)).cloned().collect();
+    Ok(Plan { steps, left_alone })
 }
 
 fn step(id: &ResourceId, wanted: Option<&Value>, found: Option<&Found>, options: &Options) -> Step {
@@ -148,13 +185,15 @@ fn step(id: &ResourceId, wanted: Option<&Value>, found: Option<&Found>, options:
     Step { resource: id.clone(), verb, changes, wanted: wanted.cloned(), found: found.cloned() }
 }
 
-/// Ours by its tag, or, where it cannot carry one, by its parent's.
-fn is_ours(order: &dyn Order, scope: &Scope, observed: &Observed, resource: &ResourceId) -> bool {
-    match observed.get(resource).map(|found| &found.tags) {
-        Some(Some(tags)) => scope.owns(tags),
-        Some(None) => {
-            order.parent(resource, scope).is_some_and(|parent| is_ours(order, scope, observed, &parent))
-        }
-        None => false,
+/// The environment that a resource's tag names or, where it cannot carry one, its parent's.
+fn owner<'a>(
+    order: &dyn Order,
+    scope: &Scope,
+    observed: &'a Observed,
+    resource: &ResourceId,
+) -> Option<&'a str> {
+    match &observed.get(resource)?.tags {
+        Some(own) => own.get(tags::ENVIRONMENT).map(String::as_str),
+        None => owner(order, scope, observed, &order.parent(resource, scope)?),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -88,9 +88,11 @@ impl SavedPlan {
         let file = |source| SavedPlanError::File { action: "write", path: path.to_owned(), source };
         let mut json = serde_json::to_vec_pretty(self).map_err(|error| file(error.into()))?;
         json.push(b'\n');
-        let draft = path.with_extension("partial");
-        fs::write(&draft, json).map_err(file)?;
-        fs::rename(&draft, path).map_err(file)
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut draft = tempfile::NamedTempFile::new_in(folder).map_err(file)?;
+        draft.write_all(&json).map_err(file)?;
+        draft.persist(path).map_err(|error| file(error.error))?;
+        Ok(())
     }
 
     /// Reads a plan and refuses one that is not as it was written.
@@ -159,7 +161,7 @@ impl SavedPlan {
         let mut names: Vec<String> = seen
             .keys()
             .chain(observed.keys())
-            .filter(|id| seen.get(*id) != observed.get(*id))
+            .filter(|id| seen.get(*id) != observed.get(*id) && !self.plan.left_alone.contains(id))
             .map(ToString::to_string)
             .collect();
         names.sort();

@@ -21,7 +21,8 @@ pub struct Reason {
 pub const ROLE_FOR_LAMBDA: Reason = Reason {
     text: "IAM to let Lambda assume the role",
     explains: |error| {
-        error.code == "InvalidParameterValueException" && error.message.contains("cannot be assumed")
+        error.code == "InvalidParameterValueException"
+            && (error.message.contains("cannot be assumed") || error.message.contains("CreateGrant"))
     },
     limit: Duration::from_mins(5),
 };

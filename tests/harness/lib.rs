@@ -221,9 +221,8 @@ impl std::fmt::Debug for Ran {
 
 /// The folder of the bundle that `cargo xtask test` has built.
 pub fn bundle() -> String {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
-    target.join("bundle").display().to_string()
+    std::env::var("SNAPWARDEN_BUNDLE")
+        .expect("run these tests with `cargo xtask test`, which builds the bundle")
 }
 
 /// Runs a future to its end.

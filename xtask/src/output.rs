@@ -27,15 +27,16 @@ pub(crate) fn result(context: &Context, value: &impl Serialize, text: impl Displ
     }
 }
 
-/// Asks a person for a yes. Without a terminal there is nobody to ask: the flag has to say it.
-pub(crate) fn confirm(question: &str) -> CommandResult {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Failure::new(Exit::Usage, format!("{question} There is no terminal to ask on"))
+/// Shows what is about to be done and asks a person for a yes. Without a terminal there is nobody to ask, and a program
+/// that reads JSON does not answer: there the flag has to say it.
+pub(crate) fn confirm(context: &Context, plan: &str, question: &str) -> CommandResult {
+    if context.json() || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::new(Exit::Usage, format!("{question} There is nobody to ask"))
             .hint("add --yes to go ahead without a question"));
     }
     let mut screen = anstream::stderr();
     let mut answer = String::new();
-    let asked = write!(screen, "{question} [y/N] ").and_then(|()| screen.flush());
+    let asked = write!(screen, "{plan}\n\n{question} [y/N] ").and_then(|()| screen.flush());
     asked
         .and_then(|()| io::stdin().read_line(&mut answer))
         .map_err(|error| Failure::caused_by(Exit::Failed, &error).context("cannot ask"))?;

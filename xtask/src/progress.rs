@@ -21,10 +21,14 @@ impl Progress {
     pub(crate) fn new(json: bool) -> Self {
         Self(if json {
             Mode::Json
-        } else if std::io::stderr().is_terminal() {
-            Mode::Bars(MultiProgress::new())
         } else {
-            Mode::Lines
+            let screen = MultiProgress::new();
+            // A terminal that cannot move its cursor would show nothing at all.
+            if std::io::stderr().is_terminal() && !screen.is_hidden() {
+                Mode::Bars(screen)
+            } else {
+                Mode::Lines
+            }
         })
     }
 

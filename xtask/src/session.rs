@@ -84,7 +84,7 @@ impl Session {
     /// Everything the environment should hold, with the given code in its functions.
     pub(crate) fn desired(&self, code: &BTreeMap<Function, String>) -> Result<Desired, Failure> {
         let policies = role_policies(&self.environment, &self.scope)
-            .map_err(|error| Failure::caused_by(Exit::Usage, &error))?;
+            .map_err(|error| Failure::caused_by(Exit::Failed, &error))?;
         Ok(registry().declare(&Blueprint {
             environment: &self.environment,
             scope: &self.scope,
@@ -154,5 +154,27 @@ impl From<AwsError> for Failure {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use snapwarden_deployer::environment::parse;
+
+    use super::*;
+
+    /// Another account's resources with the same names are not ours to touch.
+    #[test]
+    fn credentials_of_another_account_are_refused_with_4() {
+        let text = include_str!("../../environments/local.yaml");
+        let environment = parse(Path::new("local.yaml"), text).unwrap();
+        let caller = |account: &str| Caller {
+            account: account.to_owned(),
+            arn: format!("arn:aws:iam::{account}:user/somebody"),
+        };
+        assert!(check_account(&environment, &caller("123456789012")).is_ok());
+        let refused = check_account(&environment, &caller("210987654321")).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Refused);
+        assert!(refused.to_string().contains("210987654321"), "{refused}");
     }
 }

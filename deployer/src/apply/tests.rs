@@ -224,14 +224,29 @@ async fn a_stranger_is_neither_taken_nor_deleted_nor_are_its_leaves() {
         cloud.resources.insert(("leaf", "oak".to_owned()), json!({ "colour": "blue" }));
     });
     let refused = plan(&Registry(TOYS), &scope(), &forest("green"), &observe().await, &Options::default());
-    let strangers = refused.unwrap_err().0;
-    assert_eq!(strangers, [ResourceId::new("leaf", "oak"), ResourceId::new("tree", "oak")]);
+    let taken = ["leaf", "tree"].map(|kind| (ResourceId::new(kind, "oak"), "other".to_owned()));
+    assert_eq!(refused.unwrap_err().foreign, taken);
+    let adopting = Options { adopt: true, ..Options::default() };
+    assert!(plan(&Registry(TOYS), &scope(), &forest("green"), &observe().await, &adopting).is_err());
 
     assert!(converge(&Desired::new()).await.steps.is_empty());
     assert_eq!(held(), 2);
+}
 
-    let adopted = Options { adopt: true, ..Options::default() };
-    let plan = plan(&Registry(TOYS), &scope(), &forest("green"), &observe().await, &adopted).unwrap();
+/// Whoever comes from hand-made resources of the same names must be able to keep them.
+#[tokio::test]
+async fn what_belongs_to_nobody_is_adopted_on_request_only() {
+    let unclaimed = json!({ "colour": "blue", "tags": {} });
+    CLOUD.with_borrow_mut(|cloud| drop(cloud.resources.insert(("tree", "oak".to_owned()), unclaimed)));
+    let refused = plan(&Registry(TOYS), &scope(), &forest("green"), &observe().await, &Options::default());
+    assert_eq!(refused.unwrap_err().unclaimed, [ResourceId::new("tree", "oak")]);
+
+    let destroy =
+        plan(&Registry(TOYS), &scope(), &Desired::new(), &observe().await, &Options::default()).unwrap();
+    assert_eq!((destroy.is_empty(), destroy.left_alone), (true, vec![ResourceId::new("tree", "oak")]));
+
+    let adopting = Options { adopt: true, ..Options::default() };
+    let plan = plan(&Registry(TOYS), &scope(), &forest("green"), &observe().await, &adopting).unwrap();
     assert!(apply(Registry(TOYS), &context(), &plan).await.succeeded());
     assert!(converge(&forest("green")).await.steps.is_empty());
 }

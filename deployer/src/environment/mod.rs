@@ -9,6 +9,7 @@ mod schedule;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use snapwarden_domain::checked;
 use snapwarden_domain::names::{EnvironmentName, Zone};
@@ -49,7 +50,7 @@ pub struct Environment {
     #[serde(default)]
     pub logs: LogsOnDestroy,
     /// Tags for every resource that can carry them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "user_tags")]
     pub tags: BTreeMap<TagKey, TagValue>,
 }
 
@@ -261,20 +262,45 @@ checked_text!(
 );
 
 checked_text!(
-    /// A tag's key: 1 to 128 characters, not starting with `aws:` or `snapwarden:`, which are reserved.
+    /// A tag's key, in what all services accept: 1 to 128 characters, not starting with `aws:` or `snapwarden:`, which
+    /// are reserved.
     TagKey,
     |text| (1..=128).contains(&text.chars().count())
-        && !text.to_lowercase().starts_with("aws:")
-        && !text.starts_with("snapwarden:"),
-    "cannot be a tag's key: use 1 to 128 characters, not starting with `aws:` or `snapwarden:`"
+        && text.chars().all(is_tag_character)
+        && !["aws:", "snapwarden:"].iter().any(|reserved| text.to_lowercase().starts_with(reserved)),
+    "cannot be a tag's key: use 1 to 128 letters, digits, spaces and _.:/=+-@, not starting with `aws:` or \
+     `snapwarden:`"
 );
 
 checked_text!(
-    /// A tag's value: at most 256 characters.
+    /// A tag's value, in what all services accept: 1 to 256 characters.
     TagValue,
-    |text| text.chars().count() <= 256,
-    "cannot be a tag's value: use at most 256 characters"
+    |text| (1..=256).contains(&text.chars().count()) && text.chars().all(is_tag_character),
+    "cannot be a tag's value: use 1 to 256 letters, digits, spaces and _.:/=+-@"
 );
+
+/// The characters that IAM, the strictest service, takes in tags (source: IAM API, data type `Tag`).
+fn is_tag_character(c: char) -> bool {
+    c.is_alphanumeric() || c.is_whitespace() && !c.is_control() || "_.:/=+-@".contains(c)
+}
+
+/// AWS allows 50 tags, two of which are ours.
+const MAX_TAGS: usize = 48;
+
+fn user_tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<TagKey, TagValue>, D::Error> {
+    let tags = BTreeMap::<TagKey, TagValue>::deserialize(deserializer)?;
+    if tags.len() > MAX_TAGS {
+        return Err(D::Error::custom(format!("{} tags are too many: use at most {MAX_TAGS}", tags.len())));
+    }
+    // IAM takes keys that differ only in case for the same.
+    let mut seen = BTreeMap::new();
+    for key in tags.keys() {
+        if let Some(other) = seen.insert(key.as_str().to_lowercase(), key) {
+            return Err(D::Error::custom(format!("the keys `{other}` and `{key}` differ only in case")));
+        }
+    }
+    Ok(tags)
+}
 
 fn default_floor() -> Bounded<0, 1000> {
     Bounded::of::<1>()

@@ -25,6 +25,8 @@ pub struct Alias;
 pub struct Properties {
     /// What the version that the alias serves is like.
     pub serves: Version,
+    /// Whether that version is published; `$LATEST` would change under the schedules' feet.
+    published: bool,
     /// Versions that get a share of the traffic beside it. We want none.
     also_serves: Vec<String>,
 }
@@ -46,7 +48,10 @@ impl Kind for Alias {
         Function::ALL
             .map(|function| {
                 let serves = Version::declare(blueprint, function);
-                (alias_name(blueprint.scope, function), Properties { serves, also_serves: Vec::new() })
+                (
+                    alias_name(blueprint.scope, function),
+                    Properties { serves, published: true, also_serves: Vec::new() },
+                )
             })
             .into()
     }
@@ -73,7 +78,8 @@ impl Kind for Alias {
             let weights = alias.routing_config.and_then(|routing| routing.additional_version_weights);
             let mut also_serves: Vec<String> = weights.unwrap_or_default().into_keys().collect();
             also_serves.sort();
-            let properties = Properties { serves: Version::found(&configuration), also_serves };
+            let published = version != "$LATEST";
+            let properties = Properties { serves: Version::found(&configuration), published, also_serves };
             found.push((
                 alias_name(&cx.scope, function),
                 Found { properties, handle: Handle { version }, tags: None },
@@ -97,7 +103,7 @@ impl Kind for Alias {
         wanted: &Properties,
     ) -> Result<(), StepError> {
         let function = function_of(name);
-        let version = if found.properties.serves == wanted.serves {
+        let version = if found.properties.serves == wanted.serves && found.properties.published {
             found.handle.version.clone()
         } else {
             publish(cx, function, &wanted.serves).await?

@@ -1,6 +1,7 @@
 //! The SQS queue that keeps the events EventBridge Scheduler could not deliver.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName as Attribute;
@@ -34,6 +35,12 @@ pub struct Handle {
 
 /// The longest that SQS keeps a message: 14 days, so that nobody misses one over a holiday.
 const LONGEST_RETENTION: u32 = 14 * 24 * 60 * 60;
+
+/// Twice as long as SQS says that a deletion may take.
+const DELETION_LIMIT: Duration = Duration::from_mins(2);
+
+/// How many times in a row a queue must not be found to count as gone.
+const CONVINCING: u32 = 3;
 
 #[async_trait(?Send)]
 impl Kind for DeadLetterQueue {
@@ -125,10 +132,23 @@ impl Kind for DeadLetterQueue {
         Ok(())
     }
 
-    async fn delete(cx: &Context, _: &str, found: &FoundOf<Self>) -> Result<(), StepError> {
+    async fn delete(cx: &Context, name: &str, found: &FoundOf<Self>) -> Result<(), StepError> {
         let call = cx.aws.sqs.delete_queue().queue_url(&found.handle.url);
         call.send().await.call("sqs:DeleteQueue").or_absent()?;
-        Ok(())
+        // For up to 60 s SQS may still answer for the queue. A deploy in that time would find it and keep it, and
+        // then it would be gone. One "not found" is not enough: its servers do not all know at once.
+        let mut absent = 0;
+        let gone = wait::until(cx, "SQS to finish deleting the queue", DELETION_LIMIT, async || {
+            let queue = cx.aws.sqs.get_queue_url().queue_name(name).send().await;
+            absent = if queue.call("sqs:GetQueueUrl").or_absent()?.is_some() { 0 } else { absent + 1 };
+            Ok((absent >= CONVINCING).then_some(()))
+        })
+        .await?;
+        gone.ok_or_else(|| StepError::NotReady {
+            what: "SQS did not delete the queue",
+            seconds: DELETION_LIMIT.as_secs(),
+            state: "it is still there".to_owned(),
+        })
     }
 }
 

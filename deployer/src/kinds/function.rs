@@ -29,6 +29,11 @@ pub struct LambdaFunction;
 pub struct Properties {
     /// What a published version would freeze.
     version: Version,
+    /// Whether Lambda could make the last change effective; one that failed has to be made again.
+    last_change_succeeded: bool,
+    /// A limit of invocations at the same time. We set none; the console's "Throttle" button sets 0, and every
+    /// scheduled run is lost.
+    reserved_concurrency: Option<i32>,
     tags: BTreeMap<String, String>,
 }
 
@@ -62,8 +67,12 @@ impl Kind for LambdaFunction {
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
         Function::ALL
             .map(|function| {
-                let properties =
-                    Properties { version: Version::declare(blueprint, function), tags: blueprint.tags() };
+                let properties = Properties {
+                    version: Version::declare(blueprint, function),
+                    last_change_succeeded: true,
+                    reserved_concurrency: None,
+                    tags: blueprint.tags(),
+                };
                 (blueprint.scope.function(function), properties)
             })
             .into()
@@ -80,11 +89,25 @@ impl Kind for LambdaFunction {
         for name in Function::ALL.map(|function| cx.scope.function(function)) {
             let answer = cx.aws.lambda.get_function().function_name(&name).send().await;
             let Some(answer) = answer.call("lambda:GetFunction").or_absent()? else { continue };
+            if let Some(error) = answer.tags_error {
+                // Not "no tags": that would make our own function look like a stranger's.
+                return Err(AwsError::answered(
+                    "lambda:ListTags",
+                    Some(error.error_code),
+                    Some(error.message),
+                ));
+            }
             let tags = tags::without_reserved(answer.tags.unwrap_or_default());
-            let version = Version::found(
-                &answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build()),
-            );
-            let properties = Properties { version, tags: tags.clone() };
+            let configuration =
+                answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
+            let properties = Properties {
+                version: Version::found(&configuration),
+                last_change_succeeded: configuration.last_update_status() != Some(&LastUpdateStatus::Failed),
+                reserved_concurrency: answer
+                    .concurrency
+                    .and_then(|limit| limit.reserved_concurrent_executions),
+                tags: tags.clone(),
+            };
             found.push((name, Found { properties, handle: (), tags: Some(tags) }));
         }
         Ok(found)
@@ -124,8 +147,12 @@ impl Kind for LambdaFunction {
             architecture: now.architecture.clone(),
             ..then.clone()
         };
-        if *now != code_only {
+        if *now != code_only || !found.properties.last_change_succeeded {
             update_configuration(cx, name, then).await?;
+        }
+        if found.properties.reserved_concurrency.is_some() {
+            let call = cx.aws.lambda.delete_function_concurrency().function_name(name);
+            call.send().await.call("lambda:DeleteFunctionConcurrency")?;
         }
         update_tags(cx, name, &found.properties.tags, &wanted.tags).await
     }
@@ -280,10 +307,10 @@ pub(super) async fn wait_until_ready(cx: &Context, name: &str) -> Result<(), Ste
         let call = cx.aws.lambda.get_function_configuration().function_name(name);
         let answer = call.send().await.call("lambda:GetFunctionConfiguration")?;
         state = format!(
-            "state {:?}, last update {:?} {} {}",
-            answer.state(),
-            answer.last_update_status(),
+            "state {} {}, last update {} {}",
+            answer.state().map_or("unknown", State::as_str),
             answer.state_reason().unwrap_or_default(),
+            answer.last_update_status().map_or("unknown", LastUpdateStatus::as_str),
             answer.last_update_status_reason().unwrap_or_default(),
         );
         let failed = answer.state() == Some(&State::Failed)
@@ -294,12 +321,10 @@ pub(super) async fn wait_until_ready(cx: &Context, name: &str) -> Result<(), Ste
         Ok(if failed { Some(false) } else { (active && settled).then_some(true) })
     })
     .await?;
+    let what = "Lambda did not make the function ready";
     match ready {
         Some(true) => Ok(()),
-        _ => Err(StepError::NotReady {
-            what: "Lambda did not make the function ready",
-            seconds: READY_LIMIT.as_secs(),
-            state,
-        }),
+        Some(false) => Err(StepError::Failed { what, state }),
+        None => Err(StepError::NotReady { what, seconds: READY_LIMIT.as_secs(), state }),
     }
 }

@@ -173,6 +173,14 @@ pub enum StepError {
         /// What AWS last said.
         state: String,
     },
+    /// AWS accepted a call and then could not carry it out.
+    #[error("{what}: {state}")]
+    Failed {
+        /// What was expected.
+        what: &'static str,
+        /// What AWS says.
+        state: String,
+    },
     /// Somebody else changed the resource while we did.
     #[error("{what} is not what was deployed a moment ago: somebody else is changing it; plan anew")]
     Changed {

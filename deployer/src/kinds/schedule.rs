@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use snapwarden_domain::event::Event;
 
-use super::{Blueprint, Context, FoundOf, Kind, ScheduleGroup, StepError};
+use super::{Blueprint, Context, FoundOf, Kind, ScheduleGroup, StepError, schedule_group};
 use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::scope::{Function, Scope};
@@ -31,6 +31,9 @@ pub struct Properties {
     flexible_minutes: i32,
     /// Whether it fires at all.
     pub enabled: bool,
+    /// Times before and after which it does not fire. We set none.
+    starts: Option<String>,
+    ends: Option<String>,
     /// The ARN of the alias that it invokes.
     pub target: String,
     role: String,
@@ -63,6 +66,8 @@ impl Kind for Schedule {
                     timezone: blueprint.environment.timezone.to_string(),
                     flexible_minutes: schedule.flexible_minutes.as_i32(),
                     enabled: true,
+                    starts: None,
+                    ends: None,
                     target: blueprint.scope.alias_arn(function),
                     role: blueprint.scope.role_arn("scheduler"),
                     input: Event::scheduler_input().to_string(),
@@ -88,6 +93,10 @@ impl Kind for Schedule {
     /// Whatever is in our group, also what we no longer want.
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
         let group = cx.scope.schedule_group();
+        // The schedules of a group that is being deleted are still listed for a while.
+        if !schedule_group::is_there(cx, &group).await? {
+            return Ok(Vec::new());
+        }
         let pages = cx.aws.scheduler.list_schedules().group_name(&group).into_paginator().items().send();
         let mut found = Vec::new();
         for listed in pages.collect::<Vec<_>>().await {
@@ -106,6 +115,8 @@ impl Kind for Schedule {
                 timezone: schedule.schedule_expression_timezone.unwrap_or_else(|| "UTC".to_owned()),
                 flexible_minutes: window.unwrap_or_default(),
                 enabled: schedule.state == Some(ScheduleState::Enabled),
+                starts: schedule.start_date.map(|date| date.to_string()),
+                ends: schedule.end_date.map(|date| date.to_string()),
                 retry_attempts: retry.and_then(|retry| retry.maximum_retry_attempts).unwrap_or(185),
                 retry_max_age_seconds: retry
                     .and_then(|retry| retry.maximum_event_age_in_seconds)

@@ -8,7 +8,7 @@ use aws_sdk_scheduler::types::{ScheduleGroupState, Tag};
 use serde::{Deserialize, Serialize};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
-use crate::error::{AwsError, Call, OrAbsent};
+use crate::error::{AwsError, Call, ErrorClass, OrAbsent};
 use crate::wait;
 use crate::world::Found;
 
@@ -63,7 +63,11 @@ impl Kind for ScheduleGroup {
             match call.send().await.call("scheduler:CreateScheduleGroup") {
                 Ok(_) => Ok(()),
                 // A conflict with a group that is there for good is no reason to wait.
-                Err(error) if is_there(cx, name).await? => Err(error.already_exists()),
+                Err(error)
+                    if error.class == ErrorClass::Conflict && is_there(cx, name).await.unwrap_or(false) =>
+                {
+                    Err(error.already_exists())
+                }
                 Err(error) => Err(error),
             }
         })
@@ -120,7 +124,7 @@ impl Kind for ScheduleGroup {
 }
 
 /// A group that is being deleted counts as gone.
-async fn is_there(cx: &Context, name: &str) -> Result<bool, AwsError> {
+pub(super) async fn is_there(cx: &Context, name: &str) -> Result<bool, AwsError> {
     let answer = cx.aws.scheduler.get_schedule_group().name(name).send().await;
     let group = answer.call("scheduler:GetScheduleGroup").or_absent()?;
     Ok(group.is_some_and(|group| group.state != Some(ScheduleGroupState::Deleting)))

@@ -3,8 +3,9 @@
 //! The deployer writes these very types and the functions read them, so the two cannot disagree about a name or a
 //! unit. Unknown and missing fields are errors: a function that misunderstands its settings must not run.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::checked;
 use crate::names::{EnvironmentName, Zone};
 use crate::retention::Retention;
 
@@ -51,14 +52,43 @@ pub struct CleanupPolicy {
     pub max_deletes: u32,
 }
 
+impl CleanupPolicy {
+    /// The highest `max_deletes`: what a run deletes is listed in its report, which has to fit Lambda's 6 MB. One
+    /// invocation gets through about 3,400 anyway.
+    pub const HIGHEST_MAX_DELETES: u32 = 20_000;
+}
+
 /// Selects instances by one tag: both key and value must match exactly, as EC2 compares them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Selector {
-    /// The tag's key, `Backup` unless configured.
+    /// The tag's key, `Backup` unless configured: 1 to 128 characters.
+    #[serde(deserialize_with = "of_length::<_, 1, 128>")]
     pub tag: String,
-    /// The tag's value, `true` unless configured.
+    /// The tag's value, `true` unless configured: at most 256 characters.
+    #[serde(deserialize_with = "of_length::<_, 0, 256>")]
     pub value: String,
+}
+
+/// A text of `MIN` to `MAX` characters.
+fn of_length<'de, D, const MIN: usize, const MAX: usize>(deserializer: D) -> Result<String, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    checked::text(deserializer).map(|OfLength::<MIN, MAX>(text)| text)
+}
+
+struct OfLength<const MIN: usize, const MAX: usize>(String);
+
+impl<const MIN: usize, const MAX: usize> TryFrom<String> for OfLength<MIN, MAX> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.chars().count() {
+            length if (MIN..=MAX).contains(&length) => Ok(Self(text)),
+            length => Err(format!("it has {length} characters: use {MIN} to {MAX}")),
+        }
+    }
 }
 
 impl Default for Selector {

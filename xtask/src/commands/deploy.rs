@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use snapwarden_deployer::environment::Cloud;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::saved_plan::SavedPlan;
+use snapwarden_deployer::world::Observed;
 
 use super::plan::{PlanScope, plan_deploy};
 use super::status::{firings, resources};
@@ -41,21 +43,22 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
             Some(path) => saved(context, args, path).await?,
             None => fresh(context, args).await?,
         };
-        if !context.json() {
-            context.progress().note(&render::plan::text(&plan, context.verbose()));
-        }
+        let plan_text = render::plan::text(&plan, context.verbose());
         let mut report = Report { steps: Vec::new() };
+        if plan.is_empty() || args.yes || session.environment.cloud == Cloud::Local {
+            context.progress().note(&plan_text);
+        } else {
+            let scope = &session.scope;
+            let question = format!(
+                "Apply this to environment {} in account {}, {}?",
+                scope.environment, scope.account, scope.region
+            );
+            output::confirm(context, &plan_text, &question)?;
+        }
         if !plan.is_empty() {
-            if !args.yes && session.environment.cloud != Cloud::Local {
-                let scope = &session.scope;
-                output::confirm(&format!(
-                    "Apply this to environment {} in account {}, {}?",
-                    scope.environment, scope.account, scope.region
-                ))?;
-            }
             report = apply_plan(context, &session, Some(bundle), &plan).await?;
         }
-        let observed = session.observe().await?;
+        let observed = see_it_done(context, &session, &plan).await?;
         let firings = firings(&observed, Timestamp::now());
         let value = json!({
             "environment": session.scope.environment,
@@ -65,6 +68,31 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
         });
         output::result(context, &value, render::status::inventory(&resources(&observed), &firings))
     })
+}
+
+/// Seconds between looks; about a minute in all.
+const PAUSES: [u64; 6] = [1, 2, 5, 10, 20, 30];
+
+/// Looks whether AWS shows everything as it was planned: what was not seen is not reported as done.
+async fn see_it_done(context: &Context, session: &Session, plan: &Plan) -> Result<Observed, Failure> {
+    let task = context.progress().start("looking at the result");
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let observed = session.observe().await?;
+        let different = plan.steps.iter().filter(|step| !step.is_done(&observed));
+        let different: Vec<_> = different.map(|step| step.resource.to_string()).collect();
+        if different.is_empty() {
+            task.done("all is as planned");
+            return Ok(observed);
+        }
+        // AWS's services do not show at once what they have accepted.
+        let Some(pause) = pauses.next() else {
+            let message =
+                format!("all steps were done, but AWS shows something else: {}", different.join(", "));
+            return Err(Failure::new(Exit::Failed, message).hint("see what differs with `cargo xtask plan`"));
+        };
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+    }
 }
 
 /// A plan made now, for the bundle of this checkout or the one given.
@@ -99,6 +127,13 @@ pub(crate) async fn apply_plan(
     let report = apply(registry(), &session.cloudside(bundle, listener), plan).await;
     if report.succeeded() {
         return Ok(report);
+    }
+    if context.json() {
+        output::result(
+            context,
+            &json!({ "environment": session.scope.environment, "steps": report.steps }),
+            "",
+        )?;
     }
     Err(Failure::new(Exit::Failed, render_apply::failed(&report))
         .hint("run the same command again: it goes on where this one stopped"))

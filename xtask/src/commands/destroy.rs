@@ -38,16 +38,16 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         let plan = plan_destroy(&session, &observed)?;
         let mut report = Report { steps: Vec::new() };
         if !plan.is_empty() {
-            if !context.json() {
-                context.progress().note(&render::plan::text(&plan, context.verbose()));
-            }
-            if !args.yes && session.environment.cloud != Cloud::Local {
+            let plan_text = render::plan::text(&plan, context.verbose());
+            if args.yes || session.environment.cloud == Cloud::Local {
+                context.progress().note(&plan_text);
+            } else {
                 let scope = &session.scope;
-                let environment = format!(
-                    "environment {} in account {}, {}",
+                let question = format!(
+                    "Delete environment {} in account {}, {}?",
                     scope.environment, scope.account, scope.region
                 );
-                output::confirm(&format!("Delete {environment}?"))?;
+                output::confirm(context, &plan_text, &question)?;
             }
             report = apply_plan(context, &session, None, &plan).await?;
         }
@@ -58,9 +58,10 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "environment": session.scope.environment,
             "steps": report.steps,
             "kept": kept,
+            "left_alone": plan.left_alone,
             "snapshots": snapshots,
         });
-        output::result(context, &value, text(&session, report.steps.len(), &kept, snapshots.len()))
+        output::result(context, &value, text(&session, report.steps.len(), &kept, &plan, snapshots.len()))
     })
 }
 
@@ -94,7 +95,7 @@ fn check_protection(session: &Session, observed: &Observed, args: &DestroyArgs) 
     Ok(())
 }
 
-fn text(session: &Session, deleted: usize, kept: &[String], snapshots: usize) -> String {
+fn text(session: &Session, deleted: usize, kept: &[String], plan: &Plan, snapshots: usize) -> String {
     let name = &session.scope.environment;
     let mut text = match deleted {
         0 => format!("environment {name}: there was nothing to delete\n"),
@@ -102,6 +103,11 @@ fn text(session: &Session, deleted: usize, kept: &[String], snapshots: usize) ->
     };
     if !kept.is_empty() {
         text = format!("{text}kept: {}\n", kept.join(", "));
+    }
+    if !plan.left_alone.is_empty() {
+        let strangers: Vec<_> = plan.left_alone.iter().map(ToString::to_string).collect();
+        text =
+            format!("{text}left alone, since they lack this environment's tag: {}\n", strangers.join(", "));
     }
     text + &match snapshots {
         0 => "no snapshots remain".to_owned(),

@@ -2,11 +2,12 @@
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::Value;
-use snapwarden_deployer::invoke::{Answer, invoke};
+use snapwarden_deployer::invoke::invoke;
 use snapwarden_deployer::scope::Function;
 use snapwarden_domain::event::Event;
+use snapwarden_domain::report::{BackupReport, CleanupReport};
 
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
@@ -69,22 +70,18 @@ pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult 
         }
         return Err(Failure::new(Exit::Failed, format!("{} failed: {message}", function.as_str())));
     }
-    output::result(context, &answer.payload, text(function, &answer)?)
+    output::result(context, &answer.payload, text(function, &answer.payload))
 }
 
-/// A report as text.
-pub(crate) fn text(function: Function, answer: &Answer) -> Result<String, Failure> {
-    Ok(match function {
-        Function::Backup => render::report::backup(&report(&answer.payload)?),
-        Function::Cleanup => render::report::cleanup(&report(&answer.payload)?),
-    })
-}
-
-/// Reads a report; one of another version of the functions may not be understood.
-pub(crate) fn report<T: DeserializeOwned>(payload: &Value) -> Result<T, Failure> {
-    T::deserialize(payload).map_err(|error| {
-        Failure::caused_by(Exit::Failed, &error)
-            .context("the function answered, but its report is not understood")
-            .hint("see it as it is with --json; deploy this version to have both of one kind")
+/// A report as text; one of another version of the functions, which may not be understood, as it is.
+pub(crate) fn text(function: Function, payload: &Value) -> String {
+    let understood = match function {
+        Function::Backup => BackupReport::deserialize(payload).map(|report| render::report::backup(&report)),
+        Function::Cleanup => {
+            CleanupReport::deserialize(payload).map(|report| render::report::cleanup(&report))
+        }
+    };
+    understood.unwrap_or_else(|error| {
+        format!("the report of another version, as it is ({error}); deploy to have both of one version\n{payload:#}")
     })
 }

@@ -47,7 +47,7 @@ impl PlanScope {
 
 /// Shows the plan; makes no call that changes anything.
 pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
-    let plan = block_on(async {
+    let (environment, plan) = block_on(async {
         let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
         let observed = session.observe().await?;
         let code = code_of(&bundle);
@@ -55,9 +55,9 @@ pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
         if let Some(path) = &args.out {
             SavedPlan::new(&session.scope, code, &observed, plan.clone()).write(path)?;
         }
-        Ok(plan)
+        Ok((session.scope.environment, plan))
     })?;
-    let value = json!({ "environment": context.environment()?.environment, "plan": plan });
+    let value = json!({ "environment": environment, "plan": plan });
     output::result(context, &value, render::plan::text(&plan, context.verbose()))?;
     if args.exit_code && !plan.is_empty() {
         return Err(Failure::said(Exit::ChangesPending));
@@ -78,14 +78,19 @@ pub(crate) fn plan_deploy(
 
 impl From<Unowned> for Failure {
     fn from(error: Unowned) -> Self {
-        Self::caused_by(Exit::Refused, &error)
-            .hint("look at them, and if they are yours, take them over with --adopt; otherwise rename the environment")
+        let hint = if error.foreign.is_empty() {
+            "look at them, and if they are yours, take them over with --adopt; otherwise rename the environment"
+        } else {
+            "rename the environment"
+        };
+        Self::caused_by(Exit::Refused, &error).hint(hint)
     }
 }
 
 impl From<SavedPlanError> for Failure {
     fn from(error: SavedPlanError) -> Self {
         let exit = match error {
+            SavedPlanError::File { action: "write", .. } => Exit::Failed,
             SavedPlanError::File { .. } => Exit::Usage,
             SavedPlanError::Damaged { .. } | SavedPlanError::Stale { .. } => Exit::Refused,
         };

@@ -64,7 +64,7 @@ pub(crate) struct Firing {
     pub(crate) timezone: String,
     /// The next firing in UTC; absent when it is disabled, or never fires again.
     pub(crate) next: Option<Timestamp>,
-    /// The same in the schedule's zone, such as `2026-11-23T02:00:00+01:00[Europe/Zurich]`.
+    /// The same in the schedule's zone, such as `2026-11-23 02:00 CET`.
     pub(crate) next_local: Option<String>,
 }
 
@@ -87,12 +87,20 @@ fn look(session: &Session, observed: &Observed, snapshots: usize, now: Timestamp
     let desired = session.desired(&deployed_code(&session.scope, observed))?;
     let schedules = firings(observed, now);
     // A stranger's resource with our name is no reason not to show the rest.
+    let theirs = |id: &ResourceId| {
+        observed
+            .get(id)
+            .is_some_and(|found| found.tags.as_ref().is_some_and(|tags| !session.scope.owns(tags)))
+    };
+    let ours = desired.into_iter().filter(|(id, _)| !theirs(id)).collect();
     let options = Options { adopt: true, ..Options::default() };
-    let drift = plan(&registry(), &session.scope, &desired, observed, &options)?;
+    let drift = plan(&registry(), &session.scope, &ours, observed, &options)?;
     let mut attention = Vec::new();
     if !drift.is_empty() {
         attention.push(format!("{} (see `cargo xtask plan`)", render::plan::summary(&drift)));
     }
+    let strangers = observed.keys().filter(|id| theirs(id));
+    attention.extend(strangers.map(|id| format!("{id} lacks this environment's tag: it is not ours")));
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
     attention.extend(silent.map(|firing| format!("the {} schedule never fires", firing.schedule)));
     Ok(Status {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::failure::{CommandResult, Exit, Failure};
-use crate::{bundle, local};
+use crate::{bundle, local, output};
 
 /// Flags of `test`.
 #[derive(Args, Debug)]
@@ -31,7 +31,14 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
         .args(&args.args)
         // The scenarios drive the program that a user drives, not a copy linked into the test.
         .env("SNAPWARDEN_XTASK", itself)
+        .env("SNAPWARDEN_BUNDLE", workspace.bundle())
+        // stdout is for our own result.
+        .stdout(std::io::stderr())
         .status()
         .map_err(|error| Failure::caused_by(Exit::Failed, &error).context("cannot start cargo"))?;
-    if status.success() { Ok(()) } else { Err(Failure::new(Exit::Failed, "not all tests passed")) }
+    if status.success() {
+        output::result(context, &serde_json::json!({ "passed": true }), "all tests passed")
+    } else {
+        Err(Failure::new(Exit::Failed, "not all tests passed"))
+    }
 }

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import weakref
 
 # The starter writes one line once it has recorded our process id. Without that record nobody could stop us later.
@@ -19,14 +20,20 @@ if not sys.stdin.readline():
 
 qemu = sys.argv[1:]
 functions = weakref.WeakSet()
+stopping = False
+# Functions are started by threads, and ended by the loop's.
+lock = threading.Lock()
 
 
 class FunctionAwarePopen(subprocess.Popen):
     def __init__(self, args, *rest, **options):
-        is_function = isinstance(args, list) and os.path.basename(args[0]) == "bootstrap"
+        is_function = isinstance(args, list) and args and os.path.basename(args[0]) == "bootstrap"
         super().__init__(qemu + args if is_function else args, *rest, **options)
         if is_function:
-            functions.add(self)
+            with lock:
+                functions.add(self)
+                if stopping:
+                    self.kill()
 
 
 subprocess.Popen = FunctionAwarePopen
@@ -41,10 +48,13 @@ async def serve_until_terminated(app, config):
     terminated = asyncio.Event()
 
     def end():
-        # ministack only saves what it holds once no request is open, and an invocation may be open for 15 minutes.
-        for function in list(functions):
-            function.kill()
+        global stopping
         terminated.set()
+        # ministack only saves what it holds once no request is open, and an invocation may be open for 15 minutes.
+        with lock:
+            stopping = True
+            for function in functions:
+                function.kill()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     await serve(app, config, shutdown_trigger=terminated.wait)

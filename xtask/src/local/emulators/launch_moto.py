@@ -46,4 +46,11 @@ restore()
 try:
     main(["-H", host, "-p", port])
 finally:
-    save()
+    # A request that is still being answered may change what is being written: then once more.
+    for attempt in range(5):
+        try:
+            save()
+            break
+        except RuntimeError:
+            if attempt == 4:
+                raise

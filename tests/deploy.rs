@@ -1,6 +1,10 @@
 //! Deploying, changing and destroying through the command line, against the emulators.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
+
+use aws_sdk_scheduler::types::ScheduleState;
 use serde_json::{Value, json};
+use snapwarden_deployer::aws::Aws;
 use snapwarden_deployer::scope::Function;
 use snapwarden_tests::{Local, block_on, bundle};
 
@@ -93,6 +97,9 @@ fn what_was_changed_behind_our_back_shows_and_is_repaired() {
     let call = aws.logs.delete_retention_policy().log_group_name("/aws/lambda/snapwarden-local-cleanup");
     block_on(call.send()).unwrap();
     block_on(aws.scheduler.delete_schedule().group_name("snapwarden-local").name("backup").send()).unwrap();
+    switch_off(&aws, "cleanup");
+    let call = aws.lambda.put_function_concurrency().function_name("snapwarden-local-backup");
+    block_on(call.reserved_concurrent_executions(0).send()).unwrap();
 
     let status = local.run(&["status"]);
     assert_eq!(status.code, 5, "{status:?}");
@@ -100,6 +107,8 @@ fn what_was_changed_behind_our_back_shows_and_is_repaired() {
     assert_eq!(plan.code, 3, "{plan:?}");
     for line in [
         "+ schedule backup",
+        "enabled: false → true",
+        "reserved_concurrency: 0 (goes away)",
         "policies.extra.Statement[0].Action: ec2:* (goes away)",
         "retention_days: 30 (not set now)",
     ] {
@@ -107,6 +116,15 @@ fn what_was_changed_behind_our_back_shows_and_is_repaired() {
     }
     local.deploy();
     assert_eq!(local.run(&["status"]).code, 0);
+}
+
+/// What the console's "Disable" does: the same schedule, but for its state.
+fn switch_off(aws: &Aws, name: &str) {
+    let group = "snapwarden-local";
+    let now = block_on(aws.scheduler.get_schedule().group_name(group).name(name).send()).unwrap();
+    let call = aws.scheduler.update_schedule().group_name(group).name(name).state(ScheduleState::Disabled);
+    let call = call.set_schedule_expression(now.schedule_expression).set_target(now.target);
+    block_on(call.set_flexible_time_window(now.flexible_time_window).send()).unwrap();
 }
 
 /// What is left behind after a destroy is billed, or blocks the next deploy.

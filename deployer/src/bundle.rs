@@ -283,7 +283,7 @@ fn read(path: &Path) -> Result<Vec<u8>, BundleError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use zip::write::SimpleFileOptions;
@@ -302,7 +302,8 @@ mod tests {
         archive.finish().unwrap().into_inner()
     }
 
-    fn good() -> Bundle {
+    /// A whole bundle.
+    pub(crate) fn good() -> Bundle {
         let zip = zip_of(&[(ENTRY, ENTRY_MODE, PROGRAM)]);
         let manifest = Manifest {
             format: FORMAT,

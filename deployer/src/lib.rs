@@ -1,8 +1,7 @@
 //! Plans and applies everything that a Snapwarden environment holds, straight through the AWS APIs.
 //!
-//! The library never prints, never reads a clock it was not given, and keeps no state: what exists is found by
-//! deterministic names and an ownership tag. [`plan`] is pure; [`apply`] does exactly what a plan says and makes no
-//! choices of its own. ARCHITECTURE.md has the map.
+//! The library never prints and keeps no state: what exists is found by deterministic names and an ownership tag.
+//! [`plan`] is pure: no client, no clock, no randomness; [`apply`] does what a plan says. ARCHITECTURE.md has the map.
 
 pub mod apply;
 pub mod aws;

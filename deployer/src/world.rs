@@ -39,7 +39,7 @@ pub type Desired = BTreeMap<ResourceId, Value>;
 pub struct Found<P = Value, H = Value> {
     /// The properties, in the same form as the wanted ones.
     pub properties: P,
-    /// What is not wanted or unwanted but needed for the next call: a revision, a URL, a version.
+    /// What is not wanted or unwanted but needed for the next call: a URL, a version, a time.
     pub handle: H,
     /// The resource's tags; `None` for what cannot carry any and belongs to its parent's owner.
     pub tags: Option<BTreeMap<String, String>>,

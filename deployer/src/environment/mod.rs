@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use snapwarden_domain::checked;
 use snapwarden_domain::names::{EnvironmentName, Zone};
 use snapwarden_domain::retention::Retention;
-use snapwarden_domain::settings::Selector;
+use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
 pub use load::{LoadError, list, load, parse};
@@ -95,7 +95,7 @@ pub struct Cleanup {
     pub orphan_floor_days: Bounded<0, 36_500>,
     /// The most snapshots one run deletes.
     #[serde(default = "default_max_deletes")]
-    pub max_deletes: Bounded<1, 100_000>,
+    pub max_deletes: Bounded<1, { CleanupPolicy::HIGHEST_MAX_DELETES }>,
 }
 
 /// One EventBridge Scheduler schedule.
@@ -310,6 +310,6 @@ fn default_orphan_floor_days() -> Bounded<0, 36_500> {
     Bounded::of::<90>()
 }
 
-fn default_max_deletes() -> Bounded<1, 100_000> {
+fn default_max_deletes() -> Bounded<1, { CleanupPolicy::HIGHEST_MAX_DELETES }> {
     Bounded::of::<5000>()
 }

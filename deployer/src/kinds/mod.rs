@@ -55,7 +55,7 @@ pub trait Kind: Send + Sync + 'static {
     const NAME: &'static str;
     /// What can be wanted of it, and is read back from AWS in the same form.
     type Properties: Serialize + DeserializeOwned + Send + Sync;
-    /// What AWS needs to name it again but nobody wants: a URL, a revision, a version.
+    /// What AWS needs to name it again but nobody wants: a URL, a version, a time.
     type Handle: Serialize + DeserializeOwned + Send + Sync;
 
     /// The resources that the environment should have. Pure.
@@ -191,3 +191,6 @@ pub enum StepError {
     #[error("the plan's properties do not fit this version: {0}")]
     Malformed(String),
 }
+
+#[cfg(test)]
+mod tests;

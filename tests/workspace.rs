@@ -1,5 +1,7 @@
 //! What the workspace promises its own developers.
 
+#![allow(clippy::expect_used, reason = "what a test cannot do fails it")]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 

@@ -143,11 +143,11 @@ pub fn plan(
     observed: &Observed,
     options: &Options,
 ) -> Result<Plan, Unowned> {
-    let owner = |resource: &ResourceId| owner(order, scope, observed, resource);
-    let owned = |resource: &ResourceId| owner(resource) == Some(scope.environment.as_str());
+    let owner_of = |resource: &ResourceId| owner(order, scope, observed, resource);
+    let is_ours = |resource: &ResourceId| owner_of(resource) == Some(scope.environment.as_str());
     let (mut unclaimed, mut foreign) = (Vec::new(), Vec::new());
-    for id in desired.keys().filter(|id| observed.contains_key(*id) && !owned(id)) {
-        match owner(id) {
+    for id in desired.keys().filter(|id| observed.contains_key(*id) && !is_ours(id)) {
+        match owner_of(id) {
             Some(other) => foreign.push((id.clone(), other.to_owned())),
             None => unclaimed.push(id.clone()),
         }
@@ -160,7 +160,7 @@ pub fn plan(
         .keys()
         .chain(observed.keys())
         .map(|id| (id, (desired.get(id), observed.get(id))))
-        .filter(|(id, (wanted, _))| wanted.is_some() || owned(id))
+        .filter(|(id, (wanted, _))| wanted.is_some() || is_ours(id))
         .collect();
     let mut steps = Vec::with_capacity(all.len());
     for kind in order.kinds() {

@@ -98,7 +98,9 @@ macro_rules! toy {
                 CLOUD.with_borrow(|cloud| {
                     let ours = cloud.resources.iter().filter(|((kind, _), _)| *kind == $name);
                     Ok(ours
-                        .map(|((_, name), value)| (name.clone(), found(value, Self::parent(name, &scope()))))
+                        .map(|((_, name), value)| {
+                            (name.clone(), found(value, Self::parent(name, &scope()).as_ref()))
+                        })
                         .collect())
                 })
             }
@@ -128,7 +130,7 @@ toy!(Leaf, "leaf", Some("tree"));
 
 static TOYS: &[&[&dyn AnyKind]] = &[&[erased::<Tree>()], &[erased::<Leaf>()]];
 
-fn found(value: &Value, parent: Option<ResourceId>) -> Found<Value, ()> {
+fn found(value: &Value, parent: Option<&ResourceId>) -> Found<Value, ()> {
     let tags = parent.is_none().then(|| serde_json::from_value(value["tags"].clone()).unwrap_or_default());
     Found { properties: value.clone(), handle: (), tags }
 }

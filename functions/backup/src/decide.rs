@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+use snapwarden_domain::moment::moments;
 use snapwarden_domain::report::VolumeSnapshot;
 
 /// An instance that the tag selects.
@@ -11,6 +13,8 @@ pub(crate) struct Selected {
     pub(crate) name: Option<String>,
     /// Its EBS volumes.
     pub(crate) volumes: BTreeSet<String>,
+    /// Whether it is just being started: EC2 may not list its volumes yet.
+    pub(crate) starting: bool,
 }
 
 /// A snapshot that the run has made already and that is completed or on its way there.
@@ -19,6 +23,7 @@ pub(crate) struct Made {
     pub(crate) id: String,
     pub(crate) instance: String,
     pub(crate) volume: String,
+    pub(crate) started_at: Option<Timestamp>,
 }
 
 /// What to do about an instance.
@@ -30,26 +35,31 @@ pub(crate) enum Action {
     AlreadyDone(Vec<VolumeSnapshot>),
     /// Nothing: there is no EBS volume.
     NoVolumes,
+    /// Nothing yet: there is no EBS volume so far.
+    NotYet,
 }
 
 /// Decides about one instance.
 ///
-/// Only a set with all volumes counts as done. A partial one is made again as a whole, not filled up: the volumes of
-/// a set belong to one moment.
+/// Only a set with all volumes counts as done. A partial one is made again as a whole, not filled up, nor are the
+/// parts that several attempts made taken together: the volumes of a set belong to one moment.
 pub(crate) fn decide(instance: &Selected, made: &[Made]) -> Action {
     if instance.volumes.is_empty() {
-        return Action::NoVolumes;
+        return if instance.starting { Action::NotYet } else { Action::NoVolumes };
     }
     // A volume attached to several instances is part of each one's set.
-    let own = || made.iter().filter(|made| made.instance == instance.id);
+    let own: Vec<_> = made.iter().filter(|made| made.instance == instance.id).collect();
+    let done = moments(&own, |made| made.started_at).find_map(|set| whole(instance, &set));
+    done.map_or(Action::Create, Action::AlreadyDone)
+}
+
+/// The snapshots of all of the instance's volumes, if the set has them.
+fn whole(instance: &Selected, set: &[&Made]) -> Option<Vec<VolumeSnapshot>> {
     let snapshot_of = |volume: &String| {
-        let snapshot = own().find(|made| made.volume == *volume)?.id.clone();
+        let snapshot = set.iter().find(|made| made.volume == *volume)?.id.clone();
         Some(VolumeSnapshot { snapshot: Some(snapshot), volume: volume.clone() })
     };
-    match instance.volumes.iter().map(snapshot_of).collect() {
-        Some(snapshots) => Action::AlreadyDone(snapshots),
-        None => Action::Create,
-    }
+    instance.volumes.iter().map(snapshot_of).collect()
 }
 
 #[cfg(test)]
@@ -58,11 +68,20 @@ mod tests {
 
     fn instance(volumes: &[&str]) -> Selected {
         let volumes = volumes.iter().map(|&volume| volume.to_owned()).collect();
-        Selected { id: "i-1".to_owned(), name: None, volumes }
+        Selected { id: "i-1".to_owned(), name: None, volumes, starting: false }
     }
 
     fn made(instance: &str, volume: &str) -> Made {
-        Made { id: format!("snap-{volume}"), instance: instance.to_owned(), volume: volume.to_owned() }
+        made_at(instance, volume, "2026-11-22T02:00:09Z")
+    }
+
+    fn made_at(instance: &str, volume: &str, at: &str) -> Made {
+        Made {
+            id: format!("snap-{volume}"),
+            instance: instance.to_owned(),
+            volume: volume.to_owned(),
+            started_at: Some(at.parse().unwrap()),
+        }
     }
 
     #[test]
@@ -85,6 +104,16 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_two_attempts_do_not_pass_for_a_set() {
+        let first = made_at("i-1", "vol-1", "2026-11-22T02:00:09Z");
+        let second = made_at("i-1", "vol-2", "2026-11-22T02:01:15Z");
+        let instance = instance(&["vol-1", "vol-2"]);
+        assert_eq!(decide(&instance, &[first.clone(), second.clone()]), Action::Create);
+        let rest = made_at("i-1", "vol-1", "2026-11-22T02:01:15Z");
+        assert!(matches!(decide(&instance, &[first, second, rest]), Action::AlreadyDone(_)));
+    }
+
+    #[test]
     fn a_volume_detached_since_does_not_repeat_the_set() {
         let made = [made("i-1", "vol-1"), made("i-1", "vol-gone")];
         assert!(matches!(decide(&instance(&["vol-1"]), &made), Action::AlreadyDone(_)));
@@ -93,5 +122,11 @@ mod tests {
     #[test]
     fn an_instance_without_volumes_needs_no_call() {
         assert_eq!(decide(&instance(&[]), &[]), Action::NoVolumes);
+    }
+
+    #[test]
+    fn an_instance_that_is_just_starting_is_not_taken_for_one_without_volumes() {
+        assert_eq!(decide(&Selected { starting: true, ..instance(&[]) }, &[]), Action::NotYet);
+        assert_eq!(decide(&Selected { starting: true, ..instance(&["vol-1"]) }, &[]), Action::Create);
     }
 }

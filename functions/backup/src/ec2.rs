@@ -5,9 +5,10 @@ use std::time::Duration;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::config::retry::RetryConfig;
+use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::types::{
-    Instance, InstanceSpecification, ResourceType, Snapshot, SnapshotInfo, SnapshotState, Tag,
-    TagSpecification,
+    Instance, InstanceSpecification, InstanceStateName, ResourceType, Snapshot, SnapshotInfo, SnapshotState,
+    Tag, TagSpecification,
 };
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::{Failure, VolumeSnapshot};
@@ -15,21 +16,22 @@ use snapwarden_domain::retention::DeleteOn;
 use snapwarden_domain::run::RunId;
 use snapwarden_domain::settings::Selector;
 use snapwarden_domain::tags;
-use snapwarden_runtime::{Pace, ec2};
+use snapwarden_runtime::ec2;
 
 use crate::decide::{Made, Selected};
 
 /// The instances that the tag selects and that have disks to back up, by id.
 pub(crate) async fn selected(client: &Client, select: &Selector) -> Result<Vec<Selected>, Failure> {
-    // A stopped instance's disks can be lost just the same.
-    let with_disks = ec2::one_of("instance-state-name", ["running", "stopping", "stopped"]);
-    let found = ec2::instances(client, vec![ec2::tagged(&select.tag, &select.value), with_disks]).await?;
-    let mut selected: Vec<_> = found
-        .iter()
+    // A stopped instance's disks can be lost just the same. One that is just starting may be refused by EC2, which
+    // the run reports and repeats; left out here, it would have no backup and nobody would know.
+    let with_disks = ec2::one_of("instance-state-name", ["pending", "running", "stopping", "stopped"]);
+    let filters = vec![ec2::tagged(&select.tag, &select.value), with_disks];
+    let mut selected = ec2::instances(client, filters, |instance| {
         // The filter is exact as far as EC2 is; what a user did not tag must not depend on that.
-        .filter(|instance| ec2::tag(instance.tags(), &select.tag) == Some(&select.value))
-        .filter_map(read_instance)
-        .collect();
+        let is_selected = ec2::tag(instance.tags(), &select.tag) == Some(&select.value);
+        is_selected.then(|| read_instance(instance)).flatten()
+    })
+    .await?;
     selected.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(selected)
 }
@@ -40,17 +42,20 @@ fn read_instance(instance: &Instance) -> Option<Selected> {
         id: instance.instance_id()?.to_owned(),
         name: ec2::tag(instance.tags(), tags::NAME).filter(|name| !name.is_empty()).map(str::to_owned),
         volumes: volumes.map(str::to_owned).collect(),
+        starting: instance.state().and_then(|state| state.name()) == Some(&InstanceStateName::Pending),
     })
 }
 
-/// What the run has made already, without what failed.
+/// What the run has made already, without what failed; of one instance, or of all.
 pub(crate) async fn made(
     client: &Client,
     environment: &EnvironmentName,
     run: &RunId,
+    instance: Option<&Selected>,
 ) -> Result<Vec<Made>, Failure> {
-    let of_this_run = ec2::tagged(tags::RUN, &run.to_string());
-    ec2::snapshots(client, environment, vec![of_this_run], read_snapshot).await
+    let mut filters = vec![ec2::tagged(tags::RUN, &run.to_string())];
+    filters.extend(instance.map(|instance| ec2::tagged(tags::INSTANCE, &instance.id)));
+    ec2::snapshots(client, environment, filters, read_snapshot).await
 }
 
 fn read_snapshot(snapshot: &Snapshot) -> Option<Made> {
@@ -60,6 +65,7 @@ fn read_snapshot(snapshot: &Snapshot) -> Option<Made> {
         id: snapshot.snapshot_id()?.to_owned(),
         instance: ec2::tag(snapshot.tags(), tags::INSTANCE)?.to_owned(),
         volume: snapshot.volume_id()?.to_owned(),
+        started_at: ec2::started_at(snapshot),
     })
 }
 
@@ -79,45 +85,39 @@ pub(crate) async fn create(
     instance: &Selected,
     label: &Label<'_>,
     dry_run: bool,
-    pace: &Pace,
 ) -> Result<Vec<VolumeSnapshot>, Failure> {
-    let call = client
+    // CreateSnapshots knows no client token. Were the SDK to repeat a call whose answer got lost, every disk would be
+    // snapshotted twice. So an unclear end fails the instance, and the run's retry by Lambda, minutes later, looks
+    // for what was made before it makes anything.
+    let once = Config::builder().retry_config(RetryConfig::disabled()).timeout_config(
+        TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).operation_timeout(PATIENCE).build(),
+    );
+    let answer = client
         .create_snapshots()
         .instance_specification(InstanceSpecification::builder().instance_id(&instance.id).build())
         .description(format!("Snapwarden backup of {}, run {}", instance.id, label.run))
         .tag_specifications(tag_specification(instance, label))
-        .dry_run(dry_run);
-    let mut attempt = 1;
-    loop {
-        pace.turn().await;
-        // CreateSnapshots knows no client token. Were the SDK to repeat a call whose answer got lost, every disk
-        // would be snapshotted twice. So an unclear end fails the instance, and the run's retry by Lambda, minutes
-        // later, looks for what was made before it makes anything.
-        let once = Config::builder().retry_config(RetryConfig::disabled());
-        let error = match call.clone().customize().config_override(once).send().await {
-            Ok(answer) => return read_answer(instance, answer.snapshots()),
-            Err(error) => error,
-        };
-        let failure = ec2::failure(&error);
-        match failure.code.as_deref() {
-            Some("DryRunOperation") if dry_run => return Ok(Vec::new()),
-            Some(code) if REFUSED_FOR_NOW.contains(&code) && attempt < ATTEMPTS => {
-                attempt += 1;
-                tokio::time::sleep(PAUSE).await;
-            }
-            _ => return Err(failure),
-        }
+        .dry_run(dry_run)
+        .customize()
+        .config_override(once)
+        .send()
+        .await;
+    match answer {
+        Ok(answer) => read_answer(instance, answer.snapshots()),
+        Err(error) => match ec2::failure(&error) {
+            failure if dry_run && failure.code.as_deref() == Some("DryRunOperation") => Ok(Vec::new()),
+            failure => Err(failure),
+        },
     }
 }
 
-/// Refusals that say for certain that nothing was made, and that pass with time.
-const REFUSED_FOR_NOW: [&str; 2] = ["RequestLimitExceeded", "SnapshotCreationPerVolumeRateExceeded"];
+/// How long EC2 may take to answer: long for many volumes at once, and shorter than what the deadline leaves.
+const PATIENCE: Duration = Duration::from_secs(50);
 
-/// How often a call is tried that is refused so.
-const ATTEMPTS: u32 = 4;
-
-/// The pause before the next attempt: EC2 asks for 15 seconds between two snapshots of a volume.
-const PAUSE: Duration = Duration::from_secs(15);
+/// Whether EC2 says for certain that nothing was made, for a reason that passes with time.
+pub(crate) fn is_refused_for_now(failure: &Failure) -> bool {
+    matches!(failure.code.as_deref(), Some("RequestLimitExceeded" | "SnapshotCreationPerVolumeRateExceeded"))
+}
 
 fn tag_specification(instance: &Selected, label: &Label<'_>) -> TagSpecification {
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();

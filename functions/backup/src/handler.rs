@@ -1,5 +1,7 @@
 //! One backup run, from its event to its report.
 
+use std::time::Duration;
+
 use futures::{StreamExt as _, stream};
 use snapwarden_domain::report::{BackupReport, Failure, InstanceReport, Outcome, VolumeSnapshot};
 use snapwarden_domain::run::RunId;
@@ -25,10 +27,13 @@ pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<Ba
         if !settings.allow_no_instances && !dry_run {
             return Err(nothing);
         }
-        tracing::warn!("{nothing}");
         warnings.push(nothing.to_string());
     }
-    let made = ec2::made(&invocation.ec2, &settings.environment, &run).await?;
+    let made = ec2::made(&invocation.ec2, &settings.environment, &run, None).await?;
+    let has_none = |instance| decide(instance, &made) == Action::NoVolumes;
+    if !selected.is_empty() && selected.iter().all(has_none) && !settings.allow_no_instances && !dry_run {
+        return Err(nothing_to_back_up(&settings.select));
+    }
 
     let pace = Pace::new();
     let mut instances: Vec<_> = stream::iter(&selected)
@@ -43,16 +48,18 @@ pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<Ba
         empty.map(|report| format!("{} is selected, but has no EBS volume to back up", report.instance)),
     );
     let created = instances.iter().filter(|report| report.outcome == Outcome::Created);
-    Ok(BackupReport {
+    let report = BackupReport {
         environment: settings.environment.clone(),
         run,
         dry_run,
         selected: selected.len(),
         snapshots_created: created.map(|report| report.snapshots.len()).sum(),
+        snapshots_unlisted: 0,
         instances,
         warnings,
         duration_ms: invocation.elapsed_ms(),
-    })
+    };
+    Ok(report.shortened())
 }
 
 async fn back_up_instance(
@@ -63,22 +70,18 @@ async fn back_up_instance(
     pace: &Pace,
 ) -> InstanceReport {
     let settings = &invocation.settings;
-    let dry_run = invocation.event.dry_run;
     let delete_on = settings.retention.delete_on(invocation.clock.scheduled_day(&settings.timezone));
 
-    let (outcome, snapshots) = match decide(instance, made) {
-        Action::NoVolumes => (Outcome::NoVolumes, Vec::new()),
-        Action::AlreadyDone(snapshots) => (Outcome::AlreadyDone, snapshots),
-        Action::Create if invocation.deadline.has_passed() => (Outcome::Failed(out_of_time()), Vec::new()),
+    let result = match decide(instance, made) {
+        Action::NoVolumes => Ok((Outcome::NoVolumes, Vec::new())),
+        Action::NotYet => Err(still_starting()),
+        Action::AlreadyDone(snapshots) => Ok((Outcome::AlreadyDone, snapshots)),
         Action::Create => {
             let label = Label { environment: &settings.environment, run, delete_on };
-            match ec2::create(&invocation.ec2, instance, &label, dry_run, pace).await {
-                Ok(_) if dry_run => (Outcome::WouldCreate, planned(instance)),
-                Ok(snapshots) => (Outcome::Created, snapshots),
-                Err(failure) => (Outcome::Failed(failure), Vec::new()),
-            }
+            make(invocation, instance, &label, pace).await
         }
     };
+    let (outcome, snapshots) = result.unwrap_or_else(|failure| (Outcome::Failed(failure), Vec::new()));
     let report = InstanceReport {
         instance: instance.id.clone(),
         name: instance.name.clone(),
@@ -88,6 +91,52 @@ async fn back_up_instance(
     };
     log(&report);
     report
+}
+
+/// How often a call is tried that EC2 refuses for now.
+const ATTEMPTS: u32 = 4;
+
+/// The pause before the next attempt: EC2 asks for 15 seconds between two snapshots of a volume.
+const PAUSE: Duration = Duration::from_secs(15);
+
+/// Makes the set when its turn comes, and waits out what passes by itself.
+///
+/// Right before, it looks once more for what the run has made of this instance: in a large run, the first look may be
+/// many minutes old. Deliveries of a run that follow each other thus never double a set. Two that overlap could, if
+/// both look before EC2 shows either one's snapshots: within the same seconds. There is nothing in EC2 to lock.
+async fn make(
+    invocation: &Invocation<BackupSettings>,
+    instance: &Selected,
+    label: &Label<'_>,
+    pace: &Pace,
+) -> Result<(Outcome, Vec<VolumeSnapshot>), Failure> {
+    let Invocation { ec2: client, deadline, .. } = invocation;
+    let dry_run = invocation.event.dry_run;
+    let mut attempt = 1;
+    loop {
+        // Before the turn, so that a long queue dissolves at once, and after what took time.
+        if deadline.has_passed() {
+            return Err(out_of_time());
+        }
+        pace.turn().await;
+        if !dry_run {
+            let made = ec2::made(client, label.environment, label.run, Some(instance)).await?;
+            if let Action::AlreadyDone(snapshots) = decide(instance, &made) {
+                return Ok((Outcome::AlreadyDone, snapshots));
+            }
+        }
+        if deadline.has_passed() {
+            return Err(out_of_time());
+        }
+        match ec2::create(client, instance, label, dry_run).await {
+            Ok(_) if dry_run => return Ok((Outcome::WouldCreate, planned(instance))),
+            Ok(snapshots) => return Ok((Outcome::Created, snapshots)),
+            Err(failure) if !ec2::is_refused_for_now(&failure) || attempt == ATTEMPTS => return Err(failure),
+            Err(_) if deadline.passes_within(PAUSE) => return Err(out_of_time()),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+        attempt += 1;
+    }
 }
 
 fn planned(instance: &Selected) -> Vec<VolumeSnapshot> {
@@ -103,7 +152,7 @@ fn log(report: &InstanceReport) {
         Outcome::Created => tracing::info!(instance, name, snapshots, %delete_on, "backed up"),
         Outcome::AlreadyDone => tracing::info!(instance, name, snapshots, "already backed up by this run"),
         Outcome::WouldCreate => tracing::info!(instance, name, %delete_on, "would be backed up"),
-        Outcome::NoVolumes => tracing::warn!(instance, name, "has no volumes to back up"),
+        Outcome::NoVolumes => tracing::info!(instance, name, "has no volumes to back up"),
         Outcome::Failed(failure) => tracing::error!(instance, name, "not backed up: {failure}"),
     }
 }
@@ -112,6 +161,20 @@ fn nothing_selected(Selector { tag, value }: &Selector) -> Failure {
     Failure::new(
         format!("no instance carries the tag {tag}={value}"),
         "tag the instances to back up (key and value match in upper and lower case), or allow runs without any",
+    )
+}
+
+fn nothing_to_back_up(Selector { tag, value }: &Selector) -> Failure {
+    Failure::new(
+        format!("no instance that carries the tag {tag}={value} has an EBS volume to back up"),
+        "instance store volumes cannot be snapshotted: tag instances with EBS volumes, or allow runs without any",
+    )
+}
+
+fn still_starting() -> Failure {
+    Failure::new(
+        "the instance is just starting, and EC2 lists no volume of it yet",
+        "the run's next attempt looks again",
     )
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{self, SnapshotState, StorageTier};
-use jiff::Timestamp;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
@@ -32,8 +31,10 @@ fn read(snapshot: &types::Snapshot) -> Option<Snapshot> {
             Some(SnapshotState::Error) => State::Error,
             _ => State::Unsettled,
         },
-        archived: snapshot.storage_tier().is_some_and(|tier| *tier != StorageTier::Standard),
-        started_at: snapshot.start_time().and_then(|time| Timestamp::from_second(time.secs()).ok()),
+        // While it is restored for some days only, EC2 may show its tier as that of any other snapshot.
+        archived: snapshot.restore_expiry_time().is_some()
+            || snapshot.storage_tier().is_some_and(|tier| *tier != StorageTier::Standard),
+        started_at: ec2::started_at(snapshot),
         environment: tag(tags::ENVIRONMENT),
         instance: tag(tags::INSTANCE),
         run: tag(tags::RUN),
@@ -45,8 +46,9 @@ fn read(snapshot: &types::Snapshot) -> Option<Snapshot> {
 pub(crate) async fn existing_instances(client: &Client) -> Result<BTreeSet<String>, Failure> {
     // Terminated ones are listed for about another hour.
     let existing = ["pending", "running", "shutting-down", "stopping", "stopped"];
-    let found = ec2::instances(client, vec![ec2::one_of("instance-state-name", existing)]).await?;
-    Ok(found.into_iter().filter_map(|instance| instance.instance_id).collect())
+    let id = |instance: &types::Instance| instance.instance_id().map(str::to_owned);
+    let found = ec2::instances(client, vec![ec2::one_of("instance-state-name", existing)], id).await?;
+    Ok(found.into_iter().collect())
 }
 
 /// How EC2 answered a deletion that did not fail.
@@ -67,7 +69,29 @@ pub(crate) async fn delete(client: &Client, id: &str) -> Result<Deletion, Failur
     match failure.code.as_deref() {
         Some("InvalidSnapshot.NotFound") => Ok(Deletion::Done),
         Some("InvalidSnapshot.InUse") => Ok(Deletion::InUse),
+        Some("InvalidParameterValue") => Err(Failure {
+            hint: Some(
+                "see the message; AWS Backup's own snapshots, for one, can only be deleted there".to_owned(),
+            ),
+            ..failure
+        }),
         _ => Err(failure),
+    }
+}
+
+/// Asks EC2 whether it would let the function delete this snapshot. Nothing is deleted.
+pub(crate) async fn may_delete(client: &Client, id: &str) -> Result<(), Failure> {
+    let Err(error) = client.delete_snapshot().snapshot_id(id).dry_run(true).send().await else {
+        return Err(Failure::new(
+            format!("EC2 answered as if it had deleted {id}, although it was asked for a dry run"),
+            "look at the snapshot, and at what answers in EC2's place",
+        ));
+    };
+    let failure = ec2::failure(&error);
+    match failure.code.as_deref() {
+        // The latter two in case EC2 looks at the snapshot too: they say nothing against the right to delete.
+        Some("DryRunOperation" | "InvalidSnapshot.NotFound" | "InvalidSnapshot.InUse") => Ok(()),
+        _ => Err(failure.during("a real run could not delete")),
     }
 }
 
@@ -77,13 +101,13 @@ pub(crate) async fn still_listed(
     environment: &EnvironmentName,
     ids: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, Failure> {
-    /// The most values that EC2 takes in a filter.
-    const MAX_VALUES: usize = 200;
+    /// EC2 takes 200 filter values a call, all filters together; one is the ownership tag's.
+    const IDS: usize = 190;
 
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
     let mut listed = BTreeSet::new();
     // A filter, since ids asked for directly fail the call as soon as one of them is gone. No ids, no call.
-    for chunk in ids.chunks(MAX_VALUES) {
+    for chunk in ids.chunks(IDS) {
         let these = ec2::one_of("snapshot-id", chunk.iter().copied());
         let id = |snapshot: &types::Snapshot| snapshot.snapshot_id().map(str::to_owned);
         listed.extend(ec2::snapshots(client, environment, vec![these], id).await?);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_ec2::Client;
 use futures::{StreamExt as _, stream};
 use snapwarden_domain::names::EnvironmentName;
-use snapwarden_domain::report::{CleanupReport, DueSnapshot, FailedSnapshot, Failure, HeldSnapshot};
+use snapwarden_domain::report::{CleanupReport, FailedSnapshot, Failure, HeldSnapshot};
 use snapwarden_domain::settings::CleanupSettings;
 use snapwarden_domain::verdict::{Decision, Fence, Snapshot, Verdict, judge};
 use snapwarden_runtime::{Deadline, Invocation, Pace};
@@ -17,6 +17,8 @@ use crate::ec2::{self, Deletion};
 const CONCURRENCY: usize = 8;
 
 /// Judges all of the environment's snapshots, deletes those that no fence holds, and looks whether they are gone.
+///
+/// Once anything may be deleted, every way out is by the report: it says what is gone.
 pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<CleanupReport, Failure> {
     let Invocation { settings, ec2: client, .. } = &invocation;
     let dry_run = invocation.event.dry_run;
@@ -37,47 +39,93 @@ pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<
         held: Vec::new(),
         held_unlisted: 0,
         postponed: 0,
+        out_of_time: 0,
         not_due: 0,
         failed: Vec::new(),
+        problems: Vec::new(),
         warnings: Vec::new(),
         duration_ms: 0,
     };
-    let mut to_delete = Vec::new();
-    for Verdict { snapshot, decision } in verdicts {
+    let mut due = Vec::new();
+    for Verdict { snapshot, decision } in &verdicts {
         match decision {
-            Decision::Keep(fence) => keep(&mut report, snapshot, fence),
-            Decision::Delete if dry_run => {
-                tracing::info!(snapshot = snapshot.id, instance = snapshot.instance, "would be deleted");
-                report.would_delete.push(due(snapshot));
-            }
-            Decision::Delete => to_delete.push(snapshot),
+            Decision::Keep(fence) => keep(&mut report, snapshot, *fence),
+            Decision::Delete => due.push(*snapshot),
         }
     }
-    delete_all(client, &to_delete, invocation.deadline, &mut report).await;
-    verify(client, &settings.environment, &mut report).await?;
+    let max = usize::try_from(settings.policy.max_deletes).unwrap_or(usize::MAX);
+    if dry_run {
+        would_delete(client, &due, max, &mut report).await;
+    } else {
+        delete_all(client, &due, max, invocation.deadline, &mut report).await;
+        verify(client, &settings.environment, invocation.deadline, &mut report).await;
+    }
 
-    report.warnings = warnings(&report);
+    report.warnings = warnings(&verdicts, &report);
     report.duration_ms = invocation.elapsed_ms();
     Ok(report)
 }
 
-/// Deletes the snapshots. One that cannot be deleted stops no other.
+/// Says what would be deleted, and lets EC2 confirm the right to, by the first of them: the role has it for all of
+/// the environment's snapshots, or for none.
+async fn would_delete(client: &Client, due: &[&Snapshot], max: usize, report: &mut CleanupReport) {
+    let (now, later) = due.split_at(max.min(due.len()));
+    for snapshot in now {
+        tracing::info!(snapshot = snapshot.id, instance = snapshot.instance, "would be deleted");
+        report.would_delete.push((*snapshot).into());
+    }
+    for snapshot in later {
+        keep(report, snapshot, Fence::RunLimit);
+    }
+    if let Some(first) = now.first() {
+        report.problems.extend(ec2::may_delete(client, &first.id).await.err());
+    }
+}
+
+/// Deletes the snapshots, in order, until so many are gone.
+///
+/// It goes in rounds: what turns out to be in use has taken nobody's place, so the next round is for as many as are
+/// still allowed. Otherwise the oldest ones, in use night after night, could fill up every run.
 async fn delete_all(
     client: &Client,
-    snapshots: &[&Snapshot],
+    due: &[&Snapshot],
+    max: usize,
     deadline: Deadline,
     report: &mut CleanupReport,
 ) {
     let pace = Pace::new();
+    let (mut allowed, mut due) = (max, due);
+    while allowed > 0 && !due.is_empty() {
+        let (round, rest) = due.split_at(allowed.min(due.len()));
+        allowed -= delete_round(client, round, &pace, deadline, report).await;
+        due = rest;
+    }
+    for snapshot in due {
+        keep(report, snapshot, Fence::RunLimit);
+    }
+}
+
+/// Deletes these snapshots, and returns how many may be gone. One that cannot be deleted stops no other.
+async fn delete_round(
+    client: &Client,
+    snapshots: &[&Snapshot],
+    pace: &Pace,
+    deadline: Deadline,
+    report: &mut CleanupReport,
+) -> usize {
     let mut deletions = stream::iter(snapshots)
         .map(async |snapshot| {
-            pace.turn().await;
+            // Before the turn as well: past the deadline, a long queue has to dissolve at once.
+            if !deadline.has_passed() {
+                pace.turn().await;
+            }
             if deadline.has_passed() {
                 return (*snapshot, None);
             }
             (*snapshot, Some(ec2::delete(client, &snapshot.id).await))
         })
         .buffer_unordered(CONCURRENCY);
+    let mut used = 0;
     while let Some((snapshot, outcome)) = deletions.next().await {
         match outcome {
             None => keep(report, snapshot, Fence::OutOfTime),
@@ -85,31 +133,51 @@ async fn delete_all(
             Some(Ok(Deletion::Done)) => {
                 let Snapshot { id, instance, volume, delete_on, .. } = snapshot;
                 tracing::info!(snapshot = id, instance, volume, delete_on, "deleted");
-                report.deleted.push(due(snapshot));
+                report.deleted.push(snapshot.into());
+                used += 1;
             }
-            Some(Err(failure)) => fail(report, &snapshot.id, failure),
+            Some(Err(failure)) => {
+                // Without a code, EC2's answer got lost: the snapshot may be gone.
+                used += usize::from(failure.code.is_none());
+                fail(report, &snapshot.id, failure);
+            }
         }
     }
+    used
 }
 
 /// Takes what EC2 still lists off the deleted ones: a deletion counts when the snapshot is seen to be gone.
+///
+/// What cannot be seen, for want of an answer or of time, fails the run without hiding what it did.
 async fn verify(
     client: &Client,
     environment: &EnvironmentName,
+    deadline: Deadline,
     report: &mut CleanupReport,
-) -> Result<(), Failure> {
+) {
     // EC2's lists lag behind its actions by some seconds.
     const PAUSES_SECS: [u64; 4] = [0, 2, 5, 10];
 
     let mut doubtful: BTreeSet<_> = report.deleted.iter().map(|deleted| deleted.snapshot.clone()).collect();
-    for pause in PAUSES_SECS {
-        tokio::time::sleep(Duration::from_secs(pause)).await;
-        doubtful = ec2::still_listed(client, environment, &doubtful)
-            .await
-            .map_err(|failure| failure.during("could not see whether the deleted snapshots are gone"))?;
-        if doubtful.is_empty() {
-            return Ok(());
+    let look = async {
+        for pause in PAUSES_SECS {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            doubtful = ec2::still_listed(client, environment, &doubtful).await?;
+            if doubtful.is_empty() {
+                break;
+            }
         }
+        Ok(())
+    };
+    let looked = deadline.before_the_end(look).await;
+    let in_time = looked.unwrap_or_else(|| {
+        Err(Failure::new("the function was out of time", "the next run deletes what is still there"))
+    });
+    if let Err(failure) = in_time {
+        let count = doubtful.len();
+        let what = format!("{count} deletion{} could not be verified", if count == 1 { "" } else { "s" });
+        report.problems.push(failure.during(&what));
+        return;
     }
     report.deleted.retain(|deleted| !doubtful.contains(&deleted.snapshot));
     for id in doubtful {
@@ -119,18 +187,22 @@ async fn verify(
         );
         fail(report, &id, failure);
     }
-    Ok(())
 }
 
 fn keep(report: &mut CleanupReport, snapshot: &Snapshot, fence: Fence) {
     match fence {
         Fence::NotDue => report.not_due += 1,
-        Fence::RunLimit | Fence::OutOfTime => report.postponed += 1,
+        Fence::RunLimit => report.postponed += 1,
+        Fence::OutOfTime => report.out_of_time += 1,
         _ => {
             let Snapshot { id, instance, volume, delete_on, .. } = snapshot;
             tracing::info!(snapshot = id, instance, volume, delete_on, "held: {fence}");
             if report.held.len() < CleanupReport::MAX_HELD {
-                report.held.push(HeldSnapshot { snapshot: due(snapshot), fence, reason: fence.to_string() });
+                report.held.push(HeldSnapshot {
+                    snapshot: snapshot.into(),
+                    fence,
+                    reason: fence.to_string(),
+                });
             } else {
                 report.held_unlisted += 1;
             }
@@ -143,22 +215,14 @@ fn fail(report: &mut CleanupReport, id: &str, failure: Failure) {
     report.failed.push(FailedSnapshot { snapshot: id.to_owned(), failure });
 }
 
-fn due(snapshot: &Snapshot) -> DueSnapshot {
-    DueSnapshot {
-        snapshot: snapshot.id.clone(),
-        volume: snapshot.volume.clone(),
-        instance: snapshot.instance.clone(),
-        delete_on: snapshot.delete_on.clone(),
-    }
-}
-
 /// What people have to set right, since no later run will.
-fn warnings(report: &CleanupReport) -> Vec<String> {
+fn warnings(verdicts: &[Verdict<'_>], report: &CleanupReport) -> Vec<String> {
     let mut warnings = Vec::new();
     for fence in [Fence::NotOurs, Fence::UnreadableDeleteOn, Fence::Unplaced] {
-        let held: Vec<_> = report.held.iter().filter(|held| held.fence == fence).collect();
-        if let Some(first) = held.first() {
-            let (count, id) = (held.len(), &first.snapshot.snapshot);
+        // Not from the report, which lists only so many.
+        let mut held = verdicts.iter().filter(|verdict| verdict.decision == Decision::Keep(fence));
+        if let Some(first) = held.next() {
+            let (count, id) = (1 + held.count(), &first.snapshot.id);
             warnings.push(format!("{count} held for good, {id} the first: {fence}"));
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod checked;
 pub mod event;
+pub mod moment;
 pub mod names;
 pub mod report;
 pub mod retention;

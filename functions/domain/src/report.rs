@@ -2,7 +2,7 @@
 //!
 //! The JSON is read by the deployer's commands, possibly those of another version: fields may be added, never
 //! renamed. A Lambda response is limited to 6 MB, so only what was acted upon, and what is held although it is due,
-//! is listed; the rest is counted.
+//! is listed, each up to a limit; the rest is counted.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::EnvironmentName;
 use crate::retention::DeleteOn;
 use crate::run::RunId;
-use crate::verdict::Fence;
+use crate::verdict::{Fence, Snapshot};
 
 /// What both reports have in common.
 pub trait Report: Serialize {
@@ -24,6 +24,9 @@ pub trait Report: Serialize {
 
     /// What went wrong, one line each. A run with any failure counts as failed.
     fn failures(&self) -> Vec<String>;
+
+    /// What people should look at, though the run is fine, one line each.
+    fn warnings(&self) -> &[String];
 }
 
 /// What a run of the backup function did.
@@ -43,6 +46,9 @@ pub struct BackupReport {
     pub warnings: Vec<String>,
     /// How many snapshots this invocation made.
     pub snapshots_created: usize,
+    /// How many more snapshots the instances have, or would have, than are listed with them.
+    #[serde(default)]
+    pub snapshots_unlisted: usize,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
 }
@@ -52,7 +58,7 @@ pub struct BackupReport {
 pub struct InstanceReport {
     /// Its id, `i-…`.
     pub instance: String,
-    /// Its `Name` tag.
+    /// Its `Name` tag, cut where it is very long.
     pub name: Option<String>,
     /// The outcome, whose fields stand beside this struct's.
     #[serde(flatten)]
@@ -125,6 +131,30 @@ impl fmt::Display for Failure {
     }
 }
 
+impl BackupReport {
+    /// The most snapshots listed: about two megabytes.
+    pub const MAX_SNAPSHOTS: usize = 30_000;
+
+    /// The longest name of an instance listed, in bytes.
+    const MAX_NAME: usize = 64;
+
+    /// The report as it fits Lambda's limit for some ten thousand instances.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        let mut listed = 0;
+        for instance in &mut self.instances {
+            if let Some(name) = &mut instance.name {
+                *name = cut(name, Self::MAX_NAME);
+            }
+            if listed + instance.snapshots.len() > Self::MAX_SNAPSHOTS {
+                self.snapshots_unlisted += std::mem::take(&mut instance.snapshots).len();
+            }
+            listed += instance.snapshots.len();
+        }
+        self
+    }
+}
+
 impl Report for BackupReport {
     fn run(&self) -> &RunId {
         &self.run
@@ -141,7 +171,7 @@ impl Report for BackupReport {
         let failed = count(|o| matches!(o, Outcome::Failed(_)));
 
         let mut parts = if self.dry_run {
-            let planned = snapshots(|o| *o == Outcome::WouldCreate);
+            let planned = snapshots(|o| *o == Outcome::WouldCreate) + self.snapshots_unlisted;
             vec![
                 format!("dry run: {} would be backed up", counted(would, "instance")),
                 format!("{} would be made", counted(planned, "snapshot")),
@@ -172,6 +202,10 @@ impl Report for BackupReport {
         };
         self.instances.iter().filter_map(failure).collect()
     }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
 }
 
 /// What a run of the cleanup function did.
@@ -187,7 +221,7 @@ pub struct CleanupReport {
     pub today: Date,
     /// How many snapshots carry the environment's ownership tag.
     pub managed: usize,
-    /// Those deleted, and seen to be gone.
+    /// Those deleted, and seen to be gone unless `problems` says that nobody could look.
     pub deleted: Vec<DueSnapshot>,
     /// Those that a dry run would have deleted.
     pub would_delete: Vec<DueSnapshot>,
@@ -195,12 +229,18 @@ pub struct CleanupReport {
     pub held: Vec<HeldSnapshot>,
     /// How many more are held than listed.
     pub held_unlisted: usize,
-    /// How many are due, but left to the next run.
+    /// How many are due, but left to the next run, since this one has deleted as many as it may.
     pub postponed: usize,
+    /// How many are due, but were not reached before the function's timeout came near.
+    #[serde(default)]
+    pub out_of_time: usize,
     /// How many are not due: the ordinary case.
     pub not_due: usize,
     /// Those whose deletion failed.
     pub failed: Vec<FailedSnapshot>,
+    /// What else went wrong, with no snapshot in particular.
+    #[serde(default)]
+    pub problems: Vec<Failure>,
     /// What people should look at, though the run is fine.
     pub warnings: Vec<String>,
     /// How long it took, in milliseconds.
@@ -216,8 +256,25 @@ pub struct DueSnapshot {
     pub volume: Option<String>,
     /// The instance that the volume belonged to.
     pub instance: Option<String>,
-    /// Its `DeleteOn` tag, as written.
+    /// Its `DeleteOn` tag, as written, cut where it is much longer than a date.
     pub delete_on: Option<String>,
+}
+
+impl DueSnapshot {
+    /// The longest text listed of a tag, in bytes: anybody may have changed a tag to as much as a kilobyte.
+    const MAX_TEXT: usize = 40;
+}
+
+impl From<&Snapshot> for DueSnapshot {
+    fn from(snapshot: &Snapshot) -> Self {
+        let text = |text: &Option<String>| text.as_ref().map(|text| cut(text, Self::MAX_TEXT));
+        Self {
+            snapshot: snapshot.id.clone(),
+            volume: snapshot.volume.clone(),
+            instance: text(&snapshot.instance),
+            delete_on: text(&snapshot.delete_on),
+        }
+    }
 }
 
 /// A snapshot that is kept although it is due, or although nobody can tell when it is due.
@@ -261,14 +318,37 @@ impl Report for CleanupReport {
         let held = self.held.len() + self.held_unlisted;
         parts.extend((held > 0).then(|| format!("{held} held")));
         parts.extend((self.postponed > 0).then(|| format!("{} left to the next run", self.postponed)));
+        parts.extend((self.out_of_time > 0).then(|| format!("{} not reached IN TIME", self.out_of_time)));
         parts.push(format!("{} not due", self.not_due));
         parts.extend((!self.failed.is_empty()).then(|| format!("{} FAILED", self.failed.len())));
         parts.join(", ")
     }
 
     fn failures(&self) -> Vec<String> {
-        self.failed.iter().map(|failed| format!("{}: {}", failed.snapshot, failed.failure)).collect()
+        let mut failures: Vec<_> = self.problems.iter().map(ToString::to_string).collect();
+        if self.out_of_time > 0 {
+            // As a success, the run would be over: Lambda repeats only what fails, and the repetition goes on.
+            let failure = Failure::new(
+                format!("out of time, with {} still to delete", counted(self.out_of_time, "snapshot")),
+                "the run's next attempt goes on from here; raise the timeout if there is none left",
+            );
+            failures.push(failure.to_string());
+        }
+        failures.extend(self.failed.iter().map(|failed| format!("{}: {}", failed.snapshot, failed.failure)));
+        failures
     }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// The beginning of a text that is longer than so many bytes.
+pub fn cut(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(max)])
 }
 
 fn counted(count: usize, noun: &str) -> String {

@@ -12,11 +12,15 @@ use jiff::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::event::day;
+use crate::moment::moments;
 use crate::retention::DeleteOn;
 use crate::run::RunId;
 use crate::settings::CleanupSettings;
 
 /// Judges every snapshot, with the oldest `DeleteOn` first and unreadable ones last.
+///
+/// All that no fence holds may go, in this order. How many of them one run deletes is not decided here: whether EC2
+/// lets a snapshot go shows only when it is asked to, and one that it does not must not take another's place.
 ///
 /// The verdicts do not depend on the order of `snapshots`. `instances` are the ids of the instances that exist.
 pub fn judge<'a>(
@@ -31,18 +35,9 @@ pub fn judge<'a>(
         (due.is_none(), *due, &snapshot.instance, &snapshot.run, &snapshot.id)
     });
 
-    let mut allowed = settings.policy.max_deletes;
     let verdict = |(due, snapshot): (Option<DeleteOn>, &'a Snapshot)| {
         let fence = snapshot.fence(due, today, settings).or_else(|| floor.fence(snapshot));
-        let decision = match fence {
-            Some(fence) => Decision::Keep(fence),
-            None if allowed == 0 => Decision::Keep(Fence::RunLimit),
-            None => {
-                allowed -= 1;
-                Decision::Delete
-            }
-        };
-        Verdict { snapshot, decision }
+        Verdict { snapshot, decision: fence.map_or(Decision::Delete, Decision::Keep) }
     };
     ordered.into_iter().map(verdict).collect()
 }
@@ -83,6 +78,9 @@ pub enum Fence {
     Unplaced,
     /// The snapshot belongs to one of the newest complete sets of its instance.
     Floor,
+    /// The snapshot belongs to a set that has all volumes, but not of one moment, and is newer than the last whole
+    /// one of its instance: half of it deleted, the other half would look whole.
+    Patchwork,
     /// The snapshot failed, and the rest of its set is still there: without this trace it would look complete.
     FailedPart,
     /// The run has deleted as many snapshots as it may.
@@ -105,6 +103,7 @@ impl fmt::Display for Fence {
                 "it has no snapwarden:instance or snapwarden:run tag, so it may be its instance's last copy"
             }
             Self::Floor => "it is one of its instance's newest complete copies",
+            Self::Patchwork => "its set was made in several attempts, and there is no newer whole copy",
             Self::FailedPart => "it marks its set as incomplete, and goes once the rest of the set is gone",
             Self::RunLimit => "this run has reached max_deletes; the next run goes on",
             Self::OutOfTime => "this run was out of time; the next run goes on",
@@ -178,7 +177,7 @@ impl Snapshot {
 
 /// The snapshot sets that stay, expired or not: the newest complete ones of each instance.
 struct Floor<'a> {
-    kept: BTreeSet<SetKey<'a>>,
+    kept: BTreeMap<SetKey<'a>, Fence>,
     incomplete: BTreeSet<SetKey<'a>>,
     is_off: bool,
 }
@@ -212,14 +211,17 @@ impl<'a> Floor<'a> {
             }
         }
 
-        let mut complete: BTreeMap<&str, Vec<(Timestamp, SetKey<'a>)>> = BTreeMap::new();
-        let (mut kept, mut incomplete) = (BTreeSet::new(), BTreeSet::new());
+        let mut candidates: BTreeMap<&str, Vec<(Timestamp, SetKey<'a>, bool)>> = BTreeMap::new();
+        let (mut kept, mut incomplete) = (BTreeMap::new(), BTreeSet::new());
         for (key, members) in sets {
-            if is_complete(&members) {
+            if has_every_volume(&members) {
                 match time_of(key, &members) {
-                    Some(at) => complete.entry(key.instance).or_default().push((at, key)),
+                    Some(at) => {
+                        let whole = is_of_one_moment(&members);
+                        candidates.entry(key.instance).or_default().push((at, key, whole));
+                    }
                     // EC2 tells a start time for every snapshot. If it ever does not, any set may be the newest.
-                    None => _ = kept.insert(key),
+                    None => _ = kept.insert(key, Fence::Floor),
                 }
             } else if members.iter().any(|member| member.state != State::Error) {
                 incomplete.insert(key);
@@ -227,16 +229,21 @@ impl<'a> Floor<'a> {
         }
 
         let policy = settings.policy;
-        for (instance, mut sets) in complete {
+        for (instance, mut sets) in candidates {
             sets.sort_unstable_by_key(|set| Reverse(*set));
-            let newest = sets.first().map(|(at, _)| day(*at, &settings.timezone));
+            let newest = sets.first().map(|(at, ..)| day(*at, &settings.timezone));
             let ended = !instances.contains(instance)
                 && newest.is_some_and(|day| {
                     day.saturating_add(Span::new().days(policy.orphan_floor_days.min(MAX_SPAN_DAYS))) <= today
                 });
-            if !ended {
-                let floor = usize::try_from(policy.floor).unwrap_or(usize::MAX);
-                kept.extend(sets.into_iter().take(floor).map(|(_, key)| key));
+            let mut wanted = if ended { 0 } else { policy.floor };
+            for (_, key, whole) in sets {
+                if wanted == 0 {
+                    break;
+                }
+                // A patchwork takes no place, but stays as long as what a later cleanup left of it could take one.
+                kept.insert(key, if whole { Fence::Floor } else { Fence::Patchwork });
+                wanted -= u32::from(whole);
             }
         }
         Self { kept, incomplete, is_off: policy.floor == 0 }
@@ -251,7 +258,7 @@ impl<'a> Floor<'a> {
             Some(key) if snapshot.state == State::Error => {
                 self.incomplete.contains(&key).then_some(Fence::FailedPart)
             }
-            Some(key) => self.kept.contains(&key).then_some(Fence::Floor),
+            Some(key) => self.kept.get(&key).copied(),
             None => (snapshot.state != State::Error).then_some(Fence::Unplaced),
         }
     }
@@ -260,15 +267,32 @@ impl<'a> Floor<'a> {
 /// Longer than the whole calendar, and still a [`Span`].
 const MAX_SPAN_DAYS: u32 = 4_000_000;
 
-/// Whether each volume of the set can be restored. A volume whose first attempt failed counts by its second; only
-/// what EC2 still shows is known, so a member deleted by hand is not missed.
-fn is_complete(members: &[&Snapshot]) -> bool {
-    let volumes = |restorable: bool| -> BTreeSet<_> {
-        // A snapshot that does not say its volume stands for one of its own.
-        let of_interest = members.iter().filter(|member| !restorable || member.is_restorable());
-        of_interest.map(|member| (&member.volume, member.volume.is_none().then_some(&member.id))).collect()
+/// Whether each volume of the set can be restored, from whichever attempt. Only what EC2 still shows is known, so a
+/// member deleted by hand is not missed.
+fn has_every_volume(members: &[&Snapshot]) -> bool {
+    volumes(restorable(members)) == volumes(members.iter().copied())
+}
+
+/// Whether one attempt made all of it. Two halves of different attempts show the instance at two moments.
+fn is_of_one_moment(members: &[&Snapshot]) -> bool {
+    let all = volumes(members.iter().copied());
+    let restorable: Vec<_> = restorable(members).collect();
+    moments(&restorable, |member| member.started_at).any(|moment| volumes(moment) == all)
+}
+
+fn restorable<'a>(members: &[&'a Snapshot]) -> impl Iterator<Item = &'a Snapshot> {
+    members.iter().copied().filter(|member| member.is_restorable())
+}
+
+/// The volumes of these snapshots. One that does not say its volume stands for one of its own.
+fn volumes<'a>(
+    members: impl IntoIterator<Item = &'a Snapshot>,
+) -> BTreeSet<(Option<&'a str>, Option<&'a str>)> {
+    let volume = |member: &'a Snapshot| {
+        let volume = member.volume.as_deref();
+        (volume, volume.is_none().then_some(member.id.as_str()))
     };
-    volumes(true) == volumes(false)
+    members.into_iter().map(volume).collect()
 }
 
 /// When the set was due to be made, or else when it was started: the order of age within an instance.

@@ -12,13 +12,33 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 pub(crate) async fn ec2() -> Client {
     let http =
         aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    // Snapshots of many volumes at once take EC2 some time to answer.
-    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_mins(1)).build();
     let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http)
         .retry_config(RetryConfig::standard().with_max_attempts(6))
-        .timeout_config(timeouts)
+        .timeout_config(timeouts())
         .load()
         .await;
     Client::new(&config)
+}
+
+/// A call with all of its attempts ends within the minute that [`crate::Deadline`] leaves at the end. Only
+/// `CreateSnapshots` sets its own: it has one attempt, and of many volumes at once takes longer to answer.
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .operation_attempt_timeout(Duration::from_secs(20))
+        .operation_timeout(Duration::from_secs(45))
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_call_that_hangs_outlives_the_invocation() {
+        let timeouts = timeouts();
+        let (attempt, whole) =
+            (timeouts.operation_attempt_timeout().unwrap(), timeouts.operation_timeout().unwrap());
+        assert!(attempt < whole && whole < Duration::from_mins(1));
+    }
 }

@@ -3,6 +3,7 @@
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{Filter, Instance, Snapshot, Tag};
+use jiff::Timestamp;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
@@ -10,16 +11,21 @@ use snapwarden_domain::tags;
 /// The most that EC2 lists a page.
 const PAGE: i32 = 1_000;
 
-/// All instances that match the filters.
-pub async fn instances(ec2: &Client, filters: Vec<Filter>) -> Result<Vec<Instance>, Failure> {
-    let pages = ec2.describe_instances().set_filters(Some(filters)).max_results(PAGE).into_paginator();
-    let reservations: Vec<_> = pages
-        .items()
-        .send()
-        .collect::<Result<_, _>>()
-        .await
-        .map_err(|error| failure(&error).during("could not list the instances"))?;
-    Ok(reservations.into_iter().flat_map(|reservation| reservation.instances.unwrap_or_default()).collect())
+/// All instances that match the filters, as `read` sees them; page by page, like [`snapshots`].
+pub async fn instances<T>(
+    ec2: &Client,
+    filters: Vec<Filter>,
+    read: impl Fn(&Instance) -> Option<T>,
+) -> Result<Vec<T>, Failure> {
+    let mut listed =
+        ec2.describe_instances().set_filters(Some(filters)).max_results(PAGE).into_paginator().items().send();
+    let mut found = Vec::new();
+    while let Some(reservation) = listed.next().await {
+        let reservation =
+            reservation.map_err(|error| failure(&error).during("could not list the instances"))?;
+        found.extend(reservation.instances().iter().filter_map(&read));
+    }
+    Ok(found)
 }
 
 /// All of the environment's snapshots in this account that match the filters as well, as `read` sees them.
@@ -46,6 +52,11 @@ pub async fn snapshots<T>(
         found.extend(read(&snapshot));
     }
     Ok(found)
+}
+
+/// When a snapshot was started, to the second.
+pub fn started_at(snapshot: &Snapshot) -> Option<Timestamp> {
+    Timestamp::from_second(snapshot.start_time()?.secs()).ok()
 }
 
 /// A filter for a tag with exactly this value.
@@ -111,9 +122,6 @@ fn hint(code: &str) -> Option<&'static str> {
         "IncorrectState" | "IncorrectInstanceState" => {
             "the instance or a volume is changing state: run again later"
         }
-        "InvalidParameterValue" => {
-            "see the message; AWS Backup's own snapshots, for one, can only be deleted there"
-        }
         _ => return None,
     })
 }
@@ -145,9 +153,8 @@ mod tests {
             .match_requests(|request| request.next_token() == Some("3"))
             .then_output(move || page("i-2").build());
         let ec2 = mock_client!(aws_sdk_ec2, RuleMode::MatchAny, &[&first, &empty, &last]);
-        let found = instances(&ec2, vec![tagged("Backup", "true")]).await.unwrap();
-        let ids: Vec<_> = found.iter().filter_map(Instance::instance_id).collect();
-        assert_eq!(ids, ["i-1", "i-2"]);
+        let id = |instance: &Instance| instance.instance_id().map(str::to_owned);
+        assert_eq!(instances(&ec2, vec![tagged("Backup", "true")], id).await.unwrap(), ["i-1", "i-2"]);
     }
 
     #[tokio::test]

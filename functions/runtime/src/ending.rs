@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use lambda_runtime::Diagnostic;
-use snapwarden_domain::report::{Failure, Report};
+use snapwarden_domain::report::{Failure, Report, cut};
 use snapwarden_domain::run::RunId;
 
 /// The longest error message. Lambda's consoles, alarms and queues cut much longer ones.
@@ -16,6 +16,9 @@ const MAX_LINE: usize = 300;
 pub(crate) fn judge<R: Report>(error_type: &str, report: R) -> Result<R, Diagnostic> {
     let summary = report.summary();
     let failures = report.failures();
+    for warning in report.warnings() {
+        tracing::warn!(run = %report.run(), "{warning}");
+    }
     if failures.is_empty() {
         tracing::info!(run = %report.run(), "{summary}");
         return Ok(report);
@@ -56,16 +59,64 @@ fn message(headline: &str, failures: &[String]) -> String {
     lines.join("\n")
 }
 
-fn cut(text: &str, max: usize) -> String {
-    if text.len() <= max {
-        return text.to_owned();
-    }
-    format!("{}…", &text[..text.floor_char_boundary(max)])
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use serde::Serialize;
+
     use super::*;
+
+    #[derive(Serialize)]
+    struct Fine {
+        run: RunId,
+        warnings: Vec<String>,
+    }
+
+    impl Report for Fine {
+        fn run(&self) -> &RunId {
+            &self.run
+        }
+
+        fn summary(&self) -> String {
+            "all went well".to_owned()
+        }
+
+        fn failures(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn warnings(&self) -> &[String] {
+            &self.warnings
+        }
+    }
+
+    #[derive(Default)]
+    struct Written(Mutex<Vec<u8>>);
+
+    impl io::Write for &Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn warnings_of_a_night_that_nobody_watches_reach_the_log() {
+        let written = Arc::new(Written::default());
+        let log =
+            lambda_runtime::tracing::subscriber::fmt().json().with_writer(Arc::clone(&written)).finish();
+        let run = "manual@2026-11-22T02:00:00Z".parse().unwrap();
+        let report = Fine { run, warnings: vec!["2 held for good".to_owned()] };
+        tracing::subscriber::with_default(log, || judge("Failed", report)).unwrap();
+        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let warning = written.lines().find(|line| line.contains("2 held for good")).unwrap();
+        assert!(warning.contains("WARN") && warning.contains("manual@2026-11-22T02:00:00Z"), "{warning}");
+    }
 
     #[test]
     fn a_bad_night_still_fits_one_message() {

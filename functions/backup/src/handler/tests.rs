@@ -2,10 +2,11 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::ErrorMetadata;
 use aws_sdk_ec2::operation::create_snapshots::{CreateSnapshotsError, CreateSnapshotsOutput};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
-use aws_sdk_ec2::operation::describe_snapshots::DescribeSnapshotsOutput;
+use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsInput, DescribeSnapshotsOutput};
+use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::{
-    EbsInstanceBlockDevice, Instance, InstanceBlockDeviceMapping, Reservation, Snapshot, SnapshotInfo,
-    SnapshotState, Tag,
+    EbsInstanceBlockDevice, Instance, InstanceBlockDeviceMapping, InstanceState, InstanceStateName,
+    Reservation, Snapshot, SnapshotInfo, SnapshotState, Tag,
 };
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use snapwarden_domain::event::Event;
@@ -59,6 +60,7 @@ async fn a_repeated_delivery_makes_nothing_twice() {
                     .volume_id(volume)
                     .tags(Tag::builder().key("snapwarden:instance").value(instance).build())
                     .state(state)
+                    .start_time(DateTime::from_secs(1_795_312_809))
                     .build()
             };
             DescribeSnapshotsOutput::builder()
@@ -147,10 +149,85 @@ async fn instances_that_a_loose_filter_lets_through_are_left_alone() {
 
 #[tokio::test]
 async fn an_instance_without_volumes_is_pointed_out() {
-    let rules = [lists(vec![instance("i-1", "", &[])]), no_snapshots()];
-    let report = run(&rules.iter().collect::<Vec<_>>()).await.unwrap();
+    let instances = lists(vec![instance("i-1", "", &[]), instance("i-2", "", &["vol-2"])]);
+    let report = run(&[&instances, &no_snapshots(), &creates("i-2", &["vol-2"])]).await.unwrap();
     assert_eq!(report.instances[0].outcome, Outcome::NoVolumes);
     assert_eq!(report.warnings, ["i-1 is selected, but has no EBS volume to back up"]);
+}
+
+#[tokio::test]
+async fn a_backup_without_a_single_volume_fails_unless_that_is_wanted() {
+    let rules = [lists(vec![instance("i-1", "", &[]), instance("i-2", "", &[])]), no_snapshots()];
+    let rules: Vec<_> = rules.iter().collect();
+    let failure = run(&rules).await.unwrap_err();
+    assert_eq!(failure.message, "no instance that carries the tag Backup=true has an EBS volume to back up");
+    for change in [allow_none as fn(&mut _), dry_run] {
+        let mut invocation = invocation(&rules);
+        change(&mut invocation);
+        let report = back_up(invocation).await.unwrap();
+        assert!(report.failures().is_empty() && report.warnings.len() == 2);
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_is_just_starting_is_not_skipped_silently() {
+    let starting = |id: &str, volumes: &[&str]| {
+        let mut instance = instance(id, "", volumes);
+        instance.state = Some(InstanceState::builder().name(InstanceStateName::Pending).build());
+        instance
+    };
+    let instances = lists(vec![starting("i-1", &[]), starting("i-2", &["vol-2"])]);
+    let report = run(&[&instances, &no_snapshots(), &creates("i-2", &["vol-2"])]).await.unwrap();
+    assert_eq!(report.instances[1].outcome, Outcome::Created);
+    assert!(
+        report.failures()[0].starts_with("i-1: the instance is just starting"),
+        "{:?}",
+        report.failures()
+    );
+}
+
+#[tokio::test]
+async fn what_another_delivery_made_since_the_first_look_is_not_made_twice() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"])]);
+    let is_about_i_1 = |request: &DescribeSnapshotsInput| {
+        let mut names: Vec<_> = request.filters().iter().map(|filter| filter.name().unwrap()).collect();
+        names.sort_unstable();
+        names == ["tag:snapwarden:environment", "tag:snapwarden:instance", "tag:snapwarden:run"]
+    };
+    let first_look = mock!(Client::describe_snapshots)
+        .match_requests(move |request| !is_about_i_1(request))
+        .then_output(|| DescribeSnapshotsOutput::builder().build());
+    let second_look = mock!(Client::describe_snapshots).match_requests(is_about_i_1).then_output(|| {
+        let made = Snapshot::builder()
+            .snapshot_id("snap-1")
+            .volume_id("vol-1")
+            .tags(Tag::builder().key("snapwarden:instance").value("i-1").build())
+            .state(SnapshotState::Pending)
+            .start_time(DateTime::from_secs(1_795_312_809))
+            .build();
+        DescribeSnapshotsOutput::builder().snapshots(made).build()
+    });
+    let doubled = creates("i-1", &["vol-1"]);
+    let report = run(&[&instances, &first_look, &second_look, &doubled]).await.unwrap();
+    assert_eq!(report.instances[0].outcome, Outcome::AlreadyDone);
+    assert_eq!((second_look.num_calls(), doubled.num_calls()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_ec2_does_not_outlast_the_function() {
+    let rules = [
+        lists(vec![instance("i-1", "", &["vol-1"])]),
+        no_snapshots(),
+        refuses("i-1", "RequestLimitExceeded"),
+    ];
+    let mut invocation = invocation(&rules.iter().collect::<Vec<_>>());
+    let now = std::time::SystemTime::now();
+    invocation.deadline = Deadline::of(now + Duration::from_secs(32), now); // 24 seconds, and 8 for the rest
+    let start = Instant::now();
+    let report = back_up(invocation).await.unwrap();
+    assert!(report.failures()[0].contains("out of time"), "{:?}", report.failures());
+    assert_eq!(rules[2].num_calls(), 2);
+    assert_eq!(start.elapsed().as_secs(), 15, "a pause that ends too late is not begun");
 }
 
 #[tokio::test]
@@ -209,7 +286,7 @@ fn dry_run(invocation: &mut Invocation<BackupSettings>) {
 }
 
 fn selected(id: &str, volume: &str) -> Selected {
-    Selected { id: id.to_owned(), name: None, volumes: [volume.to_owned()].into() }
+    Selected { id: id.to_owned(), name: None, volumes: [volume.to_owned()].into(), starting: false }
 }
 
 fn instance(id: &str, name: &str, volumes: &[&str]) -> Instance {
@@ -229,7 +306,7 @@ fn lists(instances: Vec<Instance>) -> Rule {
     mock!(Client::describe_instances)
         .match_requests(|request| {
             request.filters()[0].name() == Some("tag:Backup")
-                && request.filters()[1].values() == ["running", "stopping", "stopped"]
+                && request.filters()[1].values() == ["pending", "running", "stopping", "stopped"]
         })
         .then_output(move || {
             let reservation = Reservation::builder().set_instances(Some(instances.clone())).build();

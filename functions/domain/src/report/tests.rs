@@ -2,6 +2,7 @@ use jiff::civil::date;
 use serde_json::json;
 
 use super::*;
+use crate::settings::CleanupPolicy;
 
 fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
     let instances: Vec<_> = outcomes
@@ -28,6 +29,7 @@ fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
         selected: instances.len(),
         snapshots_created: instances.iter().filter(|i| i.outcome == Outcome::Created).count(),
         instances,
+        snapshots_unlisted: 0,
         warnings: Vec::new(),
         duration_ms: 1,
     }
@@ -105,6 +107,86 @@ fn the_summary_of_a_cleanup_counts_what_it_does_not_list() {
     assert_eq!(cleanup().failures(), ["snap-3: no answer (hint: run again)"]);
 }
 
+#[test]
+fn a_cleanup_that_was_cut_short_is_not_a_success() {
+    let late = CleanupReport { out_of_time: 4, failed: vec![], ..cleanup() };
+    assert_eq!(
+        late.summary(),
+        "1 snapshot deleted, 3 held, 7 left to the next run, 4 not reached IN TIME, 12 not due"
+    );
+    assert!(late.failures()[0].starts_with("out of time, with 4 snapshots still to delete (hint: "));
+    let unsure = CleanupReport { problems: vec![Failure::new("nobody looked", "look")], ..late };
+    assert_eq!(unsure.failures()[0], "nobody looked (hint: look)");
+}
+
+#[test]
+fn reports_of_older_functions_are_still_read() {
+    let mut value = serde_json::to_value(cleanup()).unwrap();
+    let fields = value.as_object_mut().unwrap();
+    assert!(fields.remove("out_of_time").is_some() && fields.remove("problems").is_some());
+    assert_eq!(serde_json::from_value::<CleanupReport>(value).unwrap(), cleanup());
+    let mut value = serde_json::to_value(backup(vec![], false)).unwrap();
+    assert!(value.as_object_mut().unwrap().remove("snapshots_unlisted").is_some());
+    assert!(serde_json::from_value::<BackupReport>(value).is_ok());
+}
+
+/// What a Lambda function may answer, in bytes, with some room.
+const LIMIT: usize = 6_000_000;
+
+#[test]
+fn the_report_of_the_largest_cleanup_reaches_whoever_asked() {
+    // The quotation mark is what takes the most room in JSON of all that a tag can hold.
+    let snapshot = Snapshot {
+        id: "snap-0123456789abcdef0".to_owned(),
+        volume: Some("vol-0123456789abcdef0".to_owned()),
+        state: crate::verdict::State::Completed,
+        archived: false,
+        started_at: None,
+        environment: None,
+        instance: Some("\"".repeat(256)),
+        run: None,
+        delete_on: Some("\"".repeat(256)),
+    };
+    let expired = Snapshot { delete_on: Some("2026-11-22".to_owned()), ..snapshot.clone() };
+    let held = HeldSnapshot {
+        snapshot: DueSnapshot::from(&snapshot),
+        fence: Fence::Unplaced,
+        reason: Fence::Unplaced.to_string(),
+    };
+    let largest = CleanupReport {
+        deleted: vec![DueSnapshot::from(&expired); CleanupPolicy::HIGHEST_MAX_DELETES as usize],
+        held: vec![held; CleanupReport::MAX_HELD],
+        ..cleanup()
+    };
+    let size = serde_json::to_vec(&largest).unwrap().len();
+    assert!(size < LIMIT, "{size}");
+}
+
+#[test]
+fn the_report_of_the_largest_backup_reaches_whoever_asked() {
+    let made = VolumeSnapshot {
+        snapshot: Some("snap-0123456789abcdef0".to_owned()),
+        volume: "vol-0123456789abcdef0".to_owned(),
+    };
+    let instance = |outcome, volumes| InstanceReport {
+        instance: "i-0123456789abcdef0".to_owned(),
+        name: Some("\"".repeat(256)),
+        outcome,
+        snapshots: vec![made.clone(); volumes],
+        delete_on: date(2026, 11, 29).into(),
+    };
+    let mut largest = backup(vec![], false);
+    largest.instances = vec![instance(Outcome::Created, 128); 1_000];
+    largest.instances.extend(vec![instance(Outcome::NoVolumes, 0); 9_000]);
+    largest.warnings =
+        vec!["i-0123456789abcdef0 is selected, but has no EBS volume to back up".to_owned(); 9_000];
+    let report = largest.shortened();
+    let listed: usize = report.instances.iter().map(|instance| instance.snapshots.len()).sum();
+    assert_eq!(listed + report.snapshots_unlisted, 128_000);
+    let size = serde_json::to_vec(&report).unwrap().len();
+    assert!(size < LIMIT, "{size}");
+}
+
 fn cleanup() -> CleanupReport {
     let due = |id: &str| DueSnapshot {
         snapshot: id.to_owned(),
@@ -127,11 +209,13 @@ fn cleanup() -> CleanupReport {
         }],
         held_unlisted: 2,
         postponed: 7,
+        out_of_time: 0,
         not_due: 12,
         failed: vec![FailedSnapshot {
             snapshot: "snap-3".to_owned(),
             failure: Failure::new("no answer", "run again"),
         }],
+        problems: vec![],
         warnings: vec![],
         duration_ms: 9,
     }

@@ -51,7 +51,8 @@ fn an_unknown_environment_lists_those_there_are() {
         "{ran:?}"
     );
     // A name is a name, not a path.
-    assert_eq!(local.run(&["status", "--env", "../environments/local"]).code, 2);
+    let path = local.run(&["status", "--env", "../environments/local"]);
+    assert_eq!((path.code, path.stderr.contains("is not an environment name")), (2, true), "{path:?}");
 }
 
 #[test]
@@ -61,6 +62,20 @@ fn an_invalid_environment_file_starts_nothing() {
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
     assert!(ran.stderr.contains("local.yaml:9:") && ran.stderr.contains("6 fields"), "{ran:?}");
     assert!(!local.path("local").exists(), "nothing was started");
+}
+
+/// A schedule that never fires deploys as well as any other, and nobody misses it until a restore.
+#[test]
+fn a_schedule_that_never_fires_is_refused() {
+    let local = Local::with("cron(0 2 * * ? *)", "cron(0 2 31 2 ? *)");
+    for command in ["plan", "deploy"] {
+        let ran = local.run(&[command, "--bundle", &bundle()]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
+        assert!(
+            ran.stderr.contains("backup.schedule.expression") && ran.stderr.contains("never fires"),
+            "{ran:?}"
+        );
+    }
 }
 
 #[test]
@@ -91,7 +106,7 @@ fn a_damaged_bundle_is_refused_before_anything_is_changed() {
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
     assert!(ran.stderr.contains("backup.zip") && ran.stderr.contains("cargo xtask build"), "{ran:?}");
     let missing = local.run(&["deploy", "--bundle", "nowhere"]);
-    assert!(missing.code == 1 && missing.stderr.contains("nowhere"), "{missing:?}");
+    assert!(missing.code == 2 && missing.stderr.contains("nowhere"), "{missing:?}");
 }
 
 #[test]

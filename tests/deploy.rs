@@ -103,6 +103,9 @@ fn what_was_changed_behind_our_back_shows_and_is_repaired() {
 
     let status = local.run(&["status"]);
     assert_eq!(status.code, 5, "{status:?}");
+    for line in ["attention: schedule backup is missing", "attention: the cleanup schedule does not fire"] {
+        assert!(status.stdout.contains(line), "no `{line}`: {status:?}");
+    }
     let plan = local.run(&["plan", "--bundle", &bundle(), "--exit-code"]);
     assert_eq!(plan.code, 3, "{plan:?}");
     for line in [
@@ -116,6 +119,20 @@ fn what_was_changed_behind_our_back_shows_and_is_repaired() {
     }
     local.deploy();
     assert_eq!(local.run(&["status"]).code, 0);
+}
+
+/// An event that EventBridge Scheduler gave up is a night without a backup.
+#[test]
+fn an_undelivered_event_needs_a_person() {
+    let local = Local::new();
+    local.deploy();
+    assert_eq!(local.run(&["status"]).code, 0);
+    let sqs = local.aws().sqs;
+    let queue = block_on(sqs.get_queue_url().queue_name("snapwarden-local-dead-letters").send()).unwrap();
+    block_on(sqs.send_message().set_queue_url(queue.queue_url).message_body("{}").send()).unwrap();
+    let status = local.run(&["status"]);
+    assert_eq!(status.code, 5, "{status:?}");
+    assert!(status.stdout.contains("dead-letters holds 1: events that could not be delivered"), "{status:?}");
 }
 
 /// What the console's "Disable" does: the same schedule, but for its state.

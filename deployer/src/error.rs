@@ -84,7 +84,7 @@ impl AwsError {
         let causes = causes(error);
         let about_credentials = |cause: &String| {
             let cause = cause.to_lowercase();
-            cause.contains("credential") || cause.contains("token")
+            ["credential", "token", "imds"].iter().any(|word| cause.contains(word))
         };
         let class =
             if causes.iter().any(about_credentials) { ErrorClass::Credentials } else { ErrorClass::NoAnswer };
@@ -131,7 +131,9 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
 
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.code.is_empty() {
+        if self.code.is_empty() && self.class == ErrorClass::Credentials {
+            write!(f, "{}: no usable AWS credentials: {}", self.call, self.message)
+        } else if self.code.is_empty() {
             write!(f, "{}: no answer: {}", self.call, self.message)
         } else {
             write!(f, "{}: {}: {}", self.call, self.code, self.message)

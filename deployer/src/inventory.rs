@@ -1,11 +1,12 @@
-//! The snapshots of an environment, as EC2 lists them. Only looked at: the functions make and delete them.
+//! What an environment has produced: snapshots, and events that could not be delivered. Only looked at.
 
+use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_domain::tags;
 
 use crate::aws::Aws;
-use crate::error::{AwsError, Call};
+use crate::error::{AwsError, Call, OrAbsent};
 use crate::scope::Scope;
 
 /// One snapshot that carries the environment's tag.
@@ -54,4 +55,17 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
     }
     found.sort();
     Ok(found)
+}
+
+/// About how many events lie in the dead-letter queue; none where there is no queue.
+pub async fn undelivered(aws: &Aws, scope: &Scope) -> Result<u64, AwsError> {
+    let queue = aws.sqs.get_queue_url().queue_name(scope.dead_letter_queue()).send().await;
+    let Some(url) = queue.call("sqs:GetQueueUrl").or_absent()?.and_then(|queue| queue.queue_url) else {
+        return Ok(0);
+    };
+    let number = QueueAttributeName::ApproximateNumberOfMessages;
+    let call = aws.sqs.get_queue_attributes().queue_url(url).attribute_names(number.clone());
+    let attributes =
+        call.send().await.call("sqs:GetQueueAttributes").or_absent()?.and_then(|answer| answer.attributes);
+    Ok(attributes.and_then(|attributes| attributes.get(&number)?.parse().ok()).unwrap_or(0))
 }

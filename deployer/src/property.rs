@@ -62,14 +62,22 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
                 collect(format!("{path}[{name}]"), item, leaves);
             }
         }
+        // As good as absent.
+        Value::Array(items) if items.is_empty() => {}
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(plain).collect();
             leaves.insert(path, items.join(", "));
         }
-        leaf => {
-            leaves.insert(path, plain(leaf));
-        }
+        leaf => match embedded(leaf) {
+            Some(document) => collect(path, &document, leaves),
+            None => drop(leaves.insert(path, plain(leaf))),
+        },
     }
+}
+
+/// A JSON document in a text, such as a function's settings: what people compare are its fields.
+fn embedded(leaf: &Value) -> Option<Value> {
+    leaf.as_str().filter(|text| text.starts_with('{')).and_then(|text| serde_json::from_str(text).ok())
 }
 
 fn plain(value: &Value) -> String {
@@ -100,6 +108,14 @@ mod tests {
                 change("tags.team", None, Some("a")),
             ]
         );
+    }
+
+    #[test]
+    fn a_document_in_a_text_is_compared_by_its_fields() {
+        let settings =
+            |floor: u32| json!({ "SETTINGS": json!({ "floor": floor, "zone": "UTC" }).to_string() });
+        assert_eq!(compare(&settings(0), &settings(1)), [change("SETTINGS.floor", Some("1"), Some("0"))]);
+        assert_eq!(compare(&json!({ "a": [] }), &json!({ "a": ["x"] })), [change("a", Some("x"), None)]);
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl Context {
             progress: Progress::new(args.json),
             json: args.json,
             verbose: args.verbose,
-            env: args.env.clone(),
+            // Set to nothing means not set, as for most variables.
+            env: if args.env.is_empty() { "local".to_owned() } else { args.env.clone() },
             environments: args.environments.clone().unwrap_or_else(|| workspace.root().join("environments")),
             local_dir: args.local_dir.clone().unwrap_or_else(|| workspace.target().join("local")),
             workspace,

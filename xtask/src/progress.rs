@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use anstream::adapter::strip_str;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Where progress goes. Cheap to clone; all clones draw on the same screen.
@@ -68,6 +69,7 @@ impl Progress {
             Mode::Bars(screen) => drop(screen.println(text)),
             Mode::Lines => drop(writeln!(anstream::stderr(), "{text}")),
             Mode::Json => {
+                let text = strip_str(text).to_string();
                 let line = serde_json::json!({ "event": event, "text": text });
                 drop(writeln!(std::io::stderr(), "{line}"));
             }

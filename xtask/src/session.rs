@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use snapwarden_deployer::aws::{Aws, Caller, LocalEndpoints};
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::environment::{Cloud, Environment};
@@ -51,10 +52,15 @@ impl Session {
         source: CodeSource<'_>,
     ) -> Result<(Self, Arc<Bundle>), Failure> {
         let environment = context.environment()?;
+        check_schedules(&environment, Timestamp::now())?;
         let (started, code) = std::thread::scope(|threads| {
             let starting = threads.spawn(|| start_local(context, &environment));
             let code = match source {
                 CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
+                CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
+                    Exit::Usage,
+                    format!("there is no bundle in {}: it is no folder", folder.display()),
+                )),
                 CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
             };
             (starting.join(), code)
@@ -66,6 +72,13 @@ impl Session {
     }
 
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
+        if environment.account.as_str() == PLACEHOLDER {
+            let name = &environment.environment;
+            let message = format!("environment `{name}` has no account yet: {PLACEHOLDER} is a placeholder");
+            return Err(
+                Failure::new(Exit::Usage, message).hint("put your account into the environment's file")
+            );
+        }
         let scope = Scope::of(&environment);
         let aws = match environment.cloud {
             Cloud::Aws => Aws::connect(&environment.region).await,
@@ -133,6 +146,23 @@ fn local_endpoints(context: &Context, environment: &Environment) -> Result<Local
             Err(Failure::new(Exit::Failed, "the local environment has stopped").hint("run the command again"))
         }
     }
+}
+
+/// The account in the example files.
+const PLACEHOLDER: &str = "000000000000";
+
+/// A schedule that never fires is a backup that is never made: it must not be deployed in silence.
+fn check_schedules(environment: &Environment, now: Timestamp) -> Result<(), Failure> {
+    let zone = environment.timezone.rules();
+    for (key, schedule) in
+        [("backup", &environment.backup.schedule), ("cleanup", &environment.cleanup.schedule)]
+    {
+        if schedule.expression.next_after(now, zone, Some(now)).is_none() {
+            let message = format!("{key}.schedule.expression: `{}` never fires", schedule.expression);
+            return Err(Failure::new(Exit::Usage, message).hint("correct it in the environment's file"));
+        }
+    }
+    Ok(())
 }
 
 fn check_account(environment: &Environment, caller: &Caller) -> Result<(), Failure> {

@@ -4,13 +4,21 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use snapwarden_domain::names::EnvironmentName;
+use snapwarden_domain::names::{EnvironmentName, InvalidEnvironmentName};
 
 use super::Environment;
 
 /// Why an environment cannot be used. Nothing has been touched when this is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// What was asked for cannot be an environment's name.
+    #[error("{source}{}", known(available))]
+    Name {
+        /// What is wrong with it.
+        source: InvalidEnvironmentName,
+        /// The environments there are.
+        available: Vec<String>,
+    },
     /// There is no file of that name.
     #[error("there is no environment `{name}`: {} does not exist{}", path.display(), known(available))]
     Unknown {
@@ -51,7 +59,9 @@ pub fn load(folder: &Path, name: &str) -> Result<Environment, LoadError> {
     // Checked before the path is used, so that `../x` is an unknown name and not a way out of the folder.
     let unknown =
         || LoadError::Unknown { name: name.to_owned(), path: path.clone(), available: list(folder) };
-    name.parse::<EnvironmentName>().map_err(|_| unknown())?;
+    if let Err(source) = name.parse::<EnvironmentName>() {
+        return Err(LoadError::Name { source, available: list(folder) });
+    }
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(unknown()),

@@ -118,15 +118,31 @@ fn parse_cron(fields: &str) -> Result<Cron, String> {
             "exactly one of day-of-month (third field) and day-of-week (fifth field) must be `?`".to_owned()
         );
     }
-    CronParser::builder()
-        .seconds(Seconds::Required)
-        .year(Year::Required)
-        .alternative_weekdays(true)
-        .sloppy_ranges(true)
-        .build()
-        .parse(&format!("0 {fields}"))
-        .map_err(|error| error.to_string())
+    let parse = |fields: &str| {
+        let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Required);
+        parser.alternative_weekdays(true).sloppy_ranges(true).build().parse(&format!("0 {fields}"))
+    };
+    parse(fields).map_err(|error| {
+        // The library does not say which field it means: the one that is wrong all by itself.
+        let alone = |index: usize, part: &str| {
+            let mut others = ["*"; 6];
+            others[index] = part;
+            parse(&others.join(" ")).is_err()
+        };
+        let wrong = FIELDS.iter().zip(&parts).enumerate().find(|(index, (_, part))| alone(*index, part));
+        wrong.map_or_else(|| error.to_string(), |(_, (field, part))| format!("`{part}` is not {field}"))
+    })
 }
+
+/// What the fields of a cron expression are.
+const FIELDS: [&str; 6] = [
+    "minutes (0 to 59)",
+    "hours (0 to 23)",
+    "days of a month (1 to 31, L, W or ?)",
+    "months (1 to 12, or JAN to DEC)",
+    "days of a week (1 to 7 from Sunday on, SUN to SAT, L, # or ?)",
+    "years (1970 to 2199)",
+];
 
 fn parse_rate(rate: &str) -> Result<SignedDuration, String> {
     let mut parts = rate.split_whitespace();
@@ -261,7 +277,8 @@ mod tests {
             ("cron(0 2 * * *)", "needs 6 fields"),
             ("cron(0 2 * * * *)", "must be `?`"),
             ("cron(0 2 ? * ? *)", "must be `?`"),
-            ("cron(0 25 * * ? *)", "`cron(0 25 * * ? *)` is not"),
+            ("cron(0 25 * * ? *)", "`25` is not hours (0 to 23)"),
+            ("cron(0 2 ? * FOO *)", "`FOO` is not days of a week"),
             ("cron(x 2 * * ? *)", "is not a schedule expression"),
             ("rate(0 hours)", "from 1 to 1,000,000"),
             ("rate(5 fortnights)", "use minutes, hours or days"),

@@ -160,14 +160,14 @@ fn log(report: &InstanceReport) {
 fn nothing_selected(Selector { tag, value }: &Selector) -> Failure {
     Failure::new(
         format!("no instance carries the tag {tag}={value}"),
-        "tag the instances to back up (key and value match in upper and lower case), or allow runs without any",
+        "tag the instances to back up (key and value match in upper and lower case), or set backup.allow_no_instances",
     )
 }
 
 fn nothing_to_back_up(Selector { tag, value }: &Selector) -> Failure {
     Failure::new(
         format!("no instance that carries the tag {tag}={value} has an EBS volume to back up"),
-        "instance store volumes cannot be snapshotted: tag instances with EBS volumes, or allow runs without any",
+        "instance store volumes cannot be snapshotted: tag instances with EBS volumes, or set backup.allow_no_instances",
     )
 }
 

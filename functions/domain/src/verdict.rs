@@ -102,7 +102,7 @@ impl fmt::Display for Fence {
             Self::Unplaced => {
                 "it has no snapwarden:instance or snapwarden:run tag, so it may be its instance's last copy"
             }
-            Self::Floor => "it is one of its instance's newest complete copies",
+            Self::Floor => "it is one of its instance's newest complete copies (cleanup.floor)",
             Self::Patchwork => "its set was made in several attempts, and there is no newer whole copy",
             Self::FailedPart => "it marks its set as incomplete, and goes once the rest of the set is gone",
             Self::RunLimit => "this run has reached max_deletes; the next run goes on",

@@ -8,7 +8,7 @@ use serde::Serialize;
 use snapwarden_deployer::environment::ScheduleExpression;
 use snapwarden_deployer::inventory;
 use snapwarden_deployer::kinds::{Alias, FoundOf, Kind, Schedule, alias_name, read, registry};
-use snapwarden_deployer::plan::{Options, Plan, plan};
+use snapwarden_deployer::plan::{Options, Plan, Step, Verb, plan};
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Found, Observed, ResourceId};
 use snapwarden_domain::names::Zone;
@@ -35,10 +35,12 @@ pub(crate) struct Status {
     pub(crate) resources: Vec<Resource>,
     /// When it runs next.
     pub(crate) schedules: Vec<Firing>,
-    /// What a deploy of the same code would change.
-    pub(crate) drift: Plan,
+    /// What a deploy of the same code would do.
+    pub(crate) drift: Vec<Step>,
     /// How many snapshots it has.
     pub(crate) snapshots: usize,
+    /// How many events lie in the dead-letter queue.
+    pub(crate) undelivered: u64,
     /// What needs a person.
     pub(crate) attention: Vec<String>,
 }
@@ -74,7 +76,8 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         let session = Session::open(context).await?;
         let observed = session.observe().await?;
         let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
-        look(&session, &observed, snapshots.len(), Timestamp::now())
+        let undelivered = inventory::undelivered(&session.aws, &session.scope).await?;
+        look(&session, &observed, snapshots.len(), undelivered, Timestamp::now())
     })?;
     output::result(context, &status, render::status::text(&status))?;
     if status.attention.is_empty() {
@@ -83,36 +86,62 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
     Err(Failure::said(Exit::Attention))
 }
 
-fn look(session: &Session, observed: &Observed, snapshots: usize, now: Timestamp) -> Result<Status, Failure> {
+fn look(
+    session: &Session,
+    observed: &Observed,
+    snapshots: usize,
+    undelivered: u64,
+    now: Timestamp,
+) -> Result<Status, Failure> {
     let desired = session.desired(&deployed_code(&session.scope, observed))?;
     let schedules = firings(observed, now);
-    // A stranger's resource with our name is no reason not to show the rest.
-    let theirs = |id: &ResourceId| {
-        observed
-            .get(id)
-            .is_some_and(|found| found.tags.as_ref().is_some_and(|tags| !session.scope.owns(tags)))
-    };
-    let ours = desired.into_iter().filter(|(id, _)| !theirs(id)).collect();
-    let options = Options { adopt: true, ..Options::default() };
-    let drift = plan(&registry(), &session.scope, &ours, observed, &options)?;
     let mut attention = Vec::new();
-    if !drift.is_empty() {
-        attention.push(format!("{} (see `cargo xtask plan`)", render::plan::summary(&drift)));
+    let drift =
+        plan(&registry(), &session.scope, &desired, observed, &Options::default()).unwrap_or_else(|taken| {
+            attention.push(taken.to_string());
+            Plan::default()
+        });
+    let name = &session.scope.environment;
+    if observed.is_empty() {
+        attention.push(format!("nothing is deployed: run `cargo xtask deploy --env {name}`"));
+    } else {
+        attention.extend(drift.pending().map(difference));
+        if !drift.is_empty() {
+            attention.push(format!("see `cargo xtask plan --env {name}`, repair with `deploy`"));
+        }
     }
-    let strangers = observed.keys().filter(|id| theirs(id));
-    attention.extend(strangers.map(|id| format!("{id} lacks this environment's tag: it is not ours")));
+    if undelivered > 0 {
+        let queue = session.scope.dead_letter_queue();
+        attention.push(format!(
+            "{queue} holds {undelivered}: events that could not be delivered, so runs were missed"
+        ));
+    }
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
-    attention.extend(silent.map(|firing| format!("the {} schedule never fires", firing.schedule)));
+    attention.extend(silent.map(|firing| format!("the {} schedule does not fire", firing.schedule)));
     Ok(Status {
-        environment: session.scope.environment.to_string(),
+        environment: name.to_string(),
         account: session.scope.account.to_string(),
         region: session.scope.region.to_string(),
         resources: resources(observed),
         schedules,
-        drift,
+        drift: drift.pending().cloned().collect(),
         snapshots,
+        undelivered,
         attention,
     })
+}
+
+/// One resource that is not as it should be.
+fn difference(step: &Step) -> String {
+    let resource = &step.resource;
+    match step.verb {
+        Verb::Create => format!("{resource} is missing"),
+        Verb::Delete => format!("{resource} is not wanted any more"),
+        Verb::Update | Verb::Keep => {
+            let properties: Vec<_> = step.changes.iter().map(|change| change.property.as_str()).collect();
+            format!("{resource} differs in {}", properties.join(", "))
+        }
+    }
 }
 
 /// The code that the functions have now: a newer checkout is no drift.

@@ -54,7 +54,7 @@ impl fmt::Display for Status {
         writeln!(f)?;
         writeln!(f, "  export AWS_ENDPOINT_URL={endpoint}")?;
         writeln!(f, "  export AWS_ENDPOINT_URL_EC2={endpoint_ec2}")?;
-        writeln!(f, "  export AWS_REGION={}", self.region)?;
+        writeln!(f, "  export AWS_REGION={0} AWS_DEFAULT_REGION={0}", self.region)?;
         write!(f, "  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test")
     }
 }

@@ -30,6 +30,9 @@ pub(crate) fn inventory(resources: &[Resource], firings: &[Firing]) -> String {
     text.push_str("\n\n");
     for firing in firings {
         let _ = match (&firing.next, &firing.next_local) {
+            (Some(next), _) if firing.timezone == "UTC" => {
+                writeln!(text, "next {}: {}", firing.schedule, next.strftime("%F %H:%M UTC"))
+            }
             (Some(next), Some(local)) => {
                 writeln!(text, "next {}: {} ({local})", firing.schedule, next.strftime("%F %H:%M UTC"))
             }

@@ -86,7 +86,7 @@ fn other_versions_and_jq_scripts_keep_reading_the_reports() {
         value["held"][0],
         json!({
             "snapshot": "snap-2", "volume": null, "instance": "i-1", "delete_on": "2026-11-01",
-            "fence": "floor", "reason": "it is one of its instance's newest complete copies",
+            "fence": "floor", "reason": "it is one of its instance's newest complete copies (cleanup.floor)",
         })
     );
     assert_eq!(value["today"], "2026-11-22");

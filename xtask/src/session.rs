@@ -11,14 +11,15 @@ use snapwarden_deployer::environment::{Cloud, Environment};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, registry};
+use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
 
-use crate::bundle;
 use crate::context::Context;
-use crate::failure::{Exit, Failure};
+use crate::failure::{CommandResult, Exit, Failure};
 use crate::local::{LocalCloud, Ports};
+use crate::{bundle, output, render};
 
 /// A connection to an environment.
 pub(crate) struct Session {
@@ -104,6 +105,19 @@ impl Session {
             policies: &policies,
             code,
         }))
+    }
+
+    /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The
+    /// emulators hold nothing that is worth a question.
+    pub(crate) fn approve(&self, context: &Context, plan: &Plan, question: &str, yes: bool) -> CommandResult {
+        let plan_text = render::plan::text(plan, context.verbose());
+        if plan.is_empty() || yes || self.environment.cloud == Cloud::Local {
+            context.progress().note(&plan_text);
+            return Ok(());
+        }
+        let Scope { environment, account, region } = &self.scope;
+        let question = format!("{question} environment {environment} in account {account}, {region}?");
+        output::confirm(context, &plan_text, &question)
     }
 
     /// Everything the environment holds.

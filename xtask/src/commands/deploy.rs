@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use serde_json::json;
 use snapwarden_deployer::apply::{Report, apply};
 use snapwarden_deployer::bundle::Bundle;
-use snapwarden_deployer::environment::Cloud;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::saved_plan::SavedPlan;
@@ -39,26 +38,16 @@ pub(crate) struct DeployArgs {
 /// Plans, asks, applies, and shows what exists now.
 pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult {
     block_on(async {
-        let (session, bundle, plan) = match &args.plan {
+        let Planned { session, bundle, mut observed, plan } = match &args.plan {
             Some(path) => saved(context, args, path).await?,
             None => fresh(context, args).await?,
         };
-        let plan_text = render::plan::text(&plan, context.verbose());
+        session.approve(context, &plan, "Apply this to", args.yes)?;
         let mut report = Report { steps: Vec::new() };
-        if plan.is_empty() || args.yes || session.environment.cloud == Cloud::Local {
-            context.progress().note(&plan_text);
-        } else {
-            let scope = &session.scope;
-            let question = format!(
-                "Apply this to environment {} in account {}, {}?",
-                scope.environment, scope.account, scope.region
-            );
-            output::confirm(context, &plan_text, &question)?;
-        }
         if !plan.is_empty() {
             report = apply_plan(context, &session, Some(bundle), &plan).await?;
+            observed = see_it_done(context, &session, &plan).await?;
         }
-        let observed = see_it_done(context, &session, &plan).await?;
         let firings = firings(&observed, Timestamp::now());
         let value = json!({
             "environment": session.scope.environment,
@@ -95,25 +84,30 @@ async fn see_it_done(context: &Context, session: &Session, plan: &Plan) -> Resul
     }
 }
 
+/// A plan with all it was made from.
+struct Planned {
+    session: Session,
+    bundle: Arc<Bundle>,
+    observed: Observed,
+    plan: Plan,
+}
+
 /// A plan made now, for the bundle of this checkout or the one given.
-async fn fresh(context: &Context, args: &DeployArgs) -> Result<(Session, Arc<Bundle>, Plan), Failure> {
+async fn fresh(context: &Context, args: &DeployArgs) -> Result<Planned, Failure> {
     let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
     let observed = session.observe().await?;
     let plan = plan_deploy(&session, &session.desired(&code_of(&bundle))?, &observed, args.scope.adopt)?;
-    Ok((session, bundle, plan))
+    Ok(Planned { session, bundle, observed, plan })
 }
 
 /// A plan from a file, if everything is still as it was. Nothing is built: the plan names the bundle.
-async fn saved(
-    context: &Context,
-    args: &DeployArgs,
-    path: &std::path::Path,
-) -> Result<(Session, Arc<Bundle>, Plan), Failure> {
+async fn saved(context: &Context, args: &DeployArgs, path: &std::path::Path) -> Result<Planned, Failure> {
     let saved = SavedPlan::read(path)?;
     let folder = args.scope.bundle.clone().unwrap_or_else(|| context.workspace().bundle());
     let (session, bundle) = Session::open_with_code(context, CodeSource::Folder(&folder)).await?;
-    saved.check(&session.scope, &code_of(&bundle), &session.observe().await?)?;
-    Ok((session, bundle, saved.plan))
+    let observed = session.observe().await?;
+    saved.check(&session.scope, &code_of(&bundle), &observed)?;
+    Ok(Planned { session, bundle, observed, plan: saved.plan })
 }
 
 /// Applies a plan and turns anything but full success into a failure that says what was done and what was not.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Cloud, LogsOnDestroy};
+use snapwarden_deployer::environment::LogsOnDestroy;
 use snapwarden_deployer::inventory;
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::plan::{Options, Plan, Verb, plan};
@@ -15,8 +15,8 @@ use snapwarden_deployer::world::{Desired, Observed};
 use super::deploy::apply_plan;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
+use crate::output;
 use crate::session::Session;
-use crate::{output, render};
 
 /// Flags of `destroy`.
 #[derive(Args, Debug)]
@@ -38,17 +38,7 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         let plan = plan_destroy(&session, &observed)?;
         let mut report = Report { steps: Vec::new() };
         if !plan.is_empty() {
-            let plan_text = render::plan::text(&plan, context.verbose());
-            if args.yes || session.environment.cloud == Cloud::Local {
-                context.progress().note(&plan_text);
-            } else {
-                let scope = &session.scope;
-                let question = format!(
-                    "Delete environment {} in account {}, {}?",
-                    scope.environment, scope.account, scope.region
-                );
-                output::confirm(context, &plan_text, &question)?;
-            }
+            session.approve(context, &plan, "Delete", args.yes)?;
             report = apply_plan(context, &session, None, &plan).await?;
         }
         let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{AwsError, ErrorClass};
 use crate::event::Event;
-use crate::kinds::Context;
+use crate::kinds::{Context, StepError};
 
 /// A reason to wait: which errors it explains, and how long it is worth waiting.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +91,22 @@ pub async fn until<T>(
             return Ok(answer);
         }
     }
+}
+
+/// Waits until a deleted resource is gone; `what` says what AWS did not do when the time runs out.
+pub async fn until_gone(
+    cx: &Context,
+    text: &'static str,
+    what: &'static str,
+    limit: Duration,
+    mut is_gone: impl AsyncFnMut() -> Result<bool, AwsError>,
+) -> Result<(), StepError> {
+    let gone = until(cx, text, limit, async || Ok(is_gone().await?.then_some(()))).await?;
+    gone.ok_or_else(|| StepError::NotReady {
+        what,
+        seconds: limit.as_secs(),
+        state: "it is still there".to_owned(),
+    })
 }
 
 /// Pauses that grow, each between half and all of its length so that parallel steps do not knock in step.

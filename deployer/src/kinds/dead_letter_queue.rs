@@ -138,17 +138,13 @@ impl Kind for DeadLetterQueue {
         // For up to 60 s SQS may still answer for the queue. A deploy in that time would find it and keep it, and
         // then it would be gone. One "not found" is not enough: its servers do not all know at once.
         let mut absent = 0;
-        let gone = wait::until(cx, "SQS to finish deleting the queue", DELETION_LIMIT, async || {
+        let (text, what) = ("SQS to finish deleting the queue", "SQS did not delete the queue");
+        wait::until_gone(cx, text, what, DELETION_LIMIT, async || {
             let queue = cx.aws.sqs.get_queue_url().queue_name(name).send().await;
             absent = if queue.call("sqs:GetQueueUrl").or_absent()?.is_some() { 0 } else { absent + 1 };
-            Ok((absent >= CONVINCING).then_some(()))
+            Ok(absent >= CONVINCING)
         })
-        .await?;
-        gone.ok_or_else(|| StepError::NotReady {
-            what: "SQS did not delete the queue",
-            seconds: DELETION_LIMIT.as_secs(),
-            state: "it is still there".to_owned(),
-        })
+        .await
     }
 }
 

@@ -105,21 +105,13 @@ impl Kind for ScheduleGroup {
             .await
             .call("scheduler:DeleteScheduleGroup")
             .or_absent()?;
-        let gone = wait::until(
-            cx,
-            "EventBridge Scheduler to delete the schedule group",
-            DELETION_LIMIT,
-            async || {
-                let group = cx.aws.scheduler.get_schedule_group().name(name).send().await;
-                Ok(group.call("scheduler:GetScheduleGroup").or_absent()?.is_none().then_some(()))
-            },
-        )
-        .await?;
-        gone.ok_or_else(|| StepError::NotReady {
-            what: "EventBridge Scheduler did not delete the schedule group",
-            seconds: DELETION_LIMIT.as_secs(),
-            state: "it is still there".to_owned(),
+        let text = "EventBridge Scheduler to delete the schedule group";
+        let what = "EventBridge Scheduler did not delete the schedule group";
+        wait::until_gone(cx, text, what, DELETION_LIMIT, async || {
+            let group = cx.aws.scheduler.get_schedule_group().name(name).send().await;
+            Ok(group.call("scheduler:GetScheduleGroup").or_absent()?.is_none())
         })
+        .await
     }
 }
 

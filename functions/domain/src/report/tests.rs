@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::settings::CleanupPolicy;
+use crate::verdict::{Fence, Snapshot};
 
 fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
     let instances: Vec<_> = outcomes

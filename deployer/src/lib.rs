@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod aws;
+mod backup_interval;
 pub mod bundle;
 pub mod environment;
 pub mod error;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSettings};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::backup_interval;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::scope::Function;
 use crate::wait;
@@ -244,7 +245,10 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
                 floor: file.cleanup.floor.get(),
                 orphan_floor_days: file.cleanup.orphan_floor_days.get(),
                 max_deletes: file.cleanup.max_deletes.get(),
+                mass_deletion_percent: file.cleanup.mass_deletion_percent.get(),
             },
+            select: file.backup.select.clone(),
+            backup_interval_hours: backup_interval::hours(file),
         }),
     };
     settings.to_string()

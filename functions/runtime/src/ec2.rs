@@ -9,7 +9,7 @@ use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
 
 /// The most that EC2 lists a page.
-const PAGE: i32 = 1_000;
+pub(crate) const PAGE: i32 = 1_000;
 
 /// All instances that match the filters, as `read` sees them; page by page, like [`snapshots`].
 pub async fn instances<T>(

@@ -8,6 +8,7 @@ mod clock;
 mod deadline;
 pub mod ec2;
 mod ending;
+pub mod inventory;
 mod log;
 mod pace;
 mod settings;
@@ -36,6 +37,8 @@ pub struct Invocation<S> {
     pub clock: Clock,
     /// EC2.
     pub ec2: Client,
+    /// Whether an emulator on this host answers in EC2's place.
+    pub is_emulated: bool,
     /// When to stop starting anything.
     pub deadline: Deadline,
     /// When the invocation started.
@@ -88,12 +91,15 @@ where
     // Settings are read here rather than at start, where Lambda would report only that the process exited.
     let settings = settings::read(variable).map_err(|error| ending::refused("InvalidSettings", error))?;
     let event = Event::from_json(event).map_err(|error| ending::refused("InvalidEvent", error))?;
-    let clock = clock::of(&event, Timestamp::now(), clock::ec2_endpoint(variable).as_deref())
+    let endpoint = clock::ec2_endpoint(variable);
+    let is_emulated = endpoint.as_deref().is_some_and(clock::is_loopback);
+    let clock = clock::of(&event, Timestamp::now(), endpoint.as_deref())
         .map_err(|error| ending::refused("InvalidEvent", error))?;
 
     let run = event.run();
     tracing::info!(%run, dry_run = event.dry_run, "run started");
-    let invocation = Invocation { settings, event, clock, ec2, deadline, started: Instant::now() };
+    let invocation =
+        Invocation { settings, event, clock, ec2, is_emulated, deadline, started: Instant::now() };
     match work(invocation).await {
         Ok(report) => ending::judge(failed, report),
         Err(failure) => Err(ending::aborted(failed, &run, &failure)),

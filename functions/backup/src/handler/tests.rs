@@ -272,6 +272,7 @@ fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
         clock: event.clock(at).unwrap(),
         event,
         ec2: mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules),
+        is_emulated: false,
         deadline: Deadline::never(),
         started: Instant::now(),
     }

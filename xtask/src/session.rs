@@ -1,6 +1,8 @@
 //! A connection to an environment: its file read, its cloud reached, and the account proven to be the right one.
 
 use std::collections::BTreeMap;
+use std::env;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
+use ureq::http::Uri;
 
 use crate::context::Context;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -155,11 +158,29 @@ fn start_local(context: &Context, environment: &Environment) -> Result<(), Failu
 fn local_endpoints(context: &Context, environment: &Environment) -> Result<LocalEndpoints, Failure> {
     let status = local_cloud(context, environment).status()?;
     match (status.endpoint, status.endpoint_ec2) {
-        (Some(general), Some(ec2)) => Ok(LocalEndpoints { general, ec2 }),
+        (Some(general), Some(ec2)) => Ok(LocalEndpoints {
+            general: through_proxy("SNAPWARDEN_LOCAL_ENDPOINT", general)?,
+            ec2: through_proxy("SNAPWARDEN_LOCAL_ENDPOINT_EC2", ec2)?,
+        }),
         _ => {
             Err(Failure::new(Exit::Failed, "the local environment has stopped").hint("run the command again"))
         }
     }
+}
+
+/// The emulator's address or, where the variable holds one, that of a proxy in front of it: tests record calls there,
+/// and break them. Only on this machine, since what is meant for the emulators must never reach an account.
+fn through_proxy(variable: &str, emulator: String) -> Result<String, Failure> {
+    let proxy = match env::var(variable) {
+        Ok(proxy) if !proxy.is_empty() => proxy,
+        _ => return Ok(emulator),
+    };
+    let host = proxy.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned)).unwrap_or_default();
+    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+        return Ok(proxy);
+    }
+    Err(Failure::new(Exit::Usage, format!("{variable}: `{proxy}` is not an address of this machine"))
+        .hint("set it to a proxy such as http://127.0.0.1:8080, or unset it"))
 }
 
 /// The account in the example files.

@@ -1,0 +1,1 @@
+//! Proofs that the deployer converges.

@@ -81,7 +81,36 @@ impl Call {
             status: None,
         }
     }
+
+    /// The name of the resource that it is about; of an ARN or a URL the last part.
+    pub fn resource(&self) -> &str {
+        let named = NAMES.iter().find_map(|name| self.parameters.get(*name)?.as_str()).unwrap_or_default();
+        match named {
+            url if url.starts_with("http") => url.rsplit('/').next().unwrap_or(url),
+            // Of `log-group:NAME` and `schedule-group/NAME` the name, which may contain slashes.
+            arn if arn.starts_with("arn:") => {
+                let resource = arn.splitn(6, ':').nth(5).unwrap_or(arn);
+                resource.split_once([':', '/']).map_or(resource, |(_, name)| name)
+            }
+            name => name,
+        }
+    }
 }
+
+/// The parameters that name what a call is about, the more telling ones first.
+const NAMES: [&str; 11] = [
+    "RoleName",
+    "FunctionName",
+    "QueueName",
+    "QueueUrl",
+    "logGroupName",
+    "resourceArn",
+    "ResourceArn",
+    "Resource",
+    "AlarmName",
+    "TopicArn",
+    "Name",
+];
 
 /// How the names of operations begin that change nothing.
 const READS: [&str; 6] = ["Get", "List", "Describe", "Filter", "Simulate", "Decode"];

@@ -1,1 +1,0 @@
-//! Proofs that the deployer converges.

@@ -3,7 +3,12 @@
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::Timestamp;
 use serde::Serialize;
+use snapwarden_domain::inventory::{self as domain, Inventory};
+use snapwarden_domain::report::Failure;
+use snapwarden_domain::settings::CleanupSettings;
 use snapwarden_domain::tags;
+use snapwarden_runtime::ec2::snapshots as list;
+use snapwarden_runtime::inventory::{read_around, read_snapshot};
 
 use crate::aws::Aws;
 use crate::error::{AwsError, Call, OrAbsent};
@@ -55,6 +60,24 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
     }
     found.sort();
     Ok(found)
+}
+
+/// Everything that cleanup would go by, read by the function's own code, with more snapshots beside the environment's.
+pub async fn of_cleanup(
+    aws: &Aws,
+    settings: &CleanupSettings,
+    others: Vec<domain::Snapshot>,
+    is_emulated: bool,
+) -> Result<Inventory, AwsError> {
+    let ec2 = &aws.ec2;
+    let failed = |failure: Failure| AwsError::answered("EC2", failure.code, Some(failure.message));
+    let own = list(ec2, &settings.environment, Vec::new(), read_snapshot).await.map_err(failed)?;
+    let snapshots: Vec<_> = own.into_iter().chain(others).collect();
+    if snapshots.is_empty() {
+        return Ok(Inventory::default());
+    }
+    let read = read_around(ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)?;
+    Ok(read.inventory)
 }
 
 /// About how many events lie in the dead-letter queue; none where there is no queue.

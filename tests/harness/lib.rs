@@ -7,6 +7,8 @@
     reason = "what cannot be set up fails the test"
 )]
 
+pub mod proxy;
+
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};

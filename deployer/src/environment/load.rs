@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use snapwarden_domain::names::{EnvironmentName, InvalidEnvironmentName};
 
 use super::Environment;
@@ -55,31 +56,45 @@ fn known(available: &[String]) -> String {
 
 /// Reads `<folder>/<name>.yaml`.
 pub fn load(folder: &Path, name: &str) -> Result<Environment, LoadError> {
-    let path = folder.join(format!("{name}.yaml"));
+    let (path, text) = read(folder, name)?;
+    let environment = parse(&path, &text)?;
+    check_name(&path, &text, name, &environment.environment)?;
+    Ok(environment)
+}
+
+/// The path and the text of `<folder>/<name>.yaml`.
+pub(super) fn read(folder: &Path, name: &str) -> Result<(PathBuf, String), LoadError> {
     // Checked before the path is used, so that `../x` is an unknown name and not a way out of the folder.
-    let unknown =
-        || LoadError::Unknown { name: name.to_owned(), path: path.clone(), available: list(folder) };
     if let Err(source) = name.parse::<EnvironmentName>() {
         return Err(LoadError::Name { source, available: list(folder) });
     }
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(unknown()),
-        Err(source) => return Err(LoadError::Unreadable { path, source }),
-    };
-    let environment = parse(&path, &text)?;
-    if environment.environment.as_str() == name {
-        Ok(environment)
-    } else {
-        Err(LoadError::Invalid {
-            message: format!(
-                "environment: it says `{}`, but the file is named {name}.yaml; they must be the same",
-                environment.environment
-            ),
-            place: line_of(&text, "environment"),
-            path,
-        })
+    let path = folder.join(format!("{name}.yaml"));
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(LoadError::Unknown { name: name.to_owned(), path, available: list(folder) })
+        }
+        Err(source) => Err(LoadError::Unreadable { path, source }),
     }
+}
+
+/// A file that was copied and not edited must not act on the environment it was copied from.
+pub(super) fn check_name(
+    path: &Path,
+    text: &str,
+    name: &str,
+    says: &EnvironmentName,
+) -> Result<(), LoadError> {
+    if says.as_str() == name {
+        return Ok(());
+    }
+    Err(LoadError::Invalid {
+        message: format!(
+            "environment: it says `{says}`, but the file is named {name}.yaml; they must be the same"
+        ),
+        place: line_of(text, "environment"),
+        path: path.to_owned(),
+    })
 }
 
 /// The names of the environments that a folder holds, sorted.
@@ -99,6 +114,11 @@ pub fn list(folder: &Path) -> Vec<String> {
 
 /// Reads an environment from the text of the file at `path`.
 pub fn parse(path: &Path, text: &str) -> Result<Environment, LoadError> {
+    parse_as(path, text)
+}
+
+/// Reads all or a part of what an environment file says.
+pub(super) fn parse_as<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, LoadError> {
     let invalid =
         |place: String, message: String| LoadError::Invalid { path: path.to_owned(), place, message };
     let reader = serde_yaml::Deserializer::from_str(text);

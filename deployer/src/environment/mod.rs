@@ -3,6 +3,7 @@
 //! Every value is checked by its own type while it is read, so an error carries the line and the key it stands at.
 
 mod bounded;
+mod identity;
 mod load;
 mod schedule;
 
@@ -17,6 +18,7 @@ use snapwarden_domain::retention::Retention;
 use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
+pub use identity::{Identity, load_identity};
 pub use load::{LoadError, list, load, parse};
 pub use schedule::{InvalidExpression, ScheduleExpression};
 

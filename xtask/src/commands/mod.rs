@@ -1,11 +1,15 @@
 //! The commands, one file each: `x.rs` holds `XArgs` and `cmd_x`.
 
+pub(crate) mod adopt_snapshots;
 pub(crate) mod build;
+pub(crate) mod cleanup_diff;
 pub(crate) mod deploy;
 pub(crate) mod destroy;
+mod drain;
 pub(crate) mod invoke;
 pub(crate) mod local;
 pub(crate) mod night;
 pub(crate) mod plan;
+mod purge;
 pub(crate) mod status;
 pub(crate) mod test;

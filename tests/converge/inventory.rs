@@ -1,0 +1,32 @@
+//! Everything that an account holds, asked for directly and not through the deployer, which could overlook the same
+//! thing twice.
+
+use snapwarden_deployer::aws::Aws;
+use snapwarden_tests::block_on;
+
+/// Names of all that there is, by kind. Snapshots are not part of it.
+pub(crate) fn inventory(aws: &Aws) -> Vec<String> {
+    block_on(async {
+        let mut all = Vec::new();
+        let mut add = |kind: &str, names: Vec<String>| {
+            all.extend(names.into_iter().map(|name| format!("{kind} {name}")));
+        };
+        let found = aws.lambda.list_functions().send().await.unwrap().functions.unwrap_or_default();
+        add("function", found.into_iter().filter_map(|function| function.function_name).collect());
+        let found = aws.iam.list_roles().send().await.unwrap().roles;
+        add("role", found.into_iter().map(|role| role.role_name).collect());
+        let found = aws.iam.list_policies().scope(aws_sdk_iam::types::PolicyScopeType::Local).send().await;
+        let found = found.unwrap().policies.unwrap_or_default();
+        add("policy", found.into_iter().filter_map(|policy| policy.policy_name).collect());
+        let found = aws.logs.describe_log_groups().send().await.unwrap().log_groups.unwrap_or_default();
+        add("log group", found.into_iter().filter_map(|group| group.log_group_name).collect());
+        let found = aws.scheduler.list_schedule_groups().send().await.unwrap().schedule_groups;
+        add("schedule group", found.into_iter().filter_map(|group| group.name).collect());
+        let found = aws.scheduler.list_schedules().send().await.unwrap().schedules;
+        add("schedule", found.into_iter().filter_map(|schedule| schedule.name).collect());
+        let found = aws.sqs.list_queues().send().await.unwrap().queue_urls.unwrap_or_default();
+        add("queue", found);
+        all.sort();
+        all
+    })
+}

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::verdict::Fence;
-use snapwarden_runtime::ec2;
+use snapwarden_runtime::{Api, Ec2, ec2};
 
 /// How EC2 answered a deletion that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +18,8 @@ pub(crate) enum Deletion {
 }
 
 /// Deletes a snapshot. To repeat this does no harm, so the SDK's own retries stay on.
-pub(crate) async fn delete(client: &Client, id: &str) -> Result<Deletion, Failure> {
+pub(crate) async fn delete(client: &Ec2, id: &str) -> Result<Deletion, Failure> {
+    let client = client.turn(Api::DeleteSnapshot).await;
     let Err(error) = client.delete_snapshot().snapshot_id(id).send().await else {
         return Ok(Deletion::Done);
     };
@@ -68,7 +68,8 @@ pub(crate) fn may_pass(failure: &Failure) -> bool {
 }
 
 /// Asks EC2 whether it would let the function delete this snapshot. Nothing is deleted.
-pub(crate) async fn may_delete(client: &Client, id: &str) -> Result<(), Failure> {
+pub(crate) async fn may_delete(client: &Ec2, id: &str) -> Result<(), Failure> {
+    let client = client.turn(Api::DeleteSnapshot).await;
     let Err(error) = client.delete_snapshot().snapshot_id(id).dry_run(true).send().await else {
         return Err(Failure::new(
             format!("EC2 answered as if it had deleted {id}, although it was asked for a dry run"),
@@ -86,7 +87,7 @@ pub(crate) async fn may_delete(client: &Client, id: &str) -> Result<(), Failure>
 
 /// Which of these snapshots EC2 still lists.
 pub(crate) async fn still_listed(
-    client: &Client,
+    client: &Ec2,
     environment: &EnvironmentName,
     ids: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, Failure> {

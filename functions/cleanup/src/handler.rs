@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aws_sdk_ec2::Client;
 use futures::{StreamExt as _, stream};
 use snapwarden_domain::audit::Audit;
+use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::inventory::Snapshot;
-use snapwarden_domain::report::{CleanupReport, FailedSnapshot, Failure, HeldSnapshot};
+use snapwarden_domain::report::{CleanupReport, Effort, FailedSnapshot, Failure, HeldSnapshot};
 use snapwarden_domain::settings::{CleanupPolicy, CleanupSettings};
 use snapwarden_domain::verdict::{Decision, Fence, MassDeletion, Verdict, judge};
-use snapwarden_runtime::{Deadline, Invocation, Pace, inventory};
+use snapwarden_runtime::{Deadline, Ec2, Ended, Invocation, inventory};
 
 use crate::ec2::{self, Deletion};
 
@@ -21,7 +21,12 @@ const CONCURRENCY: usize = 8;
 /// audits the backups.
 ///
 /// Once anything may be deleted, every way out is by the report: it says what is gone.
-pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<CleanupReport, Failure> {
+///
+/// What there is no time for is handed on. The next hop judges everything anew, so it needs to be told nothing but how
+/// many snapshots the run has deleted: what failed here is due there again.
+pub(crate) async fn clean_up(
+    invocation: Invocation<CleanupSettings>,
+) -> Result<Ended<CleanupReport>, Failure> {
     let Invocation { settings, event, ec2: client, .. } = &invocation;
     let today = invocation.clock.today(&settings.timezone);
 
@@ -40,6 +45,7 @@ pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<
             today,
             managed: verdicts.len(),
             deleted: Vec::new(),
+            deleted_earlier: event.continuation.as_ref().map_or(0, |before| before.done),
             would_delete: Vec::new(),
             mass_deletion: MassDeletion::of(&verdicts, &settings.policy)
                 .filter(|_| !event.allow_mass_deletion),
@@ -53,7 +59,7 @@ pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<
             problems: Vec::new(),
             warnings: read.warnings,
             audit: None,
-            duration_ms: 0,
+            effort: Effort::default(),
         },
     };
     let mut due = Vec::new();
@@ -74,8 +80,13 @@ pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<
     report.warnings.extend(warnings(&verdicts, &report));
     report.warnings.extend(audit.warnings());
     report.audit = Some(audit);
-    report.duration_ms = invocation.elapsed_ms();
-    Ok(report.grouped())
+    report.effort = invocation.effort();
+    if report.out_of_time > 0 && invocation.may_hand_on {
+        let next = Continuation::after(event.continuation.as_ref(), &report.effort, report.deleted_in_all());
+        report.effort.handed_on = true;
+        return Ok(Ended::Unfinished { report: report.grouped(), next });
+    }
+    Ok(Ended::Finished(report.grouped()))
 }
 
 /// A run on its way.
@@ -102,11 +113,12 @@ impl Run<'_> {
         }
     }
 
-    /// How many snapshots this run may delete.
+    /// How many snapshots this run may still delete.
     fn max_deletes(&self) -> usize {
         let Invocation { event, settings, .. } = self.invocation;
         let max = event.max_deletes.unwrap_or(settings.policy.max_deletes);
-        usize::try_from(max.min(CleanupPolicy::HIGHEST_MAX_DELETES)).unwrap_or(usize::MAX)
+        let left = u64::from(max.min(CleanupPolicy::HIGHEST_MAX_DELETES)).saturating_sub(self.report.deleted_earlier);
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 
     /// Deletes the snapshots, in order, until so many are gone.
@@ -114,11 +126,10 @@ impl Run<'_> {
     /// It goes in rounds: what turns out to be in use has taken nobody's place, so the next round is for as many as
     /// are still allowed. Otherwise the oldest ones, in use night after night, could fill up every run.
     async fn delete_all(&mut self, due: &[&Snapshot]) {
-        let pace = Pace::new();
         let (mut allowed, mut due) = (self.max_deletes(), due);
         while allowed > 0 && !due.is_empty() {
             let (round, rest) = due.split_at(allowed.min(due.len()));
-            allowed -= self.delete_round(round, &pace).await;
+            allowed -= self.delete_round(round).await;
             due = rest;
         }
         for snapshot in due {
@@ -127,10 +138,10 @@ impl Run<'_> {
     }
 
     /// Deletes these snapshots, and returns how many may be gone. One that cannot be deleted stops no other.
-    async fn delete_round(&mut self, snapshots: &[&Snapshot], pace: &Pace) -> usize {
+    async fn delete_round(&mut self, snapshots: &[&Snapshot]) -> usize {
         let Invocation { ec2: client, deadline, .. } = self.invocation;
         let mut deletions = stream::iter(snapshots)
-            .map(async |snapshot| (*snapshot, delete(client, &snapshot.id, pace, *deadline).await))
+            .map(async |snapshot| (*snapshot, delete(client, &snapshot.id, *deadline).await))
             .buffer_unordered(CONCURRENCY);
         let mut used = 0;
         while let Some((snapshot, outcome)) = deletions.next().await {
@@ -228,17 +239,12 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
 
 /// Deletes one snapshot when its turn comes; nothing where the function is out of time before.
 async fn delete(
-    client: &Client,
+    client: &Ec2,
     id: &str,
-    pace: &Pace,
     deadline: Deadline,
 ) -> Option<Result<Deletion, Failure>> {
     let mut pauses = PAUSES.into_iter();
     loop {
-        // Before the turn as well: past the deadline, a long queue has to dissolve at once.
-        if !deadline.has_passed() {
-            pace.turn().await;
-        }
         if deadline.has_passed() {
             return None;
         }

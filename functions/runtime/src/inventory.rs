@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types::{self, InstanceStateName, LockState, SnapshotState, StorageTier};
@@ -14,7 +13,8 @@ use snapwarden_domain::report::Failure;
 use snapwarden_domain::settings::Selector;
 use snapwarden_domain::tags;
 
-use crate::ec2::{PAGE, failure, instances, one_of, snapshots, started_at, tag};
+use crate::pace::Api;
+use crate::ec2::{Ec2, PAGE, failure, instances, one_of, snapshots, started_at, tag};
 
 /// An inventory, and what could not be learnt that does not stand in the way.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Read {
 /// What cannot be read fails, since a fence that is not seen would not hold. `is_emulated` says that an emulator on
 /// this host answers in EC2's place: it may not know snapshot locks, and then has none.
 pub async fn read(
-    client: &Client,
+    client: &Ec2,
     environment: &EnvironmentName,
     select: &Selector,
     is_emulated: bool,
@@ -41,7 +41,7 @@ pub async fn read(
 
 /// The same around snapshots that are listed already.
 pub async fn read_around(
-    client: &Client,
+    client: &Ec2,
     mut snapshots: Vec<Snapshot>,
     select: &Selector,
     is_emulated: bool,
@@ -151,30 +151,29 @@ fn timestamp(time: &aws_sdk_ec2::primitives::DateTime) -> Option<Timestamp> {
 /// The AMIs of this account by the snapshots that they are made of. Disabled ones hold their snapshots as well.
 ///
 /// An AMI in the Recycle Bin is not listed. EC2 still says that its snapshots are in use when one is to be deleted.
-async fn images(client: &Client) -> Result<BTreeMap<String, String>, Failure> {
-    let mut listed = client
-        .describe_images()
-        .owners("self")
-        .include_disabled(true)
-        .max_results(PAGE)
-        .into_paginator()
-        .items()
-        .send();
+async fn images(client: &Ec2) -> Result<BTreeMap<String, String>, Failure> {
+    let call = client.unpaced().describe_images().owners("self").include_disabled(true).max_results(PAGE);
+    let mut pages = call.into_paginator().send();
     let mut found = BTreeMap::new();
-    while let Some(image) = listed.next().await {
-        let image = image.map_err(|error| failure(&error).during("could not list the AMIs"))?;
-        let Some(id) = image.image_id() else { continue };
-        let made_of = image.block_device_mappings().iter().filter_map(|device| device.ebs()?.snapshot_id());
-        found.extend(made_of.map(|snapshot| (snapshot.to_owned(), id.to_owned())));
+    loop {
+        client.turn(Api::OtherDescribe).await;
+        let Some(page) = pages.next().await else { return Ok(found) };
+        let page = page.map_err(|error| failure(&error).during("could not list the AMIs"))?;
+        for image in page.images() {
+            let Some(id) = image.image_id() else { continue };
+            let devices = image.block_device_mappings().iter();
+            let made_of = devices.filter_map(|device| device.ebs()?.snapshot_id());
+            found.extend(made_of.map(|snapshot| (snapshot.to_owned(), id.to_owned())));
+        }
     }
-    Ok(found)
 }
 
 /// The ids of the snapshots under a lock that has not expired. The SDK has no paginator for this call.
-async fn locked(client: &Client, is_emulated: bool) -> Result<BTreeSet<String>, Failure> {
+async fn locked(client: &Ec2, is_emulated: bool) -> Result<BTreeSet<String>, Failure> {
     let mut found = BTreeSet::new();
     let mut token = None;
     loop {
+        let client = client.turn(Api::OtherDescribe).await;
         let call = client.describe_locked_snapshots().max_results(PAGE).set_next_token(token);
         let mut call = call.customize();
         if is_emulated {
@@ -194,15 +193,16 @@ async fn locked(client: &Client, is_emulated: bool) -> Result<BTreeSet<String>, 
 }
 
 /// The ids of all volumes.
-async fn volumes(client: &Client) -> Result<BTreeSet<String>, Failure> {
+async fn volumes(client: &Ec2) -> Result<BTreeSet<String>, Failure> {
     /// EC2 lists at most 500 volumes a page (source: EC2 API, `DescribeVolumes`).
     const VOLUMES: i32 = 500;
 
-    let mut listed = client.describe_volumes().max_results(VOLUMES).into_paginator().items().send();
+    let mut pages = client.unpaced().describe_volumes().max_results(VOLUMES).into_paginator().send();
     let mut found = BTreeSet::new();
-    while let Some(volume) = listed.next().await {
-        let volume = volume.map_err(|error| failure(&error).during("could not list the volumes"))?;
-        found.extend(volume.volume_id().map(str::to_owned));
+    loop {
+        client.turn(Api::DescribeVolumes).await;
+        let Some(page) = pages.next().await else { return Ok(found) };
+        let page = page.map_err(|error| failure(&error).during("could not list the volumes"))?;
+        found.extend(page.volumes().iter().filter_map(|volume| volume.volume_id().map(str::to_owned)));
     }
-    Ok(found)
 }

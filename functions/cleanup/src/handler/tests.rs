@@ -1,6 +1,6 @@
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::ErrorMetadata;
@@ -8,11 +8,14 @@ use aws_sdk_ec2::operation::delete_snapshot::{DeleteSnapshotError, DeleteSnapsho
 use aws_sdk_ec2::operation::describe_images::DescribeImagesOutput;
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::operation::describe_locked_snapshots::DescribeLockedSnapshotsOutput;
-use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsError, DescribeSnapshotsOutput};
+use aws_sdk_ec2::operation::describe_snapshots::{
+    DescribeSnapshotsError, DescribeSnapshotsInput, DescribeSnapshotsOutput,
+};
 use aws_sdk_ec2::operation::describe_volumes::DescribeVolumesOutput;
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::{self, Instance, Reservation, SnapshotState, StorageTier, Tag};
-use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
+use futures::FutureExt as _;
 use snapwarden_domain::event::Event;
 use snapwarden_domain::report::Report as _;
 use tokio::time::Instant;
@@ -426,7 +429,7 @@ async fn a_deletion_that_keeps_failing_is_named_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_deletion_whose_answer_got_lost_is_done() {
     let account = Account::with(&[expired("snap-1", 1), future("snap-2", 2)]);
-    account.answers_once("snap-1", "deleted, and the answer lost");
+    account.answers_once("snap-1", LOST);
     let report = account.clean_up(|_| ()).await.unwrap();
     assert_eq!(report.failures(), [""; 0]);
     assert_eq!(report.deleted[0].snapshot, "snap-1");
@@ -438,7 +441,7 @@ async fn a_look_that_fails_half_way_hides_nothing() {
     let mut snapshots: Vec<_> = (0..300).map(|number| expired(&format!("snap-{number:03}"), 1)).collect();
     snapshots.push(future("snap-new", 2));
     let account = Account::with(&snapshots);
-    account.looks_fail_after(1);
+    account.contents().looks = Some(1);
     let report = account.clean_up(|_| ()).await.unwrap();
     assert_eq!(report.deleted.len(), 300);
     let failures = report.failures();
@@ -456,15 +459,15 @@ async fn a_run_killed_at_any_deletion_is_finished_by_the_next() {
     let untroubled = Account::with(&snapshots);
     untroubled.clean_up(|_| ()).await.unwrap();
     for kill_at in 1..=6 {
-        for before_ec2_acts in [true, false] {
+        for after_ec2_acts in [true, false] {
             let account = Account::with(&snapshots);
-            account.hangs_at(kill_at, before_ec2_acts);
-            let killed = tokio::time::timeout(Duration::from_secs(3_600), account.clean_up(|_| ())).await;
+            account.contents().killed_at = Some((kill_at, after_ec2_acts));
+            let killed = AssertUnwindSafe(account.clean_up(|_| ())).catch_unwind().await;
             assert!(killed.is_err(), "killed at {kill_at}");
-            account.hangs_at(0, false);
+            account.contents().killed_at = None;
             let report = account.clean_up(|_| ()).await.unwrap();
             assert_eq!(report.failures(), [""; 0]);
-            assert_eq!(account.left(), untroubled.left(), "killed at {kill_at}, before: {before_ec2_acts}");
+            assert_eq!(account.left(), untroubled.left(), "killed at {kill_at}, after EC2 acts: {after_ec2_acts}");
         }
     }
 }
@@ -511,30 +514,42 @@ async fn nothing_to_delete_asks_ec2_about_no_ids() {
 }
 
 /// An account that lists and deletes snapshots of one existing instance, `i-1`.
-struct Account {
-    snapshots: Arc<Mutex<Vec<types::Snapshot>>>,
-    answers: Mutex<Vec<(String, &'static str)>>,
-    answers_once: Mutex<Vec<(String, &'static str)>>,
-    /// After how many successful ones the looks at deleted snapshots fail.
-    looks: Mutex<Option<usize>>,
-    /// The deletion that never ends, and whether EC2 acts on it.
-    hangs: Mutex<(usize, bool)>,
+#[derive(Clone, Default)]
+struct Account(Arc<Mutex<Contents>>);
+
+#[derive(Default)]
+struct Contents {
+    snapshots: Vec<types::Snapshot>,
+    /// How EC2 answers the deletion of these, each time.
+    answers: Vec<(String, &'static str)>,
+    /// The same for their first deletion.
+    first_answers: Vec<(String, &'static str)>,
+    /// How many more looks at certain snapshots succeed; all, if there is no number.
+    looks: Option<usize>,
+    /// The number of the deletion that kills the run, counted from one, and whether EC2 has acted on it by then.
+    killed_at: Option<(usize, bool)>,
+    deletions: usize,
 }
 
 impl Account {
     fn with(snapshots: &[types::Snapshot]) -> Self {
-        Self {
-            snapshots: Arc::new(Mutex::new(snapshots.to_vec())),
-            answers: Mutex::default(),
-            answers_once: Mutex::default(),
-            looks: Mutex::default(),
-            hangs: Mutex::default(),
-        }
+        let contents = Contents { snapshots: snapshots.to_vec(), ..Contents::default() };
+        Self(Arc::new(Mutex::new(contents)))
+    }
+
+    /// The contents, also after a run was killed.
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the deletion of a snapshot end with this code, or only pretend to happen.
     fn answers(&self, id: &str, code: &'static str) {
-        self.answers.lock().unwrap().push((id.to_owned(), code));
+        self.contents().answers.push((id.to_owned(), code));
+    }
+
+    /// The same for the first attempt alone.
+    fn answers_once(&self, id: &str, code: &'static str) {
+        self.contents().first_answers.push((id.to_owned(), code));
     }
 
     /// Lets a snapshot vanish between list and deletion.
@@ -543,54 +558,83 @@ impl Account {
     }
 
     fn left(&self) -> Vec<String> {
-        self.snapshots.lock().unwrap().iter().filter_map(|snapshot| snapshot.snapshot_id.clone()).collect()
+        self.contents().snapshots.iter().filter_map(|snapshot| snapshot.snapshot_id.clone()).collect()
     }
 
+    /// A run whose report is the last one.
     async fn clean_up(
         &self,
         change: impl FnOnce(&mut Invocation<CleanupSettings>),
     ) -> Result<CleanupReport, Failure> {
-        let snapshots = Arc::clone(&self.snapshots);
-        let list =
-            mock!(Client::describe_snapshots).match_requests(|_| true).then_compute_output(move |request| {
-                let values: usize = request.filters().iter().map(|filter| filter.values().len()).sum();
-                assert!(values <= 200, "EC2 refuses {values} filter values");
-                let wanted = request.filters().iter().find(|filter| filter.name() == Some("snapshot-id"));
-                let mut found = snapshots.lock().unwrap().clone();
-                found.retain(|snapshot| {
-                    wanted
-                        .is_none_or(|filter| filter.values().contains(snapshot.snapshot_id.as_ref().unwrap()))
-                });
-                DescribeSnapshotsOutput::builder().set_snapshots(Some(found)).build()
-            });
-        let mut rules = vec![list, may_delete("DryRunOperation")];
-        for (id, code) in self.answers.lock().unwrap().clone() {
-            let snapshots = Arc::clone(&self.snapshots);
-            let asked = id.clone();
-            let rule = mock!(Client::delete_snapshot)
-                .match_requests(move |request| request.snapshot_id() == Some(&asked));
-            rules.push(match code {
-                "pretends" => rule.then_output(|| DeleteSnapshotOutput::builder().build()),
-                code => rule.then_error(move || {
-                    if code == "InvalidSnapshot.NotFound" {
-                        snapshots.lock().unwrap().retain(|snapshot| snapshot.snapshot_id() != Some(&id));
-                    }
-                    delete_error(code)
-                }),
-            });
-        }
-        let snapshots = Arc::clone(&self.snapshots);
-        rules.push(mock!(Client::delete_snapshot).match_requests(|_| true).then_compute_output(
-            move |request| {
-                snapshots.lock().unwrap().retain(|snapshot| snapshot.snapshot_id() != request.snapshot_id());
-                DeleteSnapshotOutput::builder().build()
-            },
-        ));
-        let mut invocation = invocation(&rules.iter().collect::<Vec<_>>());
+        self.run(change).await.map(Ended::into_report)
+    }
+
+    async fn run(
+        &self,
+        change: impl FnOnce(&mut Invocation<CleanupSettings>),
+    ) -> Result<Ended<CleanupReport>, Failure> {
+        let account = self.clone();
+        let list = mock!(Client::describe_snapshots)
+            .match_requests(|_| true)
+            .then_compute_response(move |request| account.list(request));
+        let account = self.clone();
+        let delete = mock!(Client::delete_snapshot)
+            .match_requests(|_| true)
+            .then_compute_response(move |request| account.delete(request.snapshot_id().unwrap_or_default()));
+        let mut invocation = invocation(&[&list, &may_delete("DryRunOperation"), &delete]);
         change(&mut invocation);
-        super::clean_up(invocation).await.map(Ended::into_report)
+        super::clean_up(invocation).await
+    }
+
+    fn list(
+        &self,
+        request: &DescribeSnapshotsInput,
+    ) -> MockResponse<DescribeSnapshotsOutput, DescribeSnapshotsError> {
+        let values: usize = request.filters().iter().map(|filter| filter.values().len()).sum();
+        assert!(values <= 200, "EC2 refuses {values} filter values");
+        let mut contents = self.contents();
+        let mut found = contents.snapshots.clone();
+        if let Some(filter) = request.filters().iter().find(|filter| filter.name() == Some("snapshot-id")) {
+            match contents.looks {
+                Some(0) => {
+                    let error = ErrorMetadata::builder().code("InternalError").message("as asked").build();
+                    return MockResponse::Error(DescribeSnapshotsError::generic(error));
+                }
+                Some(left) => contents.looks = Some(left - 1),
+                None => {}
+            }
+            found.retain(|snapshot| filter.values().contains(snapshot.snapshot_id.as_ref().unwrap()));
+        }
+        MockResponse::Output(DescribeSnapshotsOutput::builder().set_snapshots(Some(found)).build())
+    }
+
+    fn delete(&self, id: &str) -> MockResponse<DeleteSnapshotOutput, DeleteSnapshotError> {
+        let mut contents = self.contents();
+        contents.deletions += 1;
+        let killed = contents.killed_at.filter(|(at, _)| *at == contents.deletions);
+        assert_ne!(killed, Some((contents.deletions, false)), "killed before EC2 acts");
+
+        let first = contents.first_answers.iter().position(|(asked, _)| asked == id);
+        let first = first.map(|index| contents.first_answers.remove(index));
+        let each = contents.answers.iter().find(|(asked, _)| asked == id).cloned();
+        let answer = first.or(each).map(|(_, code)| code);
+        let exists = contents.snapshots.iter().any(|snapshot| snapshot.snapshot_id() == Some(id));
+        if matches!(answer, None | Some("InvalidSnapshot.NotFound" | LOST)) {
+            contents.snapshots.retain(|snapshot| snapshot.snapshot_id() != Some(id));
+        }
+        assert!(killed.is_none(), "killed before EC2's answer comes");
+        match answer {
+            Some("pretends") => MockResponse::Output(DeleteSnapshotOutput::builder().build()),
+            Some(LOST) => MockResponse::Error(delete_error("")),
+            Some(code) => MockResponse::Error(delete_error(code)),
+            None if exists => MockResponse::Output(DeleteSnapshotOutput::builder().build()),
+            None => MockResponse::Error(delete_error("InvalidSnapshot.NotFound")),
+        }
     }
 }
+
+/// EC2 acts, and its answer does not come.
+const LOST: &str = "deleted, and the answer lost";
 
 fn invocation(rules: &[&Rule]) -> Invocation<CleanupSettings> {
     let settings = r#"{
@@ -631,6 +675,11 @@ fn may_delete(code: &'static str) -> Rule {
 
 /// An error with this code, or with none, as when no answer came.
 fn delete_error(code: &str) -> DeleteSnapshotError {
+    if code == "managed by AWS Backup" {
+        let error = ErrorMetadata::builder().code("InvalidParameterValue");
+        let message = "This snapshot is managed by the AWS Backup service and cannot be deleted via EC2 APIs.";
+        return DeleteSnapshotError::generic(error.message(message).build());
+    }
     let error = ErrorMetadata::builder().message("as asked");
     DeleteSnapshotError::generic(if code.is_empty() { error } else { error.code(code) }.build())
 }

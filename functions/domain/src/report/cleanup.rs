@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Report, counted, cut};
+use super::{Effort, Failure, Report, counted, cut};
 use crate::audit::Audit;
 use crate::inventory::Snapshot;
+use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
 use crate::run::RunId;
 use crate::verdict::{Fence, MassDeletion};
@@ -26,6 +27,9 @@ pub struct CleanupReport {
     pub managed: usize,
     /// Those deleted, and seen to be gone unless `problems` says that nobody could look.
     pub deleted: Vec<DueSnapshot>,
+    /// How many the earlier invocations of this run have deleted.
+    #[serde(default)]
+    pub deleted_earlier: u64,
     /// Those that a dry run would have deleted.
     pub would_delete: Vec<DueSnapshot>,
     /// Why the run stopped before its first deletion, or would have in a dry run.
@@ -55,8 +59,9 @@ pub struct CleanupReport {
     /// How well the selected volumes are backed up; absent in reports of older versions.
     #[serde(default)]
     pub audit: Option<Audit>,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u64,
+    /// What the run took; its fields stand beside this struct's.
+    #[serde(flatten)]
+    pub effort: Effort,
 }
 
 /// A snapshot that is deleted, or would be.
@@ -139,6 +144,11 @@ impl CleanupReport {
         self.held.len() + self.held_unlisted
     }
 
+    /// How many snapshots the run has deleted so far, in all of its invocations.
+    pub fn deleted_in_all(&self) -> u64 {
+        self.deleted_earlier.saturating_add(u64::try_from(self.deleted.len()).unwrap_or(u64::MAX))
+    }
+
     /// The report with its lists grouped by volume.
     #[must_use]
     pub fn grouped(mut self) -> Self {
@@ -151,6 +161,18 @@ impl CleanupReport {
 }
 
 impl Report for CleanupReport {
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    fn effort(&self) -> &Effort {
+        &self.effort
+    }
+
     fn run(&self) -> &RunId {
         &self.run
     }
@@ -162,7 +184,10 @@ impl Report for CleanupReport {
             (None, true) => {
                 format!("dry run: {} would be deleted", counted(self.would_delete.len(), "snapshot"))
             }
-            (None, false) => format!("{} deleted", counted(self.deleted.len(), "snapshot")),
+            (None, false) => {
+                let deleted = usize::try_from(self.deleted_in_all()).unwrap_or(usize::MAX);
+                format!("{} deleted", counted(deleted, "snapshot"))
+            }
         }];
         let held = self.held_count();
         parts.extend((held > 0).then(|| format!("{held} held")));
@@ -202,5 +227,23 @@ impl Report for CleanupReport {
 
     fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+    fn metrics(&self) -> Vec<Metric> {
+        let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let mut metrics = vec![
+            Metric::count(metrics::CLEANUP_RUNS, 1),
+            Metric::count(metrics::SNAPSHOTS_MANAGED, self.managed - self.deleted.len().min(self.managed)),
+            Metric::count(metrics::SNAPSHOTS_DELETED, number(self.deleted_in_all())),
+            Metric::count(metrics::SNAPSHOTS_HELD, self.held_count()),
+            Metric::count(metrics::SNAPSHOTS_POSTPONED, self.postponed),
+            Metric::amount(metrics::HELD_GIB, self.held_gib),
+        ];
+        if let Some(audit) = &self.audit {
+            metrics.push(Metric::count(metrics::UNPROTECTED_VOLUMES, audit.unprotected_volumes));
+            // No value where no volume has any backup: 0 would look like a fresh one.
+            let age = audit.oldest_backup_age_hours;
+            metrics.extend(age.map(|hours| Metric::amount(metrics::OLDEST_BACKUP_AGE_HOURS, hours)));
+        }
+        metrics
     }
 }

@@ -271,6 +271,7 @@ fn cleanup() -> CleanupReport {
         today: date(2026, 11, 22),
         managed: 24,
         deleted: vec![due("snap-1")],
+        deleted_earlier: 0,
         would_delete: vec![],
         mass_deletion: None,
         held: vec![HeldSnapshot {
@@ -292,6 +293,6 @@ fn cleanup() -> CleanupReport {
         problems: vec![],
         warnings: vec![],
         audit: None,
-        duration_ms: 9,
+        effort: Effort { duration_ms: 9, ..Effort::default() },
     }
 }

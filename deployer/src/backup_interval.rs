@@ -8,7 +8,7 @@ use crate::environment::Environment;
 /// no backup late before it has passed.
 ///
 /// A schedule that hardly ever fires counts as one that fires once a year.
-pub fn hours(environment: &Environment) -> u32 {
+pub(crate) fn hours(environment: &Environment) -> u32 {
     /// As many firings are looked at: all of a year's, unless there are several a day.
     const FIRINGS: usize = 400;
 

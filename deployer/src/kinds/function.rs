@@ -326,6 +326,7 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
     let settings = match function {
         Function::Backup => serde_json::json!(BackupSettings {
             environment: file.environment.clone(),
+            alias_arn: blueprint.scope.alias_arn(function),
             timezone: file.timezone.clone(),
             select: file.backup.select.clone(),
             retention: file.backup.retention,
@@ -339,10 +340,11 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
 }
 
 /// What the cleanup function goes by.
-pub fn cleanup_settings(file: &Environment, _scope: &Scope, draining: Option<Draining>) -> CleanupSettings {
+pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Draining>) -> CleanupSettings {
     let cleanup = &file.cleanup;
     CleanupSettings {
         environment: file.environment.clone(),
+        alias_arn: scope.alias_arn(Function::Cleanup),
         timezone: file.timezone.clone(),
         policy: CleanupPolicy {
             floor: if draining.is_some_and(|draining| draining.without_floor) {

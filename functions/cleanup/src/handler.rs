@@ -117,7 +117,8 @@ impl Run<'_> {
     fn max_deletes(&self) -> usize {
         let Invocation { event, settings, .. } = self.invocation;
         let max = event.max_deletes.unwrap_or(settings.policy.max_deletes);
-        let left = u64::from(max.min(CleanupPolicy::HIGHEST_MAX_DELETES)).saturating_sub(self.report.deleted_earlier);
+        let left = u64::from(max.min(CleanupPolicy::HIGHEST_MAX_DELETES))
+            .saturating_sub(self.report.deleted_earlier);
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
@@ -238,11 +239,7 @@ impl Run<'_> {
 const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
 
 /// Deletes one snapshot when its turn comes; nothing where the function is out of time before.
-async fn delete(
-    client: &Ec2,
-    id: &str,
-    deadline: Deadline,
-) -> Option<Result<Deletion, Failure>> {
+async fn delete(client: &Ec2, id: &str, deadline: Deadline) -> Option<Result<Deletion, Failure>> {
     let mut pauses = PAUSES.into_iter();
     loop {
         if deadline.has_passed() {

@@ -5,8 +5,10 @@
 
 pub mod audit;
 pub mod checked;
+pub mod continuation;
 pub mod event;
 pub mod inventory;
+pub mod metrics;
 pub mod moment;
 pub mod names;
 pub mod report;

@@ -13,8 +13,8 @@ use snapwarden_domain::report::Failure;
 use snapwarden_domain::settings::Selector;
 use snapwarden_domain::tags;
 
-use crate::pace::Api;
 use crate::ec2::{Ec2, PAGE, failure, instances, one_of, snapshots, started_at, tag};
+use crate::pace::Api;
 
 /// An inventory, and what could not be learnt that does not stand in the way.
 #[derive(Clone, Debug)]

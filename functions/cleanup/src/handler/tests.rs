@@ -306,7 +306,8 @@ async fn what_an_ami_or_a_lock_holds_is_known_beforehand() {
             let image = types::Image::builder().image_id("ami-1").block_device_mappings(device).build();
             DescribeImagesOutput::builder().images(image).build()
         });
-    let lock = |id: &str, state| types::LockedSnapshotsInfo::builder().snapshot_id(id).lock_state(state).build();
+    let lock =
+        |id: &str, state| types::LockedSnapshotsInfo::builder().snapshot_id(id).lock_state(state).build();
     let page_1 = mock!(Client::describe_locked_snapshots)
         .match_requests(|request| request.next_token().is_none())
         .then_output(move || {
@@ -333,7 +334,8 @@ async fn what_an_ami_or_a_lock_holds_is_known_beforehand() {
     let mut invocation = invocation(&[&list, &image, &page_1, &page_2, &may]);
     invocation.event.dry_run = true;
     let report = super::clean_up(invocation).await.unwrap().into_report();
-    let held: Vec<_> = report.held.iter().map(|h| (h.snapshot.snapshot.as_str(), h.reason.as_str())).collect();
+    let held: Vec<_> =
+        report.held.iter().map(|h| (h.snapshot.snapshot.as_str(), h.reason.as_str())).collect();
     let lock = "a snapshot lock protects it";
     assert_eq!(held, [("snap-1", "ami-1 is made of it"), ("snap-2", lock), ("snap-3", lock)]);
     assert_eq!(report.would_delete[0].snapshot, "snap-4", "its lock has expired");
@@ -344,7 +346,10 @@ async fn what_an_ami_or_a_lock_holds_is_known_beforehand() {
 async fn unknown_locks_stop_the_run_before_it_deletes_anything() {
     let run = async |is_emulated| {
         let list = mock!(Client::describe_snapshots).match_requests(|_| true).then_output(|| {
-            DescribeSnapshotsOutput::builder().snapshots(expired("snap-1", 1)).snapshots(future("snap-2", 2)).build()
+            DescribeSnapshotsOutput::builder()
+                .snapshots(expired("snap-1", 1))
+                .snapshots(future("snap-2", 2))
+                .build()
         });
         let denied = mock!(Client::describe_locked_snapshots).match_requests(|_| true).then_error(|| {
             let error = ErrorMetadata::builder().code("UnauthorizedOperation").message("as asked").build();
@@ -373,7 +378,8 @@ async fn a_mass_deletion_stops_before_the_first_and_one_run_can_be_let_through()
     let mut snapshots: Vec<_> = (0..60).map(|number| expired(&format!("snap-{number:02}"), 1)).collect();
     snapshots.extend((60..100).map(|number| future(&format!("snap-{number:02}"), 2)));
     let account = Account::with(&snapshots);
-    let half = |invocation: &mut Invocation<CleanupSettings>| invocation.settings.policy.mass_deletion_percent = 50;
+    let half =
+        |invocation: &mut Invocation<CleanupSettings>| invocation.settings.policy.mass_deletion_percent = 50;
 
     let report = account.clean_up(half).await.unwrap();
     assert_eq!(account.left().len(), 100);
@@ -467,7 +473,11 @@ async fn a_run_killed_at_any_deletion_is_finished_by_the_next() {
             account.contents().killed_at = None;
             let report = account.clean_up(|_| ()).await.unwrap();
             assert_eq!(report.failures(), [""; 0]);
-            assert_eq!(account.left(), untroubled.left(), "killed at {kill_at}, after EC2 acts: {after_ec2_acts}");
+            assert_eq!(
+                account.left(),
+                untroubled.left(),
+                "killed at {kill_at}, after EC2 acts: {after_ec2_acts}"
+            );
         }
     }
 }
@@ -677,7 +687,8 @@ fn may_delete(code: &'static str) -> Rule {
 fn delete_error(code: &str) -> DeleteSnapshotError {
     if code == "managed by AWS Backup" {
         let error = ErrorMetadata::builder().code("InvalidParameterValue");
-        let message = "This snapshot is managed by the AWS Backup service and cannot be deleted via EC2 APIs.";
+        let message =
+            "This snapshot is managed by the AWS Backup service and cannot be deleted via EC2 APIs.";
         return DeleteSnapshotError::generic(error.message(message).build());
     }
     let error = ErrorMetadata::builder().message("as asked");

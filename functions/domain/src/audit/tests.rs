@@ -10,6 +10,7 @@ fn at(text: &str) -> Timestamp {
 fn audit(inventory: &Inventory) -> Audit {
     let settings = CleanupSettings {
         environment: "prod".parse().unwrap(),
+        alias_arn: String::new(),
         timezone: "UTC".parse().unwrap(),
         policy: CleanupPolicy {
             floor: 1,

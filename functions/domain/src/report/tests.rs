@@ -34,7 +34,7 @@ fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
         instances,
         snapshots_unlisted: 0,
         warnings: Vec::new(),
-        duration_ms: 1,
+        effort: Effort { duration_ms: 1, ..Effort::default() },
     }
 }
 

@@ -1,5 +1,7 @@
 //! `cargo xtask invoke`: runs a deployed function now and shows its report.
 
+use std::num::NonZeroU16;
+
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -29,6 +31,9 @@ pub(crate) struct InvokeArgs {
     /// Let this run of cleanup delete however large a share of all snapshots
     #[arg(long)]
     allow_mass_deletion: bool,
+    /// Go at so many times EC2's published request rates; only the emulators allow it
+    #[arg(long, value_name = "N")]
+    pace: Option<NonZeroU16>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -59,6 +64,7 @@ pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult 
         let event = Event {
             max_deletes: args.max_deletes,
             allow_mass_deletion: args.allow_mass_deletion,
+            pace: args.pace,
             ..Event::manual(Timestamp::now(), args.dry_run)
         };
         let task = context.progress().start(format!("running {}", session.scope.function(function)));

@@ -60,7 +60,7 @@ fn an_invalid_environment_file_starts_nothing() {
     let local = Local::with("cron(0 2 * * ? *)", "cron(0 2 * * *)");
     let ran = local.run(&["deploy", "--bundle", &bundle()]);
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
-    assert!(ran.stderr.contains("local.yaml:9:") && ran.stderr.contains("6 fields"), "{ran:?}");
+    assert!(ran.stderr.contains("local.yaml:10:") && ran.stderr.contains("6 fields"), "{ran:?}");
     assert!(!local.path("local").exists(), "nothing was started");
 }
 

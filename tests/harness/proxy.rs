@@ -147,7 +147,7 @@ impl Shared {
     /// Records a call, and says what is to happen to it.
     fn record(&self, call: Call) -> (usize, Option<Effect>) {
         let mut state = self.state();
-        let effect = state.rules.iter_mut().filter_map(|rule| rule.apply(&call)).next();
+        let effect = state.rules.iter_mut().find_map(|rule| rule.apply(&call));
         state.calls.push(call);
         state.in_flight += 1;
         (state.calls.len() - 1, effect)

@@ -3,6 +3,7 @@
 //! Source: EventBridge Scheduler user guide, "Schedule types". A cron expression has six fields: minutes, hours, day
 //! of month, month, day of week (1 is Sunday) and year; one of the two day fields is `?`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +12,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use snapwarden_domain::checked;
 
@@ -179,6 +181,24 @@ impl TryFrom<String> for ScheduleExpression {
 impl<'de> Deserialize<'de> for ScheduleExpression {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         checked::text(deserializer)
+    }
+}
+
+impl JsonSchema for ScheduleExpression {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ScheduleExpression".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": r"^(cron|rate)\(.+\)$",
+            "examples": ["cron(0 2 * * ? *)", "rate(12 hours)"],
+        })
     }
 }
 

@@ -23,8 +23,13 @@ fn desired(environment: &Environment) -> (Scope, Desired) {
     let policies = role_policies(environment, &scope).unwrap();
     let code =
         BTreeMap::from(Function::ALL.map(|function| (function, format!("code of {}", function.as_str()))));
-    let desired =
-        registry().declare(&Blueprint { environment, scope: &scope, policies: &policies, code: &code });
+    let desired = registry().declare(&Blueprint {
+        environment,
+        scope: &scope,
+        policies: &policies,
+        code: &code,
+        draining: None,
+    });
     (scope, desired)
 }
 

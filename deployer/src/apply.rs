@@ -1,10 +1,14 @@
 //! Does what a plan says, and nothing else.
 //!
-//! Steps of one tier run side by side. After a failure nothing new begins, what runs is waited for, and the report
-//! says of every step whether it was done, failed or not attempted. All steps can be repeated, so the way out of any
-//! failure is to run the command again.
+//! Steps run side by side as far as [`Kind::needs`](crate::kinds::Kind::needs) allows. After a failure nothing new
+//! begins, what runs is waited for, and the report says of every step whether it was done, failed or not attempted.
+//! All steps can be repeated, so the way out of any failure is to run the command again.
 
-use futures::stream::{self, StreamExt};
+use std::collections::BTreeSet;
+use std::fmt;
+
+use async_trait::async_trait;
+use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -16,10 +20,13 @@ use crate::property::compare;
 use crate::world::ResourceId;
 
 /// What became of a plan.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// Every step that was to do something, in the order of the plan.
     pub steps: Vec<StepReport>,
+    /// Why nothing new was begun, where no step's failure is the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub halted: Option<String>,
 }
 
 /// What became of one step.
@@ -60,52 +67,85 @@ impl Report {
     }
 }
 
-/// How many steps of a tier run at once; a tier holds a handful.
+/// Asked before every step whether it may still begin.
+#[async_trait(?Send)]
+pub trait Guard {
+    /// An error ends the work: nothing new begins.
+    async fn check(&self) -> Result<(), Halt>;
+}
+
+/// Why nothing new may begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halt(pub String);
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How many steps run at once: IAM takes few changes a second.
 const PARALLEL: usize = 8;
 
-/// Carries out a plan: first what is made and changed, parents before children; then what is deleted, children first.
-pub async fn apply(registry: Registry, cx: &Context, plan: &Plan) -> Report {
+/// Carries out a plan: first what is made and changed, then what is deleted, each as soon as what it needs, or what
+/// needs it, is done.
+pub async fn apply(registry: Registry, cx: &Context, plan: &Plan, guard: &dyn Guard) -> Report {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; plan.steps.len()];
-    let mut failed = false;
-    for wave in waves(registry, plan) {
-        let running = stream::iter(wave).map(|index| async move {
+    let mut halted = None;
+    let after = predecessors(registry, cx, plan);
+    let mut waiting: BTreeSet<usize> =
+        (0..plan.steps.len()).filter(|index| plan.steps[*index].verb != Verb::Keep).collect();
+    let mut running = FuturesUnordered::new();
+    loop {
+        let is_ready = |index: &usize| after[*index].iter().all(|before| outcomes[*before].is_some());
+        let ready: Vec<usize> =
+            waiting.iter().copied().filter(is_ready).take(PARALLEL.saturating_sub(running.len())).collect();
+        for index in ready {
+            waiting.remove(&index);
             let step = &plan.steps[index];
-            (index, run(registry, &cx.for_resource(&step.resource), step).await)
-        });
-        let mut running = running.buffer_unordered(PARALLEL);
-        while let Some((index, outcome)) = running.next().await {
-            failed |= outcome != Outcome::Done;
-            outcomes[index] = Some(outcome);
+            running.push(async move {
+                match guard.check().await {
+                    Ok(()) => (index, run(registry, &cx.for_resource(&step.resource), step).await, None),
+                    Err(halt) => (index, Outcome::NotAttempted, Some(halt.0)),
+                }
+            });
         }
-        if failed {
-            break;
+        let Some((index, outcome, halt)) = running.next().await else { break };
+        if outcome != Outcome::Done {
+            waiting.clear();
         }
+        halted = halted.or(halt);
+        outcomes[index] = Some(outcome);
     }
+    drop(running);
     let steps = plan.steps.iter().zip(outcomes).filter(|(step, _)| step.verb != Verb::Keep);
     let steps = steps.map(|(step, outcome)| StepReport {
         resource: step.resource.clone(),
         verb: step.verb,
         outcome: outcome.unwrap_or(Outcome::NotAttempted),
     });
-    Report { steps: steps.collect() }
+    Report { steps: steps.collect(), halted }
 }
 
-/// The steps' indices, grouped by what may run side by side.
-fn waves(registry: Registry, plan: &Plan) -> Vec<Vec<usize>> {
-    let tier_of =
-        |step: &Step| registry.0.iter().position(|tier| tier.iter().any(|k| k.name() == step.resource.kind));
-    let wave = |tier: usize, deletes: bool| -> Vec<usize> {
-        let steps = plan.steps.iter().enumerate();
-        steps
-            .filter(|(_, step)| step.verb != Verb::Keep && (step.verb == Verb::Delete) == deletes)
-            .filter(|(_, step)| tier_of(step) == Some(tier))
-            .map(|(index, _)| index)
-            .collect()
+/// For each step the indices of those that must be done before it: a change waits for what it needs, a deletion for
+/// all changes and for the deletion of what needs it.
+fn predecessors(registry: Registry, cx: &Context, plan: &Plan) -> Vec<Vec<usize>> {
+    let deletes = |step: &Step| step.verb == Verb::Delete;
+    let needs: Vec<_> = plan.steps.iter().map(|step| registry.needs(&step.resource, &cx.scope)).collect();
+    let precedes = |index: usize, other: usize| {
+        let (step, before) = (&plan.steps[index], &plan.steps[other]);
+        match (deletes(step), deletes(before)) {
+            (false, false) => needs[index].contains(&before.resource),
+            (true, false) => true,
+            (true, true) => needs[other].contains(&step.resource),
+            (false, true) => false,
+        }
     };
-    let tiers = 0..registry.0.len();
-    let changes = tiers.clone().map(|tier| wave(tier, false));
-    let deletions = tiers.rev().map(|tier| wave(tier, true));
-    changes.chain(deletions).filter(|wave| !wave.is_empty()).collect()
+    let pending = |index: &usize| plan.steps[*index].verb != Verb::Keep;
+    let all = 0..plan.steps.len();
+    all.clone()
+        .map(|index| all.clone().filter(pending).filter(|other| precedes(index, *other)).collect())
+        .collect()
 }
 
 async fn run(registry: Registry, cx: &Context, step: &Step) -> Outcome {
@@ -141,6 +181,10 @@ async fn carry_out(kind: &dyn AnyKind, cx: &Context, step: &Step) -> Result<(), 
             result => result,
         },
         (Verb::Update, Some(wanted), Some(found)) => kind.update(cx, name, found, wanted).await,
+        (Verb::Replace, Some(wanted), Some(found)) => {
+            kind.delete(cx, name, found).await?;
+            kind.create(cx, name, wanted).await
+        }
         (Verb::Delete, _, Some(found)) => kind.delete(cx, name, found).await,
         (Verb::Keep, _, _) => Ok(()),
         _ => Err(StepError::Malformed(format!("the step for {} lacks what it should do", step.resource))),
@@ -156,7 +200,7 @@ async fn finish_creation(
 ) -> Result<Option<()>, StepError> {
     let found = kind.observe(cx).await?.into_iter().find(|(found, _)| found == name);
     let Some((_, found)) = found else { return Ok(None) };
-    // What carries no tags belongs to its parent, which an earlier tier has made or checked.
+    // What carries no tags belongs to its parent, which is made or checked before it.
     if !found.tags.as_ref().is_none_or(|tags| cx.scope.owns(tags)) {
         return Ok(None);
     }

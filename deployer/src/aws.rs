@@ -25,6 +25,8 @@ pub struct Aws {
     pub scheduler: aws_sdk_scheduler::Client,
     /// SQS: the dead-letter queue.
     pub sqs: aws_sdk_sqs::Client,
+    /// SSM: the lock.
+    pub ssm: aws_sdk_ssm::Client,
     /// STS: who is calling.
     pub sts: aws_sdk_sts::Client,
     /// EC2: the snapshots, which are only looked at.
@@ -99,6 +101,7 @@ impl Aws {
             logs: aws_sdk_cloudwatchlogs::Client::new(general),
             scheduler: aws_sdk_scheduler::Client::new(general),
             sqs: aws_sdk_sqs::Client::new(general),
+            ssm: aws_sdk_ssm::Client::new(general),
             sts: aws_sdk_sts::Client::new(general),
             ec2: aws_sdk_ec2::Client::new(ec2),
         }

@@ -100,11 +100,13 @@ fn class_of(code: &str, message: &str) -> ErrorClass {
         "ResourceNotFoundException"
         | "NoSuchEntity"
         | "NoSuchEntityException"
+        | "ParameterNotFound"
         | "QueueDoesNotExist"
         | "AWS.SimpleQueueService.NonExistentQueue" => ErrorClass::NotFound,
         "ResourceAlreadyExistsException"
         | "EntityAlreadyExists"
         | "EntityAlreadyExistsException"
+        | "ParameterAlreadyExists"
         | "QueueNameExists" => ErrorClass::AlreadyExists,
         // Lambda says both "it exists" and "it is being changed" with one code.
         "ResourceConflictException" if message.contains("already exist") => ErrorClass::AlreadyExists,

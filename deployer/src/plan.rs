@@ -19,6 +19,8 @@ pub enum Verb {
     Create,
     /// It differs and is changed in place.
     Update,
+    /// It differs in what AWS cannot change: it is deleted and made again, in one step.
+    Replace,
     /// It is ours, but no longer wanted.
     Delete,
     /// Nothing happens to it.
@@ -31,6 +33,7 @@ impl Verb {
         match self {
             Self::Create => '+',
             Self::Update => '~',
+            Self::Replace => '±',
             Self::Delete => '-',
             Self::Keep => ' ',
         }
@@ -64,7 +67,7 @@ impl Step {
     }
 }
 
-/// The steps, in the order of the kinds' tiers.
+/// The steps, in the order of the kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -83,6 +86,17 @@ impl Plan {
     /// Whether nothing has to happen.
     pub fn is_empty(&self) -> bool {
         self.pending().next().is_none()
+    }
+
+    /// The same steps with the revisions of what is there now, which is like what the plan was made for.
+    #[must_use]
+    pub fn with_revisions_of(mut self, observed: &Observed) -> Self {
+        for step in &mut self.steps {
+            if let (Some(found), Some(now)) = (&mut step.found, observed.get(&step.resource)) {
+                found.revision.clone_from(&now.revision);
+            }
+        }
+        self
     }
 
     /// How many steps have the verb.
@@ -130,6 +144,10 @@ pub trait Order {
     fn kinds(&self) -> Vec<&'static str>;
     /// The resource that an untaggable one belongs to.
     fn parent(&self, resource: &ResourceId, scope: &Scope) -> Option<ResourceId>;
+    /// Whether AWS cannot change the property of an existing resource.
+    fn is_fixed(&self, resource: &ResourceId, property: &str) -> bool;
+    /// Where a property's wanted value comes from, or what another one would do.
+    fn why(&self, resource: &ResourceId, property: &str) -> Option<String>;
 }
 
 /// Plans the way from `observed` to `desired`.
@@ -162,26 +180,50 @@ pub fn plan(
         .map(|id| (id, (desired.get(id), observed.get(id))))
         .filter(|(id, (wanted, _))| wanted.is_some() || is_ours(id))
         .collect();
-    let mut steps = Vec::with_capacity(all.len());
+    let mut steps: Vec<Step> = Vec::with_capacity(all.len());
     for kind in order.kinds() {
         for (id, (wanted, found)) in all.iter().filter(|(id, _)| id.kind == kind) {
-            steps.push(step(id, *wanted, *found, options));
+            let parent = order.parent(id, scope);
+            let goes_with_parent = steps
+                .iter()
+                .any(|step| step.verb == Verb::Replace && Some(&step.resource) == parent.as_ref());
+            let found = found.filter(|_| !goes_with_parent);
+            if wanted.is_some() || found.is_some() {
+                steps.push(step(order, id, *wanted, found, options));
+            }
         }
     }
     let left_alone = observed.keys().filter(|id| !all.contains_key(id)).cloned().collect();
     Ok(Plan { steps, left_alone })
 }
 
-fn step(id: &ResourceId, wanted: Option<&Value>, found: Option<&Found>, options: &Options) -> Step {
-    let (verb, changes) = match (wanted, found) {
+fn step(
+    order: &dyn Order,
+    id: &ResourceId,
+    wanted: Option<&Value>,
+    found: Option<&Found>,
+    options: &Options,
+) -> Step {
+    let (verb, mut changes) = match (wanted, found) {
         (Some(wanted), None) => (Verb::Create, compare(wanted, &Value::Null)),
         (Some(wanted), Some(found)) => {
             let changes = compare(wanted, &found.properties);
-            (if changes.is_empty() { Verb::Keep } else { Verb::Update }, changes)
+            let verb = match changes.as_slice() {
+                [] => Verb::Keep,
+                changes if changes.iter().any(|change| order.is_fixed(id, &change.property)) => Verb::Replace,
+                _ => Verb::Update,
+            };
+            (verb, changes)
         }
         (None, _) if options.retain.contains(id.kind.as_str()) => (Verb::Keep, Vec::new()),
         (None, _) => (Verb::Delete, Vec::new()),
     };
+    // All properties of a new resource are new, for the one reason that it is.
+    if verb != Verb::Create {
+        for change in &mut changes {
+            change.why = order.why(id, &change.property);
+        }
+    }
     Step { resource: id.clone(), verb, changes, wanted: wanted.cloned(), found: found.cloned() }
 }
 

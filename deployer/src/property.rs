@@ -18,6 +18,9 @@ pub struct Change {
     pub from: Option<String>,
     /// What will be there; `None` where it goes away.
     pub to: Option<String>,
+    /// Where the wanted value comes from, or what the found one would do; `None` where that says nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// The properties in which two values of one type differ, in the order of their paths.
@@ -34,6 +37,7 @@ pub fn compare(wanted: &Value, found: &Value) -> Vec<Change> {
             property: path.clone(),
             from: found.get(path).cloned(),
             to: wanted.get(path).cloned(),
+            why: None,
         })
         .collect()
 }
@@ -91,7 +95,12 @@ mod tests {
     use super::*;
 
     fn change(property: &str, from: Option<&str>, to: Option<&str>) -> Change {
-        Change { property: property.to_owned(), from: from.map(str::to_owned), to: to.map(str::to_owned) }
+        Change {
+            property: property.to_owned(),
+            from: from.map(str::to_owned),
+            to: to.map(str::to_owned),
+            why: None,
+        }
     }
 
     #[test]

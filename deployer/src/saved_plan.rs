@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::plan::Plan;
 use crate::scope::{Function, Scope};
-use crate::world::{Observed, fingerprint};
+use crate::world::{Observed, differences, fingerprint};
 
 /// Versions of the file's form. Another form is refused, not guessed at.
 const FORMAT: u32 = 1;
@@ -50,7 +50,7 @@ pub enum SavedPlanError {
         source: io::Error,
     },
     /// The file is no saved plan of this version.
-    #[error("{} is not a plan that can be executed: {reason}; plan anew", path.display())]
+    #[error("{} is not a plan that can be executed: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum SavedPlanError {
         reason: String,
     },
     /// What the plan was made for has changed.
-    #[error("the plan is stale: {what}; plan anew")]
+    #[error("the plan is stale: {what}")]
     Stale {
         /// What changed.
         what: String,
@@ -158,15 +158,10 @@ impl SavedPlan {
             .iter()
             .filter_map(|step| Some((step.resource.clone(), step.found.clone()?)))
             .collect();
-        let mut names: Vec<String> = seen
-            .keys()
-            .chain(observed.keys())
-            .filter(|id| seen.get(*id) != observed.get(*id) && !self.plan.left_alone.contains(id))
-            .map(ToString::to_string)
-            .collect();
-        names.sort();
-        names.dedup();
-        format!("changed since it was made: {}", names.join(", "))
+        // What the plan leaves alone it does not describe either.
+        let mut now = observed.clone();
+        now.retain(|id, _| !self.plan.left_alone.contains(id));
+        format!("since it was made,\n  {}\n", differences(&seen, &now).join("\n  "))
     }
 
     fn own_digest(&self) -> String {

@@ -130,6 +130,11 @@ impl Scope {
         self.arn("sqs", &self.dead_letter_queue())
     }
 
+    /// The SSM parameter that one command at a time holds.
+    pub fn lock_parameter(&self) -> String {
+        format!("/snapwarden/{}/lock", self.environment)
+    }
+
     /// The ARN of the schedule group.
     pub fn schedule_group_arn(&self) -> String {
         self.arn("scheduler", &format!("schedule-group/{}", self.schedule_group()))

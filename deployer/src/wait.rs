@@ -27,6 +27,15 @@ pub const ROLE_FOR_LAMBDA: Reason = Reason {
     limit: Duration::from_mins(5),
 };
 
+/// The same for the right to write to a destination, which Lambda checks when it is told of one.
+pub const ROLE_FOR_DESTINATION: Reason = Reason {
+    text: "IAM to let the function's role write to its destination",
+    explains: |error| {
+        error.code == "InvalidParameterValueException" && error.message.contains("does not have permissions")
+    },
+    limit: Duration::from_mins(2),
+};
+
 /// The same for EventBridge Scheduler, which checks the role's trust when a schedule is written.
 pub const ROLE_FOR_SCHEDULER: Reason = Reason {
     text: "IAM to let EventBridge Scheduler assume the role",

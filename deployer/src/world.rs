@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::property::compare;
+
 /// A resource's kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +45,17 @@ pub struct Found<P = Value, H = Value> {
     pub handle: H,
     /// The resource's tags; `None` for what cannot carry any and belongs to its parent's owner.
     pub tags: Option<BTreeMap<String, String>>,
+    /// AWS's own name for this very state, with which it refuses a change that was meant for another. It also changes
+    /// without anything having changed, so it is no part of what is compared, fingerprinted or saved.
+    #[serde(skip)]
+    pub revision: Option<String>,
+}
+
+impl Found {
+    /// Whether both are the same thing in the same state, as far as anybody wants to know.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.properties, &self.handle, &self.tags) == (&other.properties, &other.handle, &other.tags)
+    }
 }
 
 /// What an environment holds.
@@ -52,4 +65,27 @@ pub type Observed = BTreeMap<ResourceId, Found>;
 pub fn fingerprint(observed: &Observed) -> String {
     let entries: Vec<_> = observed.iter().collect();
     hex::encode(Sha256::digest(serde_json::json!(entries).to_string()))
+}
+
+/// The resources in which two observations differ, each with how.
+pub fn differences(before: &Observed, now: &Observed) -> Vec<String> {
+    let mut names: Vec<&ResourceId> = before.keys().chain(now.keys()).collect();
+    names.sort();
+    names.dedup();
+    names
+        .into_iter()
+        .filter_map(|id| match (before.get(id), now.get(id)) {
+            (None, Some(_)) => Some(format!("{id} appeared")),
+            (Some(_), None) => Some(format!("{id} is gone")),
+            (Some(before), Some(now)) if !before.is_like(now) => {
+                let changes = compare(&now.properties, &before.properties);
+                let properties: Vec<_> = changes.iter().map(|change| change.property.as_str()).collect();
+                Some(match properties.as_slice() {
+                    [] => format!("{id} changed"),
+                    properties => format!("{id} changed in {}", properties.join(", ")),
+                })
+            }
+            _ => None,
+        })
+        .collect()
 }

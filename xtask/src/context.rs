@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use snapwarden_deployer::environment::{self, Environment};
+use snapwarden_deployer::environment::{self, Environment, Identity};
 
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
@@ -62,6 +62,20 @@ impl Context {
     pub(crate) fn environment(&self) -> Result<Environment, Failure> {
         environment::load(&self.environments, &self.env)
             .map_err(|error| Failure::caused_by(Exit::Usage, &error))
+    }
+
+    /// Reads as much of the environment's file as says which environment it is.
+    pub(crate) fn identity(&self) -> Result<Identity, Failure> {
+        environment::load_identity(&self.environments, &self.env)
+            .map_err(|error| Failure::caused_by(Exit::Usage, &error))
+    }
+
+    /// A command for this environment, as people type it.
+    pub(crate) fn command_line(&self, command: &str) -> String {
+        if self.env == "local" {
+            return format!("cargo xtask {command}");
+        }
+        format!("cargo xtask {command} --env {}", self.env)
     }
 
     /// The checkout and its target folder.

@@ -3,9 +3,11 @@
 mod bundle;
 mod commands;
 mod context;
+mod exclusive;
 mod failure;
 mod local;
 mod output;
+mod process;
 mod progress;
 mod render;
 mod session;

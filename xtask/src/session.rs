@@ -9,7 +9,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use snapwarden_deployer::aws::{Aws, Caller, LocalEndpoints};
 use snapwarden_deployer::bundle::Bundle;
-use snapwarden_deployer::environment::{Cloud, Environment};
+use snapwarden_deployer::draining::Draining;
+use snapwarden_deployer::environment::{Cloud, Environment, Identity};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, registry};
@@ -20,18 +21,30 @@ use snapwarden_deployer::world::{Desired, Observed};
 use ureq::http::Uri;
 
 use crate::context::Context;
-use crate::failure::{CommandResult, Exit, Failure};
+use crate::failure::{Exit, Failure};
 use crate::local::{LocalCloud, Ports};
 use crate::{bundle, output, render};
 
-/// A connection to an environment.
-pub(crate) struct Session {
+/// A connection to an environment, with its file or, for a destroy, with as much of it as can be read.
+pub(crate) struct Session<E = Environment> {
     /// The environment's file.
-    pub(crate) environment: Environment,
+    pub(crate) environment: E,
     /// Names and ARNs.
     pub(crate) scope: Scope,
     /// The clients.
     pub(crate) aws: Aws,
+    /// Who is calling, such as `user/ann`.
+    pub(crate) caller: String,
+    cloud: Cloud,
+}
+
+/// What may be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Approval {
+    /// The plan that a person has read, and no other.
+    JustThis,
+    /// Whatever the environment needs by the time it is applied.
+    Whatever,
 }
 
 /// Where the functions' code comes from.
@@ -46,7 +59,7 @@ impl Session {
     /// Connects to the environment that the flags name; a local one is started when it is not running.
     pub(crate) async fn open(context: &Context) -> Result<Self, Failure> {
         let environment = context.environment()?;
-        start_local(context, &environment)?;
+        start_local(context, &Identity::from(&environment))?;
         Self::connect(context, environment).await
     }
 
@@ -58,7 +71,7 @@ impl Session {
         let environment = context.environment()?;
         check_schedules(&environment, Timestamp::now())?;
         let (started, code) = std::thread::scope(|threads| {
-            let starting = threads.spawn(|| start_local(context, &environment));
+            let starting = threads.spawn(|| start_local(context, &Identity::from(&environment)));
             let code = match source {
                 CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
                 CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
@@ -76,30 +89,16 @@ impl Session {
     }
 
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
-        if environment.account.as_str() == PLACEHOLDER {
-            let name = &environment.environment;
-            let message = format!("environment `{name}` has no account yet: {PLACEHOLDER} is a placeholder");
-            return Err(
-                Failure::new(Exit::Usage, message).hint("put your account into the environment's file")
-            );
-        }
-        let scope = Scope::of(&environment);
-        let aws = match environment.cloud {
-            Cloud::Aws => Aws::connect(&environment.region).await,
-            Cloud::Local => Aws::local(&environment.region, &local_endpoints(context, &environment)?),
-        };
-        let caller = aws.caller().await?;
-        check_account(&environment, &caller)?;
-        Ok(Self { environment, scope, aws })
-    }
-
-    /// What the deployer's effects need.
-    pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
-        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener)
+        let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
+        Self::reach(context, environment, scope, &identity).await
     }
 
     /// Everything the environment should hold, with the given code in its functions.
-    pub(crate) fn desired(&self, code: &BTreeMap<Function, String>) -> Result<Desired, Failure> {
+    pub(crate) fn desired(
+        &self,
+        code: &BTreeMap<Function, String>,
+        draining: Option<Draining>,
+    ) -> Result<Desired, Failure> {
         let policies = role_policies(&self.environment, &self.scope)
             .map_err(|error| Failure::caused_by(Exit::Failed, &error))?;
         Ok(registry().declare(&Blueprint {
@@ -107,20 +106,73 @@ impl Session {
             scope: &self.scope,
             policies: &policies,
             code,
+            draining,
         }))
+    }
+}
+
+impl Session<Identity> {
+    /// Connects to an environment of whose file only the name, the account and the Region can be read, or need to.
+    pub(crate) async fn open_identity(context: &Context) -> Result<Self, Failure> {
+        let identity = context.identity()?;
+        start_local(context, &identity)?;
+        let scope = Scope {
+            account: identity.account.clone(),
+            region: identity.region.clone(),
+            environment: identity.environment.clone(),
+        };
+        Self::reach(context, identity.clone(), scope, &identity).await
+    }
+}
+
+impl<E> Session<E> {
+    async fn reach(
+        context: &Context,
+        environment: E,
+        scope: Scope,
+        identity: &Identity,
+    ) -> Result<Self, Failure> {
+        if scope.account.as_str() == PLACEHOLDER {
+            let name = &scope.environment;
+            let message = format!("environment `{name}` has no account yet: {PLACEHOLDER} is a placeholder");
+            return Err(
+                Failure::new(Exit::Usage, message).hint("put your account into the environment's file")
+            );
+        }
+        let aws = match identity.cloud {
+            Cloud::Aws => Aws::connect(&scope.region).await,
+            Cloud::Local => Aws::local(&scope.region, &local_endpoints(context, identity)?),
+        };
+        let caller = aws.caller().await?;
+        check_account(&scope, &caller)?;
+        // `arn:aws:sts::123456789012:assumed-role/ci/run-7`: what comes before is known.
+        let name = caller.arn.splitn(6, ':').nth(5).unwrap_or(&caller.arn).to_owned();
+        Ok(Self { environment, scope, aws, caller: name, cloud: identity.cloud })
+    }
+
+    /// What the deployer's effects need.
+    pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
+        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener)
     }
 
     /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The
     /// emulators hold nothing that is worth a question.
-    pub(crate) fn approve(&self, context: &Context, plan: &Plan, question: &str, yes: bool) -> CommandResult {
+    pub(crate) fn approve(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        question: &str,
+        yes: bool,
+    ) -> Result<Approval, Failure> {
         let plan_text = render::plan::text(plan, context.verbose());
-        if plan.is_empty() || yes || self.environment.cloud == Cloud::Local {
+        if plan.is_empty() || yes || self.cloud == Cloud::Local {
             context.progress().note(&plan_text);
-            return Ok(());
+            return Ok(Approval::Whatever);
         }
         let Scope { environment, account, region } = &self.scope;
         let question = format!("{question} environment {environment} in account {account}, {region}?");
-        output::confirm(context, &plan_text, &question)
+        output::confirm(context, &plan_text, &question)?;
+        Ok(Approval::JustThis)
     }
 
     /// Everything the environment holds.
@@ -140,13 +192,13 @@ pub(crate) fn code_of(bundle: &Bundle) -> BTreeMap<Function, String> {
 }
 
 /// The local environment of these flags.
-pub(crate) fn local_cloud(context: &Context, environment: &Environment) -> LocalCloud {
-    LocalCloud::at(context.local_dir(), environment.account.as_str(), environment.region.as_str())
+pub(crate) fn local_cloud(context: &Context, identity: &Identity) -> LocalCloud {
+    LocalCloud::at(context.local_dir(), identity.account.as_str(), identity.region.as_str())
 }
 
-fn start_local(context: &Context, environment: &Environment) -> Result<(), Failure> {
-    if environment.cloud == Cloud::Local {
-        local_cloud(context, environment).ensure_up(
+fn start_local(context: &Context, identity: &Identity) -> Result<(), Failure> {
+    if identity.cloud == Cloud::Local {
+        local_cloud(context, identity).ensure_up(
             context.workspace(),
             context.progress(),
             Ports::default(),
@@ -155,8 +207,8 @@ fn start_local(context: &Context, environment: &Environment) -> Result<(), Failu
     Ok(())
 }
 
-fn local_endpoints(context: &Context, environment: &Environment) -> Result<LocalEndpoints, Failure> {
-    let status = local_cloud(context, environment).status()?;
+fn local_endpoints(context: &Context, identity: &Identity) -> Result<LocalEndpoints, Failure> {
+    let status = local_cloud(context, identity).status()?;
     match (status.endpoint, status.endpoint_ec2) {
         (Some(general), Some(ec2)) => Ok(LocalEndpoints {
             general: through_proxy("SNAPWARDEN_LOCAL_ENDPOINT", general)?,
@@ -200,13 +252,13 @@ fn check_schedules(environment: &Environment, now: Timestamp) -> Result<(), Fail
     Ok(())
 }
 
-fn check_account(environment: &Environment, caller: &Caller) -> Result<(), Failure> {
-    if caller.account == environment.account.as_str() {
+fn check_account(scope: &Scope, caller: &Caller) -> Result<(), Failure> {
+    if caller.account == scope.account.as_str() {
         return Ok(());
     }
     let message = format!(
         "environment `{}` belongs to account {}, but the credentials ({}) are of account {}",
-        environment.environment, environment.account, caller.arn, caller.account
+        scope.environment, scope.account, caller.arn, caller.account
     );
     Err(Failure::new(Exit::Refused, message)
         .hint("choose the right profile with AWS_PROFILE, or correct `account` in the environment's file"))
@@ -232,13 +284,13 @@ mod tests {
     #[test]
     fn credentials_of_another_account_are_refused_with_4() {
         let text = include_str!("../../environments/local.yaml");
-        let environment = parse(Path::new("local.yaml"), text).unwrap();
+        let scope = Scope::of(&parse(Path::new("local.yaml"), text).unwrap());
         let caller = |account: &str| Caller {
             account: account.to_owned(),
             arn: format!("arn:aws:iam::{account}:user/somebody"),
         };
-        assert!(check_account(&environment, &caller("123456789012")).is_ok());
-        let refused = check_account(&environment, &caller("210987654321")).unwrap_err();
+        assert!(check_account(&scope, &caller("123456789012")).is_ok());
+        let refused = check_account(&scope, &caller("210987654321")).unwrap_err();
         assert_eq!(refused.exit(), Exit::Refused);
         assert!(refused.to_string().contains("210987654321"), "{refused}");
     }

@@ -128,11 +128,11 @@ macro_rules! toy {
 toy!(Tree, "tree", None);
 toy!(Leaf, "leaf", Some("tree"));
 
-static TOYS: &[&[&dyn AnyKind]] = &[&[erased::<Tree>()], &[erased::<Leaf>()]];
+static TOYS: &[&dyn AnyKind] = &[erased::<Tree>(), erased::<Leaf>()];
 
 fn found(value: &Value, parent: Option<&ResourceId>) -> Found<Value, ()> {
     let tags = parent.is_none().then(|| serde_json::from_value(value["tags"].clone()).unwrap_or_default());
-    Found { properties: value.clone(), handle: (), tags }
+    Found { properties: value.clone(), handle: (), tags, revision: None }
 }
 
 fn scope() -> Scope {
@@ -161,9 +161,19 @@ async fn observe() -> Observed {
     Registry(TOYS).observe(&context()).await.unwrap()
 }
 
+/// Nobody else is there.
+struct Free;
+
+#[async_trait(?Send)]
+impl Guard for Free {
+    async fn check(&self) -> Result<(), Halt> {
+        Ok(())
+    }
+}
+
 async fn converge(desired: &Desired) -> Report {
     let plan = plan(&Registry(TOYS), &scope(), desired, &observe().await, &Options::default()).unwrap();
-    apply(Registry(TOYS), &context(), &plan).await
+    apply(Registry(TOYS), &context(), &plan, &Free).await
 }
 
 fn arrange(trouble_in: Option<(usize, Trouble)>) {
@@ -249,6 +259,6 @@ async fn what_belongs_to_nobody_is_adopted_on_request_only() {
 
     let adopting = Options { adopt: true, ..Options::default() };
     let plan = plan(&Registry(TOYS), &scope(), &forest("green"), &observe().await, &adopting).unwrap();
-    assert!(apply(Registry(TOYS), &context(), &plan).await.succeeded());
+    assert!(apply(Registry(TOYS), &context(), &plan, &Free).await.succeeded());
     assert!(converge(&forest("green")).await.steps.is_empty());
 }

@@ -5,10 +5,11 @@
 //! since the last), checked, and the alias moved.
 
 use async_trait::async_trait;
-use aws_sdk_lambda::types::FunctionConfiguration;
+use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration};
 use serde::{Deserialize, Serialize};
 
-use super::function::{Version, wait_until_ready};
+use super::function::{Version, fenced, wait_until_ready};
+use super::invoke_permissions::{self, Permissions};
 use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::scope::{ALIAS, Function, Scope};
@@ -29,6 +30,8 @@ pub struct Properties {
     published: bool,
     /// Versions that get a share of the traffic beside it. We want none.
     also_serves: Vec<String>,
+    /// Who else may invoke it. We let nobody: EventBridge Scheduler comes with a role.
+    permissions: Permissions,
 }
 
 /// The version's number.
@@ -50,7 +53,12 @@ impl Kind for Alias {
                 let serves = Version::declare(blueprint, function);
                 (
                     alias_name(blueprint.scope, function),
-                    Properties { serves, published: true, also_serves: Vec::new() },
+                    Properties {
+                        serves,
+                        published: true,
+                        also_serves: Vec::new(),
+                        permissions: Permissions::new(),
+                    },
                 )
             })
             .into()
@@ -58,6 +66,19 @@ impl Kind for Alias {
 
     fn parent(name: &str, _: &Scope) -> Option<ResourceId> {
         Some(ResourceId::new(LambdaFunction::NAME, function_of(name)))
+    }
+
+    fn why(_: &str, property: &str) -> Option<String> {
+        if let Some(property) = property.strip_prefix("serves.") {
+            return Version::why(property);
+        }
+        let why = match property {
+            "published" => "an unpublished version changes under the schedules' feet",
+            "also_serves" => "a share of the runs would go to another version",
+            _ if property.starts_with("permissions.") => invoke_permissions::WHY,
+            _ => return None,
+        };
+        Some(why.to_owned())
     }
 
     fn describe(found: &FoundOf<Self>) -> String {
@@ -79,11 +100,11 @@ impl Kind for Alias {
             let mut also_serves: Vec<String> = weights.unwrap_or_default().into_keys().collect();
             also_serves.sort();
             let published = version != "$LATEST";
-            let properties = Properties { serves: Version::found(&configuration), published, also_serves };
-            found.push((
-                alias_name(&cx.scope, function),
-                Found { properties, handle: Handle { version }, tags: None },
-            ));
+            let permissions = invoke_permissions::observe(cx, &name, Some(ALIAS)).await?;
+            let serves = Version::found(&configuration);
+            let properties = Properties { serves, published, also_serves, permissions };
+            let (handle, revision) = (Handle { version }, alias.revision_id);
+            found.push((alias_name(&cx.scope, function), Found { properties, handle, tags: None, revision }));
         }
         Ok(found)
     }
@@ -103,16 +124,20 @@ impl Kind for Alias {
         wanted: &Properties,
     ) -> Result<(), StepError> {
         let function = function_of(name);
-        let version = if found.properties.serves == wanted.serves && found.properties.published {
-            found.handle.version.clone()
-        } else {
-            publish(cx, function, &wanted.serves).await?
-        };
-        let call = cx.aws.lambda.update_alias().function_name(function).name(ALIAS).function_version(version);
-        // An empty routing configuration is how Lambda takes the shares of other versions away.
-        let call = call.routing_config(aws_sdk_lambda::types::AliasRoutingConfiguration::builder().build());
-        call.send().await.call("lambda:UpdateAlias")?;
-        Ok(())
+        let is_release = found.properties.serves == wanted.serves && found.properties.published;
+        if !is_release || found.properties.also_serves != wanted.also_serves {
+            let version = if is_release {
+                found.handle.version.clone()
+            } else {
+                publish(cx, function, &wanted.serves).await?
+            };
+            let call = cx.aws.lambda.update_alias().function_name(function).name(ALIAS);
+            let call = call.function_version(version).set_revision_id(found.revision.clone());
+            // An empty routing configuration is how Lambda takes the shares of other versions away.
+            let call = call.routing_config(AliasRoutingConfiguration::builder().build());
+            call.send().await.call("lambda:UpdateAlias").map_err(|error| fenced(error, name))?;
+        }
+        invoke_permissions::remove(cx, function, Some(ALIAS), &found.properties.permissions).await
     }
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
@@ -147,6 +172,7 @@ pub fn alias_name(scope: &Scope, function: Function) -> String {
     format!("{}:{ALIAS}", scope.function(function))
 }
 
-fn function_of(name: &str) -> &str {
+/// The function that an alias belongs to.
+pub(super) fn function_of(name: &str) -> &str {
     name.split_once(':').map_or(name, |(function, _)| function)
 }

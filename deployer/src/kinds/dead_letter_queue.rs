@@ -57,6 +57,15 @@ impl Kind for DeadLetterQueue {
         vec![(blueprint.scope.dead_letter_queue(), properties)]
     }
 
+    fn why(_: &str, property: &str) -> Option<String> {
+        let why = match property {
+            "retention_seconds" => "as long as SQS keeps messages, so that nobody misses one over a holiday",
+            "sqs_managed_encryption" => "events lie encrypted",
+            _ => return None,
+        };
+        Some(why.to_owned())
+    }
+
     fn describe(found: &FoundOf<Self>) -> String {
         format!("keeps events {} days", found.properties.retention_seconds / (24 * 60 * 60))
     }
@@ -92,7 +101,7 @@ impl Kind for DeadLetterQueue {
                 .is_some_and(|on| on == "true"),
             tags: tags.clone(),
         };
-        Ok(vec![(name, Found { properties, handle: Handle { url }, tags: Some(tags) })])
+        Ok(vec![(name, Found { properties, handle: Handle { url }, tags: Some(tags), revision: None })])
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {

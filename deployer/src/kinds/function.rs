@@ -8,16 +8,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_lambda::types::{
     Architecture, Environment as Variables, FunctionCode, FunctionConfiguration, LastUpdateStatus, LogFormat,
-    LoggingConfig, Runtime, State,
+    LoggingConfig, PackageType, RecursiveLoop, Runtime, State, VpcConfig,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSettings};
 
-use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use super::invoke_permissions::{self, Permissions};
+use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, tags};
 use crate::error::{AwsError, Call, OrAbsent};
-use crate::scope::Function;
+use crate::scope::{Function, Scope};
 use crate::wait;
-use crate::world::Found;
+use crate::world::{Found, ResourceId};
 
 /// The kind.
 #[derive(Debug)]
@@ -34,6 +36,12 @@ pub struct Properties {
     /// A limit of invocations at the same time. We set none; the console's "Throttle" button sets 0, and every
     /// scheduled run is lost.
     reserved_concurrency: Option<i32>,
+    /// Whether Lambda lets the function invoke itself time and again, as a run does that takes many invocations.
+    recursive_loop: String,
+    /// `Zip` or `Image`.
+    package_type: String,
+    /// Who else may invoke it. We let nobody: EventBridge Scheduler comes with a role.
+    permissions: Permissions,
     tags: BTreeMap<String, String>,
 }
 
@@ -53,6 +61,10 @@ pub struct Version {
     environment: BTreeMap<String, String>,
     log_group: String,
     log_format: String,
+    /// ARNs of layers. We use none: their code runs beside ours, with the role's rights.
+    layers: Vec<String>,
+    /// Subnets that it is tied to. We want none: from within a VPC it may not reach EC2.
+    subnets: Vec<String>,
 }
 
 /// How long Lambda may take to make a change effective before we call it stuck.
@@ -63,6 +75,7 @@ impl Kind for LambdaFunction {
     const NAME: &'static str = "function";
     type Properties = Properties;
     type Handle = ();
+    const FIXED: &'static [&'static str] = &["package_type"];
 
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
         Function::ALL
@@ -71,11 +84,38 @@ impl Kind for LambdaFunction {
                     version: Version::declare(blueprint, function),
                     last_change_succeeded: true,
                     reserved_concurrency: None,
+                    recursive_loop: RecursiveLoop::Allow.as_str().to_owned(),
+                    package_type: PackageType::Zip.as_str().to_owned(),
+                    permissions: Permissions::new(),
                     tags: blueprint.tags(),
                 };
                 (blueprint.scope.function(function), properties)
             })
             .into()
+    }
+
+    fn needs(name: &str, scope: &Scope) -> Vec<ResourceId> {
+        let function = Function::ALL.into_iter().find(|function| scope.function(*function) == name);
+        let log_group = |function| ResourceId::new(LogGroup::NAME, scope.log_group(function));
+        let role = |function: Function| ResourceId::new(Role::NAME, scope.role(function.as_str()));
+        function.into_iter().flat_map(|function| [log_group(function), role(function)]).collect()
+    }
+
+    fn why(_: &str, property: &str) -> Option<String> {
+        if let Some(property) = property.strip_prefix("version.") {
+            return Version::why(property);
+        }
+        let why = match property {
+            "last_change_succeeded" => "Lambda could not make the last change effective",
+            "reserved_concurrency" => "a limit can keep a run from starting; with 0 none ever does",
+            "recursive_loop" => {
+                "a run of many invocations hands on to itself, which Lambda would otherwise stop"
+            }
+            "package_type" => "Snapwarden's functions are zips",
+            _ if property.starts_with("permissions.") => invoke_permissions::WHY,
+            _ => return None,
+        };
+        Some(why.to_owned())
     }
 
     fn describe(found: &FoundOf<Self>) -> String {
@@ -100,15 +140,23 @@ impl Kind for LambdaFunction {
             let tags = tags::without_reserved(answer.tags.unwrap_or_default());
             let configuration =
                 answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
+            let call = cx.aws.lambda.get_function_recursion_config().function_name(&name);
+            let recursion = call.send().await.call("lambda:GetFunctionRecursionConfig").or_absent()?;
+            let recursive_loop = recursion.and_then(|recursion| recursion.recursive_loop);
             let properties = Properties {
                 version: Version::found(&configuration),
                 last_change_succeeded: configuration.last_update_status() != Some(&LastUpdateStatus::Failed),
                 reserved_concurrency: answer
                     .concurrency
                     .and_then(|limit| limit.reserved_concurrent_executions),
+                // Lambda's default.
+                recursive_loop: recursive_loop.unwrap_or(RecursiveLoop::Terminate).as_str().to_owned(),
+                package_type: configuration.package_type().unwrap_or(&PackageType::Zip).as_str().to_owned(),
+                permissions: invoke_permissions::observe(cx, &name, None).await?,
                 tags: tags.clone(),
             };
-            found.push((name, Found { properties, handle: (), tags: Some(tags) }));
+            let revision = configuration.revision_id;
+            found.push((name, Found { properties, handle: (), tags: Some(tags), revision }));
         }
         Ok(found)
     }
@@ -129,7 +177,8 @@ impl Kind for LambdaFunction {
                 .call("lambda:CreateFunction")
         })
         .await?;
-        wait_until_ready(cx, name).await
+        wait_until_ready(cx, name).await?;
+        put_recursive_loop(cx, name, &wanted.recursive_loop).await
     }
 
     async fn update(
@@ -139,8 +188,9 @@ impl Kind for LambdaFunction {
         wanted: &Properties,
     ) -> Result<(), StepError> {
         let (now, then) = (&found.properties.version, &wanted.version);
+        let mut revision = found.revision.clone();
         if now.code_sha256 != then.code_sha256 || now.architecture != then.architecture {
-            update_code(cx, name, then).await?;
+            revision = update_code(cx, name, then, revision).await?;
         }
         let code_only = Version {
             code_sha256: now.code_sha256.clone(),
@@ -148,11 +198,14 @@ impl Kind for LambdaFunction {
             ..then.clone()
         };
         if *now != code_only || !found.properties.last_change_succeeded {
-            update_configuration(cx, name, then).await?;
+            update_configuration(cx, name, then, revision).await?;
         }
-        if found.properties.reserved_concurrency.is_some() {
-            let call = cx.aws.lambda.delete_function_concurrency().function_name(name);
-            call.send().await.call("lambda:DeleteFunctionConcurrency")?;
+        if found.properties.recursive_loop != wanted.recursive_loop {
+            put_recursive_loop(cx, name, &wanted.recursive_loop).await?;
+        }
+        invoke_permissions::remove(cx, name, None, &found.properties.permissions).await?;
+        if found.properties.reserved_concurrency != wanted.reserved_concurrency {
+            limit_concurrency(cx, name, wanted.reserved_concurrency).await?;
         }
         update_tags(cx, name, &found.properties.tags, &wanted.tags).await
     }
@@ -170,6 +223,13 @@ impl Kind for LambdaFunction {
         })
         .await?;
         Ok(())
+    }
+}
+
+impl Properties {
+    /// How long one invocation may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.version.timeout_seconds.try_into().unwrap_or_default())
     }
 }
 
@@ -191,7 +251,27 @@ impl Version {
             )]),
             log_group: blueprint.scope.log_group(function),
             log_format: LogFormat::Json.as_str().to_owned(),
+            layers: Vec::new(),
+            subnets: Vec::new(),
         }
+    }
+
+    /// See [`Kind::why`].
+    pub(super) fn why(property: &str) -> Option<String> {
+        let why = match property {
+            "code_sha256" => "the code of the bundle",
+            "memory_mb" => "functions.memory_mb in the environment file",
+            "timeout_seconds" => "functions.timeout_seconds in the environment file",
+            "role" | "log_group" => "named after the environment",
+            "layers" => "a layer's code would run beside ours, with the role's rights",
+            "subnets" => "from within a VPC the function may not reach EC2",
+            _ if property.starts_with("environment.") => match property.split('.').nth(1) {
+                Some(settings::VARIABLE) => "the settings that the environment file asks for",
+                _ => "a variable that Snapwarden does not set",
+            },
+            _ => return None,
+        };
+        Some(why.to_owned())
     }
 
     /// What Lambda says of a version.
@@ -207,9 +287,11 @@ impl Version {
             handler: text(configuration.handler()),
             memory_mb: configuration.memory_size().unwrap_or_default(),
             timeout_seconds: configuration.timeout().unwrap_or_default(),
-            environment: variables.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            environment: variables.into_iter().flatten().map(|(k, v)| (k.clone(), shown(k, v))).collect(),
             log_group: text(logging.and_then(LoggingConfig::log_group)),
             log_format: text(logging.and_then(LoggingConfig::log_format).map(LogFormat::as_str)),
+            layers: configuration.layers().iter().map(|layer| text(layer.arn())).collect(),
+            subnets: configuration.vpc_config().map(|vpc| vpc.subnet_ids().to_vec()).unwrap_or_default(),
         }
     }
 
@@ -226,9 +308,19 @@ impl Version {
     }
 }
 
+/// A variable's value as plans may show it. Of one that is not ours nobody knows whether it is a secret, so only its
+/// digest leaves this place.
+fn shown(name: &str, value: &str) -> String {
+    if name == settings::VARIABLE {
+        return value.to_owned();
+    }
+    format!("(hidden, SHA-256 {}…)", &hex::encode(Sha256::digest(value))[..12])
+}
+
 /// The function's settings in the very types that it reads them with.
 fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
     let file = blueprint.environment;
+    let without_floor = blueprint.draining.is_some_and(|draining| draining.without_floor);
     let settings = match function {
         Function::Backup => serde_json::json!(BackupSettings {
             environment: file.environment.clone(),
@@ -241,7 +333,7 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
             environment: file.environment.clone(),
             timezone: file.timezone.clone(),
             policy: CleanupPolicy {
-                floor: file.cleanup.floor.get(),
+                floor: if without_floor { 0 } else { file.cleanup.floor.get() },
                 orphan_floor_days: file.cleanup.orphan_floor_days.get(),
                 max_deletes: file.cleanup.max_deletes.get(),
             },
@@ -250,27 +342,72 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
     settings.to_string()
 }
 
-async fn update_code(cx: &Context, name: &str, wanted: &Version) -> Result<(), StepError> {
+/// Changes the code, unless somebody else changed the function since `revision`; returns the revision after that.
+async fn update_code(
+    cx: &Context,
+    name: &str,
+    wanted: &Version,
+    revision: Option<String>,
+) -> Result<Option<String>, StepError> {
     let zip = cx.zip(&wanted.code_sha256)?;
-    wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+    let changed = wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
         let call = cx.aws.lambda.update_function_code().function_name(name).zip_file(zip.clone().into());
         let call = call.architectures(Architecture::from(wanted.architecture.as_str()));
+        let call = call.set_revision_id(revision.clone());
         call.send().await.call("lambda:UpdateFunctionCode")
     })
-    .await?;
+    .await;
+    changed.map_err(|error| fenced(error, name))?;
     wait_until_ready(cx, name).await
 }
 
-async fn update_configuration(cx: &Context, name: &str, wanted: &Version) -> Result<(), StepError> {
-    wait::retry(cx, &[wait::FUNCTION_BUSY, wait::ROLE_FOR_LAMBDA], async || {
+async fn update_configuration(
+    cx: &Context,
+    name: &str,
+    wanted: &Version,
+    revision: Option<String>,
+) -> Result<(), StepError> {
+    let changed = wait::retry(cx, &[wait::FUNCTION_BUSY, wait::ROLE_FOR_LAMBDA], async || {
         let call = cx.aws.lambda.update_function_configuration().function_name(name).role(&wanted.role);
         let call = call.runtime(Runtime::from(wanted.runtime.as_str())).handler(&wanted.handler);
         let call = call.memory_size(wanted.memory_mb).timeout(wanted.timeout_seconds);
         let call = call.environment(wanted.variables()).logging_config(wanted.logging());
+        // Empty lists are how Lambda takes these away.
+        let nowhere = VpcConfig::builder().set_subnet_ids(Some(Vec::new()));
+        let call = call.vpc_config(nowhere.set_security_group_ids(Some(Vec::new())).build());
+        let call = call.set_layers(Some(wanted.layers.clone())).set_revision_id(revision.clone());
         call.send().await.call("lambda:UpdateFunctionConfiguration")
     })
-    .await?;
-    wait_until_ready(cx, name).await
+    .await;
+    changed.map_err(|error| fenced(error, name))?;
+    wait_until_ready(cx, name).await.map(drop)
+}
+
+/// Lambda's refusal of a change that was meant for another state of the function.
+pub(super) fn fenced(error: AwsError, what: &str) -> StepError {
+    if error.code == "PreconditionFailedException" {
+        return StepError::Changed { what: what.to_owned() };
+    }
+    StepError::Aws(error)
+}
+
+async fn limit_concurrency(cx: &Context, name: &str, limit: Option<i32>) -> Result<(), StepError> {
+    if let Some(limit) = limit {
+        let call = cx.aws.lambda.put_function_concurrency().function_name(name);
+        let call = call.reserved_concurrent_executions(limit);
+        call.send().await.call("lambda:PutFunctionConcurrency")?;
+    } else {
+        let call = cx.aws.lambda.delete_function_concurrency().function_name(name);
+        call.send().await.call("lambda:DeleteFunctionConcurrency")?;
+    }
+    Ok(())
+}
+
+async fn put_recursive_loop(cx: &Context, name: &str, wanted: &str) -> Result<(), StepError> {
+    let call = cx.aws.lambda.put_function_recursion_config().function_name(name);
+    let call = call.recursive_loop(RecursiveLoop::from(wanted));
+    call.send().await.call("lambda:PutFunctionRecursionConfig")?;
+    Ok(())
 }
 
 async fn update_tags(
@@ -300,9 +437,11 @@ async fn update_tags(
     Ok(())
 }
 
-/// Waits until the last change of `$LATEST` is effective: before that, Lambda refuses further changes.
-pub(super) async fn wait_until_ready(cx: &Context, name: &str) -> Result<(), StepError> {
+/// Waits until the last change of `$LATEST` is effective: before that, Lambda refuses further changes. Returns the
+/// revision that it has then.
+pub(super) async fn wait_until_ready(cx: &Context, name: &str) -> Result<Option<String>, StepError> {
     let mut state = String::new();
+    let mut revision = None;
     let ready = wait::until(cx, "Lambda to make the function ready", READY_LIMIT, async || {
         let call = cx.aws.lambda.get_function_configuration().function_name(name);
         let answer = call.send().await.call("lambda:GetFunctionConfiguration")?;
@@ -313,6 +452,7 @@ pub(super) async fn wait_until_ready(cx: &Context, name: &str) -> Result<(), Ste
             answer.last_update_status().map_or("unknown", LastUpdateStatus::as_str),
             answer.last_update_status_reason().unwrap_or_default(),
         );
+        revision = answer.revision_id().map(str::to_owned);
         let failed = answer.state() == Some(&State::Failed)
             || answer.last_update_status() == Some(&LastUpdateStatus::Failed);
         // Lambda puts a function that has not been invoked for weeks to sleep; it can be changed all the same.
@@ -323,7 +463,7 @@ pub(super) async fn wait_until_ready(cx: &Context, name: &str) -> Result<(), Ste
     .await?;
     let what = "Lambda did not make the function ready";
     match ready {
-        Some(true) => Ok(()),
+        Some(true) => Ok(revision),
         Some(false) => Err(StepError::Failed { what, state }),
         None => Err(StepError::NotReady { what, seconds: READY_LIMIT.as_secs(), state }),
     }

@@ -40,6 +40,11 @@ impl Kind for LogGroup {
             .into()
     }
 
+    fn why(_: &str, property: &str) -> Option<String> {
+        let why = "functions.log_retention_days in the environment file; without it logs are kept, and paid, for ever";
+        (property == "retention_days").then(|| why.to_owned())
+    }
+
     fn describe(found: &FoundOf<Self>) -> String {
         match found.properties.retention_days {
             Some(days) => format!("kept {days} days"),
@@ -65,7 +70,7 @@ impl Kind for LogGroup {
             let Some(listed) = listed.call("logs:ListTagsForResource").or_absent()? else { continue };
             let tags = tags::without_reserved(listed.tags.unwrap_or_default());
             let properties = Properties { retention_days: group.retention_in_days, tags: tags.clone() };
-            found.push((name, Found { properties, handle: (), tags: Some(tags) }));
+            found.push((name, Found { properties, handle: (), tags: Some(tags), revision: None }));
         }
         Ok(found)
     }

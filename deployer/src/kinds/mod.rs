@@ -1,10 +1,12 @@
 //! The kinds of resources that an environment is made of, one file each.
 //!
-//! To add a kind: write its file, and add one line to [`TIERS`].
+//! To add a kind: write its file, and add one line to [`KINDS`].
 
 mod alias;
+mod asynchronous_invocation;
 mod dead_letter_queue;
 mod function;
+mod invoke_permissions;
 mod log_group;
 mod registry;
 mod role;
@@ -20,6 +22,7 @@ use serde::de::DeserializeOwned;
 
 use crate::aws::Aws;
 use crate::bundle::Bundle;
+use crate::draining::Draining;
 use crate::environment::Environment;
 use crate::error::AwsError;
 use crate::event::{Event, Listener};
@@ -28,6 +31,7 @@ use crate::scope::{Function, Scope};
 use crate::world::{Found, ResourceId};
 
 pub use alias::{Alias, alias_name};
+pub use asynchronous_invocation::AsynchronousInvocation;
 pub use dead_letter_queue::DeadLetterQueue;
 pub use function::LambdaFunction;
 pub use log_group::LogGroup;
@@ -38,14 +42,16 @@ pub use schedule_group::ScheduleGroup;
 
 pub(crate) use registry::erased;
 
-/// All kinds. A kind may point only at kinds of an earlier tier: creation walks down, deletion walks up, and what is
-/// in one tier is done in parallel.
-pub static TIERS: &[&[&dyn AnyKind]] = &[
-    &[erased::<LogGroup>(), erased::<DeadLetterQueue>(), erased::<ScheduleGroup>()],
-    &[erased::<Role>()],
-    &[erased::<LambdaFunction>()],
-    &[erased::<Alias>()],
-    &[erased::<Schedule>()],
+/// All kinds, in the order in which plans list them: a parent before its children.
+pub static KINDS: &[&dyn AnyKind] = &[
+    erased::<LogGroup>(),
+    erased::<DeadLetterQueue>(),
+    erased::<ScheduleGroup>(),
+    erased::<Role>(),
+    erased::<LambdaFunction>(),
+    erased::<Alias>(),
+    erased::<AsynchronousInvocation>(),
+    erased::<Schedule>(),
 ];
 
 /// One kind of resource: what an environment wants of it, and how AWS is asked to have it so.
@@ -58,11 +64,25 @@ pub trait Kind: Send + Sync + 'static {
     /// What AWS needs to name it again but nobody wants: a URL, a version, a time.
     type Handle: Serialize + DeserializeOwned + Send + Sync;
 
+    /// The properties that AWS cannot change: where one differs, the resource is replaced.
+    const FIXED: &'static [&'static str] = &[];
+
     /// The resources that the environment should have. Pure.
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Self::Properties)>;
 
     /// The resource that owns one that cannot carry tags. Pure.
     fn parent(_name: &str, _scope: &Scope) -> Option<ResourceId> {
+        None
+    }
+
+    /// What has to be there before it is made, and may only be deleted after it; at least its parent. Pure.
+    fn needs(name: &str, scope: &Scope) -> Vec<ResourceId> {
+        Self::parent(name, scope).into_iter().collect()
+    }
+
+    /// Where a property's wanted value comes from, or what another one would do: what somebody who reads a plan
+    /// wants to know of a change. Pure.
+    fn why(_name: &str, _property: &str) -> Option<String> {
         None
     }
 
@@ -101,6 +121,8 @@ pub struct Blueprint<'a> {
     pub policies: &'a BTreeMap<&'static str, RolePolicies>,
     /// The code of each function, as Lambda's `CodeSha256`.
     pub code: &'a BTreeMap<Function, String>,
+    /// Whether backups have ended and only cleanup goes on.
+    pub draining: Option<Draining>,
 }
 
 impl Blueprint<'_> {

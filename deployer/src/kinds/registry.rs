@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Blueprint, Context, FoundOf, Kind, StepError, TIERS};
+use super::{Blueprint, Context, FoundOf, KINDS, Kind, StepError};
 use crate::error::AwsError;
 use crate::plan::Order;
 use crate::scope::Scope;
@@ -22,6 +22,12 @@ pub trait AnyKind: Send + Sync {
     fn declare(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Value)>;
     /// [`Kind::parent`].
     fn parent(&self, name: &str, scope: &Scope) -> Option<ResourceId>;
+    /// [`Kind::needs`].
+    fn needs(&self, name: &str, scope: &Scope) -> Vec<ResourceId>;
+    /// [`Kind::FIXED`].
+    fn fixed(&self) -> &'static [&'static str];
+    /// [`Kind::why`].
+    fn why(&self, name: &str, property: &str) -> Option<String>;
     /// [`Kind::describe`]; nothing where the properties are not those of this kind.
     fn describe(&self, found: &Found) -> String;
     /// [`Kind::observe`].
@@ -55,6 +61,18 @@ impl<K: Kind> AnyKind for Erased<K> {
         K::parent(name, scope)
     }
 
+    fn needs(&self, name: &str, scope: &Scope) -> Vec<ResourceId> {
+        K::needs(name, scope)
+    }
+
+    fn fixed(&self) -> &'static [&'static str] {
+        K::FIXED
+    }
+
+    fn why(&self, name: &str, property: &str) -> Option<String> {
+        K::why(name, property)
+    }
+
     fn describe(&self, found: &Found) -> String {
         read::<K>(found).map(|found| K::describe(&found)).unwrap_or_default()
     }
@@ -64,8 +82,8 @@ impl<K: Kind> AnyKind for Erased<K> {
         Ok(found
             .into_iter()
             .map(|(name, found)| {
-                let properties = to_value(&found.properties);
-                (name, Found { properties, handle: to_value(&found.handle), tags: found.tags })
+                let Found { properties, handle, tags, revision } = found;
+                (name, Found { properties: to_value(&properties), handle: to_value(&handle), tags, revision })
             })
             .collect())
     }
@@ -89,6 +107,7 @@ pub fn read<K: Kind>(found: &Found) -> Result<FoundOf<K>, StepError> {
         properties: from_value(&found.properties)?,
         handle: from_value(&found.handle)?,
         tags: found.tags.clone(),
+        revision: found.revision.clone(),
     })
 }
 
@@ -101,24 +120,29 @@ fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, StepError> {
     T::deserialize(value).map_err(|error| StepError::Malformed(error.to_string()))
 }
 
-/// A set of kinds in tiers. The engine's own tests use one of toy kinds.
+/// A set of kinds. The engine's own tests use one of toy kinds.
 #[derive(Clone, Copy)]
-pub struct Registry(pub &'static [&'static [&'static dyn AnyKind]]);
+pub struct Registry(pub &'static [&'static dyn AnyKind]);
 
 /// The kinds that Snapwarden manages.
 pub fn registry() -> Registry {
-    Registry(TIERS)
+    Registry(KINDS)
 }
 
 impl Registry {
     /// The kind of that name.
     pub fn get(self, name: &str) -> Option<&'static dyn AnyKind> {
-        self.0.iter().copied().flatten().copied().find(|kind| kind.name() == name)
+        self.0.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    /// What has to be there before the resource, see [`Kind::needs`].
+    pub fn needs(self, resource: &ResourceId, scope: &Scope) -> Vec<ResourceId> {
+        self.get(&resource.kind).map(|kind| kind.needs(&resource.name, scope)).unwrap_or_default()
     }
 
     /// Everything the environment should hold.
     pub fn declare(self, blueprint: &Blueprint<'_>) -> Desired {
-        let kinds = self.0.iter().copied().flatten();
+        let kinds = self.0.iter().copied();
         kinds
             .flat_map(|kind| {
                 kind.declare(blueprint)
@@ -130,7 +154,7 @@ impl Registry {
 
     /// Everything the environment holds. Only asks, never changes.
     pub async fn observe(self, cx: &Context) -> Result<Observed, AwsError> {
-        let kinds = self.0.iter().copied().flatten();
+        let kinds = self.0.iter().copied();
         let found = futures::future::try_join_all(kinds.map(|kind| async move {
             let found = kind.observe(cx).await?;
             Ok(found.into_iter().map(|(name, found)| (ResourceId::new(kind.name(), name), found)))
@@ -142,10 +166,23 @@ impl Registry {
 
 impl Order for Registry {
     fn kinds(&self) -> Vec<&'static str> {
-        self.0.iter().copied().flatten().map(|kind| kind.name()).collect()
+        self.0.iter().map(|kind| kind.name()).collect()
     }
 
     fn parent(&self, resource: &ResourceId, scope: &Scope) -> Option<ResourceId> {
         self.get(&resource.kind)?.parent(&resource.name, scope)
+    }
+
+    fn is_fixed(&self, resource: &ResourceId, property: &str) -> bool {
+        self.get(&resource.kind).is_some_and(|kind| kind.fixed().contains(&property))
+    }
+
+    fn why(&self, resource: &ResourceId, property: &str) -> Option<String> {
+        if let Some(key) = property.strip_prefix("tags.") {
+            let ours = key.starts_with("snapwarden:");
+            let why = if ours { "how Snapwarden knows its own" } else { "tags in the environment file" };
+            return Some(why.to_owned());
+        }
+        self.get(&resource.kind)?.why(&resource.name, property)
     }
 }

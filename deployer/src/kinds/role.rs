@@ -23,6 +23,10 @@ pub struct Role;
 #[serde(deny_unknown_fields)]
 pub struct Properties {
     description: String,
+    /// IAM's path, which names nothing but belongs to the ARN.
+    path: String,
+    /// The ARN of a managed policy that limits what the role may do.
+    permissions_boundary: Option<String>,
     trust: PolicyDocument,
     /// Inline policies by name.
     policies: BTreeMap<String, PolicyDocument>,
@@ -39,11 +43,14 @@ impl Kind for Role {
     const NAME: &'static str = "role";
     type Properties = Properties;
     type Handle = ();
+    const FIXED: &'static [&'static str] = &["path"];
 
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
         let roles = blueprint.policies.iter().map(|(purpose, policies)| {
             let properties = Properties {
                 description: policies.description.clone(),
+                path: "/".to_owned(),
+                permissions_boundary: None,
                 trust: policies.trust.clone(),
                 policies: BTreeMap::from([(POLICY.to_owned(), policies.permissions.clone())]),
                 attached: Vec::new(),
@@ -52,6 +59,23 @@ impl Kind for Role {
             (blueprint.scope.role(purpose), properties)
         });
         roles.collect()
+    }
+
+    fn why(_: &str, property: &str) -> Option<String> {
+        let extra = |rest: &str| !rest.starts_with(POLICY);
+        let why = match property {
+            "attached" => "an attached policy gives the role more than Snapwarden vouches for",
+            "permissions_boundary" => "a boundary can take away what the function needs",
+            "path" => "the path is part of the ARN that functions and schedules name",
+            "description" | "trust.Version" => return None,
+            _ if property.starts_with("trust.") => "who may assume the role: policies/ in the checkout",
+            _ if property.strip_prefix("policies.").is_some_and(extra) => {
+                "an inline policy that Snapwarden did not write"
+            }
+            _ if property.starts_with("policies.") => "what the role may do: policies/ in the checkout",
+            _ => return None,
+        };
+        Some(why.to_owned())
     }
 
     fn describe(found: &FoundOf<Self>) -> String {
@@ -63,7 +87,7 @@ impl Kind for Role {
         for name in crate::policy::purposes().map(|purpose| cx.scope.role(purpose)) {
             if let Some(properties) = observe_role(cx, &name).await? {
                 let tags = Some(properties.tags.clone());
-                found.push((name, Found { properties, handle: (), tags }));
+                found.push((name, Found { properties, handle: (), tags, revision: None }));
             }
         }
         Ok(found)
@@ -71,6 +95,7 @@ impl Kind for Role {
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let call = cx.aws.iam.create_role().role_name(name).description(&wanted.description);
+        let call = call.path(&wanted.path).set_permissions_boundary(wanted.permissions_boundary.clone());
         let call =
             call.assume_role_policy_document(wanted.trust.to_json()).set_tags(Some(iam_tags(&wanted.tags)?));
         call.send().await.call("iam:CreateRole")?;
@@ -99,6 +124,9 @@ impl Kind for Role {
         if found.description != wanted.description {
             let call = cx.aws.iam.update_role().role_name(name).description(&wanted.description);
             call.send().await.call("iam:UpdateRole")?;
+        }
+        if found.permissions_boundary != wanted.permissions_boundary {
+            put_boundary(cx, name, wanted.permissions_boundary.as_deref()).await?;
         }
         for (policy, document) in &wanted.policies {
             if found.policies.get(policy) != Some(document) {
@@ -149,6 +177,10 @@ async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, Aw
     attached.sort();
     Ok(Some(Properties {
         description: role.description.unwrap_or_default(),
+        path: role.path,
+        permissions_boundary: role
+            .permissions_boundary
+            .and_then(|boundary| boundary.permissions_boundary_arn),
         trust: PolicyDocument::from_iam(&role.assume_role_policy_document.unwrap_or_default()),
         policies,
         attached,
@@ -167,6 +199,17 @@ async fn put_policy(
     let call =
         cx.aws.iam.put_role_policy().role_name(role).policy_name(policy).policy_document(document.to_json());
     call.send().await.call("iam:PutRolePolicy")?;
+    Ok(())
+}
+
+async fn put_boundary(cx: &Context, role: &str, boundary: Option<&str>) -> Result<(), StepError> {
+    if let Some(arn) = boundary {
+        let call = cx.aws.iam.put_role_permissions_boundary().role_name(role).permissions_boundary(arn);
+        call.send().await.call("iam:PutRolePermissionsBoundary")?;
+    } else {
+        let call = cx.aws.iam.delete_role_permissions_boundary().role_name(role);
+        call.send().await.call("iam:DeleteRolePermissionsBoundary").or_absent()?;
+    }
     Ok(())
 }
 

@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use snapwarden_domain::event::Event;
 
-use super::{Blueprint, Context, FoundOf, Kind, ScheduleGroup, StepError, schedule_group};
+use super::{
+    Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, Role, ScheduleGroup, StepError, alias_name,
+    schedule_group,
+};
 use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::scope::{Function, Scope};
@@ -58,7 +61,11 @@ impl Kind for Schedule {
     type Handle = Handle;
 
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
+        // Where backups have ended, their schedule goes: a disabled one could be enabled by mistake.
+        let fires = |function: &Function| *function != Function::Backup || blueprint.draining.is_none();
         Function::ALL
+            .into_iter()
+            .filter(fires)
             .map(|function| {
                 let schedule = of(blueprint.environment, function);
                 let properties = Properties {
@@ -77,11 +84,42 @@ impl Kind for Schedule {
                 };
                 (Scope::schedule(function).to_owned(), properties)
             })
-            .into()
+            .collect()
     }
 
     fn parent(_: &str, scope: &Scope) -> Option<ResourceId> {
         Some(ResourceId::new(ScheduleGroup::NAME, scope.schedule_group()))
+    }
+
+    fn needs(name: &str, scope: &Scope) -> Vec<ResourceId> {
+        let function = Function::ALL.into_iter().find(|function| Scope::schedule(*function) == name);
+        let target = function.map(|function| ResourceId::new(Alias::NAME, alias_name(scope, function)));
+        let others = [
+            ResourceId::new(ScheduleGroup::NAME, scope.schedule_group()),
+            ResourceId::new(DeadLetterQueue::NAME, scope.dead_letter_queue()),
+            ResourceId::new(Role::NAME, scope.role("scheduler")),
+        ];
+        target.into_iter().chain(others).collect()
+    }
+
+    fn why(name: &str, property: &str) -> Option<String> {
+        let why = match property {
+            "expression" => format!("{name}.schedule.expression in the environment file"),
+            "flexible_minutes" => format!("{name}.schedule.flexible_minutes in the environment file"),
+            "retry_attempts" => format!("{name}.schedule.retry.attempts in the environment file"),
+            "retry_max_age_seconds" => {
+                format!("{name}.schedule.retry.max_age_seconds in the environment file")
+            }
+            "timezone" => "timezone in the environment file".to_owned(),
+            "enabled" => format!("a disabled schedule never fires: no {name} at all"),
+            "starts" | "ends" => format!("outside of it the schedule does not fire: no {name} at all"),
+            "target" => format!("else something other than the released {name} function is invoked"),
+            "role" => "else EventBridge Scheduler may lack the right to invoke the function".to_owned(),
+            "dead_letter_queue" => "else events that cannot be delivered are lost without a trace".to_owned(),
+            "input" => "what the function expects as its event".to_owned(),
+            _ => return None,
+        };
+        Some(why)
     }
 
     fn describe(found: &FoundOf<Self>) -> String {
@@ -129,7 +167,7 @@ impl Kind for Schedule {
                     .and_then(|config| config.arn)
                     .unwrap_or_default(),
             };
-            found.push((name, Found { properties, handle: Handle { created }, tags: None }));
+            found.push((name, Found { properties, handle: Handle { created }, tags: None, revision: None }));
         }
         Ok(found)
     }

@@ -8,6 +8,7 @@ use aws_sdk_scheduler::types::{ScheduleGroupState, Tag};
 use serde::{Deserialize, Serialize};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::draining;
 use crate::error::{AwsError, Call, ErrorClass, OrAbsent};
 use crate::wait;
 use crate::world::Found;
@@ -32,7 +33,9 @@ impl Kind for ScheduleGroup {
     type Handle = ();
 
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
-        vec![(blueprint.scope.schedule_group(), Properties { tags: blueprint.tags() })]
+        let draining = blueprint.draining.map(|draining| (draining::TAG.to_owned(), draining.to_string()));
+        let tags = blueprint.tags().into_iter().chain(draining).collect();
+        vec![(blueprint.scope.schedule_group(), Properties { tags })]
     }
 
     fn describe(_: &FoundOf<Self>) -> String {
@@ -52,7 +55,12 @@ impl Kind for ScheduleGroup {
         let tags = tags::without_reserved(listed);
         Ok(vec![(
             name,
-            Found { properties: Properties { tags: tags.clone() }, handle: (), tags: Some(tags) },
+            Found {
+                properties: Properties { tags: tags.clone() },
+                handle: (),
+                tags: Some(tags),
+                revision: None,
+            },
         )])
     }
 

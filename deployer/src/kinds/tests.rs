@@ -6,6 +6,7 @@ use aws_sdk_lambda::error::ErrorMetadata;
 use aws_sdk_lambda::operation::create_function::{CreateFunctionError, CreateFunctionOutput};
 use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
+use aws_sdk_lambda::operation::put_function_recursion_config::PutFunctionRecursionConfigOutput;
 use aws_sdk_lambda::types::{LastUpdateStatus, State, TagsError};
 use aws_sdk_scheduler::operation::create_schedule::{CreateScheduleError, CreateScheduleOutput};
 use aws_sdk_sqs::operation::create_queue::{CreateQueueError, CreateQueueOutput};
@@ -57,9 +58,10 @@ fn function(cx: &Context) -> <LambdaFunction as Kind>::Properties {
         "version": {
             "code_sha256": code, "role": "arn:aws:iam::123456789012:role/r", "runtime": "provided.al2023",
             "architecture": "arm64", "handler": "bootstrap", "memory_mb": 256, "timeout_seconds": 900,
-            "environment": {}, "log_group": "/aws/lambda/f", "log_format": "JSON",
+            "environment": {}, "log_group": "/aws/lambda/f", "log_format": "JSON", "layers": [], "subnets": [],
         },
-        "last_change_succeeded": true, "reserved_concurrency": null, "tags": {},
+        "last_change_succeeded": true, "reserved_concurrency": null, "recursive_loop": "Allow",
+        "package_type": "Zip", "permissions": {}, "tags": {},
     }))
 }
 
@@ -82,7 +84,9 @@ async fn a_role_that_lambda_cannot_assume_yet_is_waited_for() {
         let status = GetFunctionConfigurationOutput::builder().state(State::Active);
         status.last_update_status(LastUpdateStatus::Successful).build()
     });
-    let lambda = mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [&create, &ready]);
+    let recursion = mock!(aws_sdk_lambda::Client::put_function_recursion_config)
+        .then_output(|| PutFunctionRecursionConfigOutput::builder().build());
+    let lambda = mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [&create, &ready, &recursion]);
     let (cx, waits) = context(Aws { lambda, ..aws() });
     LambdaFunction::create(&cx, "f", &function(&cx)).await.unwrap();
     assert_eq!(create.num_calls(), 4);
@@ -192,6 +196,8 @@ async fn a_queue_counts_as_deleted_only_when_it_stays_away() {
     let sqs = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&delete, &look]);
     let (cx, _) = context(Aws { sqs, ..aws() });
     let handle = serde_json::from_value(json!({ "url": "http://q" })).unwrap();
-    DeadLetterQueue::delete(&cx, "q", &Found { properties: queue(), handle, tags: None }).await.unwrap();
+    DeadLetterQueue::delete(&cx, "q", &Found { properties: queue(), handle, tags: None, revision: None })
+        .await
+        .unwrap();
     assert_eq!(look.num_calls(), 6);
 }

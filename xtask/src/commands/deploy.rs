@@ -7,30 +7,34 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
-use snapwarden_deployer::apply::{Report, apply};
+use snapwarden_deployer::apply::{Guard, Report, apply};
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::saved_plan::SavedPlan;
-use snapwarden_deployer::world::Observed;
+use snapwarden_deployer::world::{Observed, differences, fingerprint};
 
-use super::plan::{PlanScope, plan_deploy};
+use super::plan::PlanScope;
 use super::status::{firings, resources};
 use crate::context::{Context, block_on};
+use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::render::apply as render_apply;
-use crate::session::{CodeSource, Session, code_of};
+use crate::session::{Approval, CodeSource, Session, code_of};
 use crate::{output, render};
 
 /// Flags of `deploy`.
 #[derive(Args, Debug)]
 pub(crate) struct DeployArgs {
     /// Execute a plan that `plan --out` wrote, exactly, or refuse
-    #[arg(long, value_name = "FILE", conflicts_with = "adopt")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["adopt", "resume"])]
     plan: Option<PathBuf>,
     /// Go ahead without a question
     #[arg(long)]
     yes: bool,
+    /// Take the environment's lock from whoever holds it
+    #[arg(long)]
+    break_lock: bool,
     #[command(flatten)]
     scope: PlanScope,
 }
@@ -38,16 +42,32 @@ pub(crate) struct DeployArgs {
 /// Plans, asks, applies, and shows what exists now.
 pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult {
     block_on(async {
-        let Planned { session, bundle, mut observed, plan } = match &args.plan {
+        let Planned { session, bundle, observed, plan } = match &args.plan {
             Some(path) => saved(context, args, path).await?,
             None => fresh(context, args).await?,
         };
-        session.approve(context, &plan, "Apply this to", args.yes)?;
-        let mut report = Report { steps: Vec::new() };
-        if !plan.is_empty() {
-            report = apply_plan(context, &session, Some(bundle), &plan).await?;
-            observed = see_it_done(context, &session, &plan).await?;
+        let mut approval = session.approve(context, &plan, "Apply this to", args.yes)?;
+        if args.plan.is_some() {
+            approval = Approval::JustThis;
         }
+        let (report, observed) = if plan.is_empty() {
+            (Report::default(), observed)
+        } else {
+            let command = "deploy";
+            exclusively(context, &session, command, args.break_lock, async |guard| {
+                let now = session.observe().await?;
+                let plan = match approval {
+                    _ if fingerprint(&now) == fingerprint(&observed) => plan.with_revisions_of(&now),
+                    Approval::JustThis => return Err(changed_meanwhile(context, &observed, &now)),
+                    Approval::Whatever => args.scope.plan(&session, &bundle, &now)?,
+                };
+                let report =
+                    apply_plan(context, &session, Some(bundle.clone()), &plan, guard, command).await?;
+                let now = see_it_done(context, &session, &plan).await?;
+                Ok((report, now))
+            })
+            .await?
+        };
         let firings = firings(&observed, Timestamp::now());
         let value = json!({
             "environment": session.scope.environment,
@@ -57,6 +77,13 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
         });
         output::result(context, &value, render::status::inventory(&resources(&observed), &firings))
     })
+}
+
+/// Somebody changed the environment between the plan and the yes.
+pub(super) fn changed_meanwhile(context: &Context, before: &Observed, now: &Observed) -> Failure {
+    let list = differences(before, now).join("\n  ");
+    Failure::new(Exit::Refused, format!("the environment changed since it was planned:\n  {list}"))
+        .hint(format!("plan anew: {}", context.command_line("plan")))
 }
 
 /// Seconds between looks; about a minute in all.
@@ -96,39 +123,47 @@ struct Planned {
 async fn fresh(context: &Context, args: &DeployArgs) -> Result<Planned, Failure> {
     let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
     let observed = session.observe().await?;
-    let plan = plan_deploy(&session, &session.desired(&code_of(&bundle))?, &observed, args.scope.adopt)?;
+    let plan = args.scope.plan(&session, &bundle, &observed)?;
     Ok(Planned { session, bundle, observed, plan })
 }
 
 /// A plan from a file, if everything is still as it was. Nothing is built: the plan names the bundle.
 async fn saved(context: &Context, args: &DeployArgs, path: &std::path::Path) -> Result<Planned, Failure> {
-    let saved = SavedPlan::read(path)?;
+    let anew = |error| {
+        let failure = Failure::from(error);
+        let out = format!("plan --out {}", path.display());
+        if failure.exit() == Exit::Refused { failure.hint(context.command_line(&out)) } else { failure }
+    };
+    let saved = SavedPlan::read(path).map_err(anew)?;
     let folder = args.scope.bundle.clone().unwrap_or_else(|| context.workspace().bundle());
     let (session, bundle) = Session::open_with_code(context, CodeSource::Folder(&folder)).await?;
     let observed = session.observe().await?;
-    saved.check(&session.scope, &code_of(&bundle), &observed)?;
+    saved.check(&session.scope, &code_of(&bundle), &observed).map_err(anew)?;
     Ok(Planned { session, bundle, observed, plan: saved.plan })
 }
 
 /// Applies a plan and turns anything but full success into a failure that says what was done and what was not.
-pub(crate) async fn apply_plan(
+pub(crate) async fn apply_plan<E>(
     context: &Context,
-    session: &Session,
+    session: &Session<E>,
     bundle: Option<Arc<Bundle>>,
     plan: &Plan,
+    guard: &dyn Guard,
+    command: &str,
 ) -> Result<Report, Failure> {
     let listener = render_apply::listener(context.progress());
-    let report = apply(registry(), &session.cloudside(bundle, listener), plan).await;
+    let report = apply(registry(), &session.cloudside(bundle, listener), plan, guard).await;
     if report.succeeded() {
         return Ok(report);
     }
     if context.json() {
-        output::result(
-            context,
-            &json!({ "environment": session.scope.environment, "steps": report.steps }),
-            "",
-        )?;
+        let value = json!({
+            "environment": session.scope.environment,
+            "steps": report.steps,
+            "halted": report.halted,
+        });
+        output::result(context, &value, "")?;
     }
     Err(Failure::new(Exit::Failed, render_apply::failed(&report))
-        .hint("run the same command again: it goes on where this one stopped"))
+        .hint(format!("{}: it goes on where this one stopped", context.command_line(command))))
 }

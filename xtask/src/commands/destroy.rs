@@ -1,47 +1,94 @@
-//! `cargo xtask destroy`: deletes everything that a deploy made, except snapshots.
+//! `cargo xtask destroy`: deletes everything that a deploy made; the snapshots stay, unless they are purged.
 
 use std::collections::BTreeSet;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::LogsOnDestroy;
-use snapwarden_deployer::inventory;
+use snapwarden_deployer::environment::{Identity, LogsOnDestroy};
+use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::plan::{Options, Plan, Verb, plan};
-use snapwarden_deployer::scope::PROTECTED_TAG;
-use snapwarden_deployer::world::{Desired, Observed};
+use snapwarden_deployer::purge::Purged;
+use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
+use snapwarden_deployer::world::{Desired, Observed, fingerprint};
 
-use super::deploy::apply_plan;
+use super::deploy::{apply_plan, changed_meanwhile};
+use super::{drain, purge};
 use crate::context::{Context, block_on};
+use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::output;
-use crate::session::Session;
+use crate::session::{Approval, Session};
 
 /// Flags of `destroy`.
 #[derive(Args, Debug)]
 pub(crate) struct DestroyArgs {
     /// Go ahead without a question
     #[arg(long)]
-    yes: bool,
+    pub(super) yes: bool,
     /// The environment's name, to destroy a protected one
     #[arg(long, value_name = "ENV")]
     confirm: Option<String>,
+    /// What becomes of the environment's snapshots
+    #[arg(long, value_enum, default_value_t, conflicts_with = "drain")]
+    snapshots: Snapshots,
+    /// Only stop backups, and let cleanup go on until the last DeleteOn has come
+    #[arg(long)]
+    drain: bool,
+    /// With --drain: let cleanup delete the newest copies too, which its floor holds otherwise
+    #[arg(long, requires = "drain")]
+    pub(super) lift_floor: bool,
+    /// Take the environment's lock from whoever holds it
+    #[arg(long)]
+    pub(super) break_lock: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Snapshots {
+    /// They stay, and nobody deletes them any more
+    #[default]
+    Keep,
+    /// They are deleted, whatever their DeleteOn says
+    Purge,
 }
 
 /// Plans the way to nothing, asks, applies, and says what remains.
 pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResult {
     block_on(async {
-        let session = Session::open(context).await?;
+        if args.drain {
+            return drain::drain(context, args).await;
+        }
+        let session = Session::open_identity(context).await?;
         let observed = session.observe().await?;
         check_protection(&session, &observed, args)?;
         let plan = plan_destroy(&session, &observed)?;
-        let mut report = Report { steps: Vec::new() };
-        if !plan.is_empty() {
-            session.approve(context, &plan, "Delete", args.yes)?;
-            report = apply_plan(context, &session, None, &plan).await?;
+        let doomed = match args.snapshots {
+            Snapshots::Purge => inventory::snapshots(&session.aws, &session.scope).await?,
+            Snapshots::Keep => Vec::new(),
+        };
+        let (mut report, mut purged) = (Report::default(), Purged::default());
+        if !plan.is_empty() || !doomed.is_empty() {
+            let approval = approve(context, &session, &plan, &doomed, args)?;
+            (report, purged) = exclusively(context, &session, "destroy", args.break_lock, async |guard| {
+                let now = session.observe().await?;
+                if approval == Approval::JustThis && fingerprint(&now) != fingerprint(&observed) {
+                    return Err(changed_meanwhile(context, &observed, &now));
+                }
+                check_protection(&session, &now, args)?;
+                let mut purged = Purged::default();
+                let mut now = now;
+                if !doomed.is_empty() {
+                    purged = purge::halt_and_purge(context, &session, now, &doomed, guard).await?;
+                    now = session.observe().await?;
+                }
+                let plan = plan_destroy(&session, &now)?;
+                let report = apply_plan(context, &session, None, &plan, guard, "destroy").await?;
+                Ok((report, purged))
+            })
+            .await?;
         }
-        let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
+        let remaining = inventory::snapshots(&session.aws, &session.scope).await?;
         let kept = plan.steps.iter().filter(|step| step.verb == Verb::Keep);
         let kept: Vec<_> = kept.map(|step| step.resource.to_string()).collect();
         let value = json!({
@@ -49,14 +96,32 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "steps": report.steps,
             "kept": kept,
             "left_alone": plan.left_alone,
-            "snapshots": snapshots,
+            "purged": purged,
+            "snapshots": remaining,
         });
-        output::result(context, &value, text(&session, report.steps.len(), &kept, &plan, snapshots.len()))
+        let text = text(&session.scope, report.steps.len(), &kept, &plan, &purged, &remaining);
+        output::result(context, &value, text)?;
+        purge::all_or_failure(&purged)
     })
 }
 
+fn approve(
+    context: &Context,
+    session: &Session<Identity>,
+    plan: &Plan,
+    doomed: &[Snapshot],
+    args: &DestroyArgs,
+) -> Result<Approval, Failure> {
+    if doomed.is_empty() {
+        return session.approve(context, plan, "Delete", args.yes);
+    }
+    context.progress().note(&purge::listing(doomed));
+    let question = format!("Delete {} and", purge::counted(doomed));
+    session.approve(context, plan, &question, args.yes)
+}
+
 /// A plan whose desired state is nothing at all.
-fn plan_destroy(session: &Session, observed: &Observed) -> Result<Plan, Failure> {
+fn plan_destroy(session: &Session<Identity>, observed: &Observed) -> Result<Plan, Failure> {
     let retain = match session.environment.logs {
         LogsOnDestroy::Keep => BTreeSet::from([LogGroup::NAME]),
         LogsOnDestroy::Delete => BTreeSet::new(),
@@ -66,7 +131,7 @@ fn plan_destroy(session: &Session, observed: &Observed) -> Result<Plan, Failure>
 }
 
 /// Protection counts where the file says so, and where AWS remembers it: an edit of the file does not lift it.
-fn check_protection(session: &Session, observed: &Observed, args: &DestroyArgs) -> CommandResult {
+fn check_protection(session: &Session<Identity>, observed: &Observed, args: &DestroyArgs) -> CommandResult {
     let name = session.scope.environment.as_str();
     if let Some(confirmed) = args.confirm.as_deref().filter(|confirmed| *confirmed != name) {
         return Err(Failure::new(
@@ -85,8 +150,15 @@ fn check_protection(session: &Session, observed: &Observed, args: &DestroyArgs) 
     Ok(())
 }
 
-fn text(session: &Session, deleted: usize, kept: &[String], plan: &Plan, snapshots: usize) -> String {
-    let name = &session.scope.environment;
+fn text(
+    scope: &Scope,
+    deleted: usize,
+    kept: &[String],
+    plan: &Plan,
+    purged: &Purged,
+    remaining: &[Snapshot],
+) -> String {
+    let name = &scope.environment;
     let mut text = match deleted {
         0 => format!("environment {name}: there was nothing to delete\n"),
         _ => format!("environment {name}: {deleted} resources deleted\n"),
@@ -99,9 +171,23 @@ fn text(session: &Session, deleted: usize, kept: &[String], plan: &Plan, snapsho
         text =
             format!("{text}left alone, since they lack this environment's tag: {}\n", strangers.join(", "));
     }
-    text + &match snapshots {
-        0 => "no snapshots remain".to_owned(),
-        1 => "1 snapshot remains, and nobody enforces its DeleteOn now".to_owned(),
-        _ => format!("{snapshots} snapshots remain, and nobody enforces their DeleteOn now"),
+    if !purged.deleted.is_empty() {
+        text = format!("{text}{} snapshots deleted\n", purged.deleted.len());
     }
+    text + &match remaining.len() {
+        0 => "no snapshots remain".to_owned(),
+        1 => format!("1 snapshot remains, and nobody enforces its DeleteOn now\n{}", billed(remaining)),
+        count => {
+            format!("{count} snapshots remain, and nobody enforces their DeleteOn now\n{}", billed(remaining))
+        }
+    }
+}
+
+/// What it means to forget them.
+fn billed(snapshots: &[Snapshot]) -> String {
+    let gib: i64 = snapshots.iter().map(|snapshot| i64::from(snapshot.size_gib)).sum();
+    format!(
+        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all; a later deploy takes \
+         care of them again, and `destroy --snapshots purge` deletes them"
+    )
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask local`: the local AWS environment.
 
 use clap::{Args, Subcommand};
-use snapwarden_deployer::environment::{Cloud, Environment};
+use snapwarden_deployer::environment::{Cloud, Environment, Identity};
 
 use super::night::{self, NightArgs, cmd_night};
 use crate::context::{Context, block_on};
@@ -47,7 +47,7 @@ struct UpArgs {
 /// Starts, stops, empties, shows or fills the local environment.
 pub(crate) fn cmd_local(context: &Context, args: LocalArgs) -> CommandResult {
     let environment = local_environment(context)?;
-    let cloud = session::local_cloud(context, &environment);
+    let cloud = session::local_cloud(context, &Identity::from(&environment));
     let progress = context.progress();
     match args.command {
         LocalCommand::Up(UpArgs { port, port_ec2 }) => {

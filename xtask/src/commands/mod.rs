@@ -3,9 +3,11 @@
 pub(crate) mod build;
 pub(crate) mod deploy;
 pub(crate) mod destroy;
+mod drain;
 pub(crate) mod invoke;
 pub(crate) mod local;
 pub(crate) mod night;
 pub(crate) mod plan;
+mod purge;
 pub(crate) mod status;
 pub(crate) mod test;

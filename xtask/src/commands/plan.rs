@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
+use snapwarden_deployer::bundle::Bundle;
+use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, Unowned, plan};
 use snapwarden_deployer::saved_plan::{SavedPlan, SavedPlanError};
@@ -36,12 +38,28 @@ pub(crate) struct PlanScope {
     /// Take over resources that have our names but belong to no environment
     #[arg(long)]
     pub(crate) adopt: bool,
+    /// End the draining that `destroy --drain` began: backups are made again
+    #[arg(long)]
+    resume: bool,
 }
 
 impl PlanScope {
     /// Where the functions' code comes from.
     pub(crate) fn code(&self) -> CodeSource<'_> {
         self.bundle.as_deref().map_or(CodeSource::Build, CodeSource::Folder)
+    }
+
+    /// Plans a deploy of the bundle. An environment that drains goes on draining, unless it is resumed.
+    pub(crate) fn plan(
+        &self,
+        session: &Session,
+        bundle: &Bundle,
+        observed: &Observed,
+    ) -> Result<Plan, Failure> {
+        let draining = Draining::of(observed, &session.scope).filter(|_| !self.resume);
+        let options = Options { adopt: self.adopt, ..Options::default() };
+        let desired = session.desired(&code_of(bundle), draining)?;
+        Ok(plan(&registry(), &session.scope, &desired, observed, &options)?)
     }
 }
 
@@ -50,10 +68,9 @@ pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
     let (environment, plan) = block_on(async {
         let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
         let observed = session.observe().await?;
-        let code = code_of(&bundle);
-        let plan = plan_deploy(&session, &session.desired(&code)?, &observed, args.scope.adopt)?;
+        let plan = args.scope.plan(&session, &bundle, &observed)?;
         if let Some(path) = &args.out {
-            SavedPlan::new(&session.scope, code, &observed, plan.clone()).write(path)?;
+            SavedPlan::new(&session.scope, code_of(&bundle), &observed, plan.clone()).write(path)?;
         }
         Ok((session.scope.environment, plan))
     })?;
@@ -63,17 +80,6 @@ pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
         return Err(Failure::said(Exit::ChangesPending));
     }
     Ok(())
-}
-
-/// Plans a deploy.
-pub(crate) fn plan_deploy(
-    session: &Session,
-    desired: &snapwarden_deployer::world::Desired,
-    observed: &Observed,
-    adopt: bool,
-) -> Result<Plan, Failure> {
-    let options = Options { adopt, ..Options::default() };
-    Ok(plan(&registry(), &session.scope, desired, observed, &options)?)
 }
 
 impl From<Unowned> for Failure {

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
+use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::ScheduleExpression;
-use snapwarden_deployer::inventory;
+use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Alias, FoundOf, Kind, Schedule, alias_name, read, registry};
 use snapwarden_deployer::plan::{Options, Plan, Step, Verb, plan};
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Found, Observed, ResourceId};
 use snapwarden_domain::names::Zone;
 
+use super::drain::Outlook;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::session::Session;
@@ -41,8 +43,13 @@ pub(crate) struct Status {
     pub(crate) snapshots: usize,
     /// How many events lie in the dead-letter queue.
     pub(crate) undelivered: u64,
+    /// How far it is, where it drains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) draining: Option<Outlook>,
     /// What needs a person.
     pub(crate) attention: Vec<String>,
+    /// What else is worth knowing.
+    pub(crate) notes: Vec<String>,
 }
 
 /// One resource that exists.
@@ -77,7 +84,7 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         let observed = session.observe().await?;
         let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
         let undelivered = inventory::undelivered(&session.aws, &session.scope).await?;
-        look(&session, &observed, snapshots.len(), undelivered, Timestamp::now())
+        look(context, &session, &observed, &snapshots, undelivered)
     })?;
     output::result(context, &status, render::status::text(&status))?;
     if status.attention.is_empty() {
@@ -87,14 +94,15 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
 }
 
 fn look(
+    context: &Context,
     session: &Session,
     observed: &Observed,
-    snapshots: usize,
+    snapshots: &[Snapshot],
     undelivered: u64,
-    now: Timestamp,
 ) -> Result<Status, Failure> {
-    let desired = session.desired(&deployed_code(&session.scope, observed))?;
-    let schedules = firings(observed, now);
+    let draining = Draining::of(observed, &session.scope);
+    let desired = session.desired(&deployed_code(&session.scope, observed), draining)?;
+    let schedules = firings(observed, Timestamp::now());
     let mut attention = Vec::new();
     let drift =
         plan(&registry(), &session.scope, &desired, observed, &Options::default()).unwrap_or_else(|taken| {
@@ -118,6 +126,13 @@ fn look(
     }
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
     attention.extend(silent.map(|firing| format!("the {} schedule does not fire", firing.schedule)));
+    let floor = session.environment.cleanup.floor.get();
+    let draining = draining.map(|draining| Outlook::of(draining, snapshots, floor));
+    let outlook = draining.as_ref().map(|outlook| (outlook.snapshots == 0, outlook.text(context)));
+    let mut notes = Vec::new();
+    if let Some((is_over, text)) = outlook {
+        if is_over { attention.push(text) } else { notes.push(text) }
+    }
     Ok(Status {
         environment: name.to_string(),
         account: session.scope.account.to_string(),
@@ -125,9 +140,11 @@ fn look(
         resources: resources(observed),
         schedules,
         drift: drift.pending().cloned().collect(),
-        snapshots,
+        snapshots: snapshots.len(),
         undelivered,
+        draining,
         attention,
+        notes,
     })
 }
 
@@ -137,7 +154,7 @@ fn difference(step: &Step) -> String {
     match step.verb {
         Verb::Create => format!("{resource} is missing"),
         Verb::Delete => format!("{resource} is not wanted any more"),
-        Verb::Update | Verb::Keep => {
+        Verb::Update | Verb::Replace | Verb::Keep => {
             let properties: Vec<_> = step.changes.iter().map(|change| change.property.as_str()).collect();
             format!("{resource} differs in {}", properties.join(", "))
         }
@@ -145,7 +162,7 @@ fn difference(step: &Step) -> String {
 }
 
 /// The code that the functions have now: a newer checkout is no drift.
-fn deployed_code(scope: &Scope, observed: &Observed) -> BTreeMap<Function, String> {
+pub(super) fn deployed_code(scope: &Scope, observed: &Observed) -> BTreeMap<Function, String> {
     let digest = |function: Function| {
         let alias = observed.get(&ResourceId::new(Alias::NAME, alias_name(scope, function)))?;
         Some((function, read::<Alias>(alias).ok()?.properties.serves.code_sha256))

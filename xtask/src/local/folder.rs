@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::emulator::{self, Both, Emulator};
-use super::process::Process;
 use super::{Endpoints, LocalError};
+use crate::process::Process;
 use crate::progress::Progress;
 
 /// How much of an emulator's log an error shows.

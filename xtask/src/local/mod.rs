@@ -8,7 +8,6 @@ mod emulator;
 mod error;
 mod folder;
 mod ports;
-mod process;
 pub(crate) mod seed;
 mod status;
 
@@ -19,7 +18,7 @@ use std::time::{Duration, Instant};
 use self::arm64::Arm64;
 use self::emulator::{Both, Emulator, Launch};
 use self::folder::{Entry, Folder, Record};
-use self::process::Process;
+use crate::process::Process;
 use crate::progress::Progress;
 use crate::tools::venv::{self, Venv};
 use crate::workspace::Workspace;

@@ -57,6 +57,7 @@ pub(crate) fn failed(report: &Report) -> String {
             Outcome::Done => {}
         }
     }
+    lines.extend(report.halted.iter().map(|halt| format!("  stopped: {halt}")));
     format!("{done} of {} steps were done\n{}", report.steps.len(), lines.join("\n"))
 }
 
@@ -64,6 +65,7 @@ fn doing(verb: Verb) -> &'static str {
     match verb {
         Verb::Create => "creating",
         Verb::Update => "changing",
+        Verb::Replace => "replacing",
         Verb::Delete => "deleting",
         Verb::Keep => "keeping",
     }
@@ -73,6 +75,7 @@ fn infinitive(verb: Verb) -> &'static str {
     match verb {
         Verb::Create => "create",
         Verb::Update => "change",
+        Verb::Replace => "replace",
         Verb::Delete => "delete",
         Verb::Keep => "keep",
     }

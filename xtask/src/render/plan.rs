@@ -25,8 +25,12 @@ pub(crate) fn summary(plan: &Plan) -> String {
     if plan.is_empty() {
         return format!("no changes: {kept} resources are as they should be");
     }
+    let replaced = match plan.count(Verb::Replace) {
+        0 => String::new(),
+        count => format!("{count} to replace, "),
+    };
     format!(
-        "{} to create, {} to change, {} to delete, {kept} to keep",
+        "{} to create, {} to change, {replaced}{} to delete, {kept} to keep",
         plan.count(Verb::Create),
         plan.count(Verb::Update),
         plan.count(Verb::Delete),
@@ -37,11 +41,11 @@ fn step_text(step: &Step, verbose: bool) -> String {
     let style = match step.verb {
         Verb::Create => GOOD,
         Verb::Update | Verb::Keep => NOTICE,
-        Verb::Delete => BAD,
+        Verb::Delete | Verb::Replace => BAD,
     };
     let mut text = format!("{} {}\n", painted(style, step.verb.symbol()), step.resource);
     // All properties of a new resource are new: a list of them says little unless somebody asks.
-    if step.verb == Verb::Update || verbose {
+    if matches!(step.verb, Verb::Update | Verb::Replace) || verbose {
         for change in &step.changes {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "    {}", change_text(change));
@@ -51,11 +55,12 @@ fn step_text(step: &Step, verbose: bool) -> String {
 }
 
 fn change_text(change: &Change) -> String {
-    let Change { property, from, to } = change;
-    match (from, to) {
+    let Change { property, from, to, why } = change;
+    let text = match (from, to) {
         (Some(from), Some(to)) => format!("{property}: {from} → {to}"),
         (None, Some(to)) => format!("{property}: {to} (not set now)"),
         (Some(from), None) => format!("{property}: {from} (goes away)"),
         (None, None) => property.clone(),
-    }
+    };
+    why.as_ref().map_or(text.clone(), |why| format!("{text}   # {why}"))
 }

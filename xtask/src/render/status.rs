@@ -17,6 +17,9 @@ pub(crate) fn text(status: &Status) -> String {
         text.push_str(&inventory(&status.resources, &status.schedules));
     }
     let _ = writeln!(text, "\nsnapshots: {}", status.snapshots);
+    for line in &status.notes {
+        let _ = writeln!(text, "{line}");
+    }
     for line in &status.attention {
         let _ = writeln!(text, "{} {line}", painted(NOTICE, "attention:"));
     }

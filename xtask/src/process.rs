@@ -12,25 +12,25 @@ use serde::{Deserialize, Serialize};
 /// have become somebody else's program by the time we want to stop ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Process {
-    pub(super) pid: u32,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
     began: String,
 }
 
 impl Process {
     /// The process that has this number now.
-    pub(super) fn with_pid(pid: u32) -> Option<Self> {
+    pub(crate) fn with_pid(pid: u32) -> Option<Self> {
         Some(Self { pid, began: began(pid)? })
     }
 
     /// Whether this very process still runs.
-    pub(super) fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         began(self.pid).is_some_and(|began| began == self.began)
     }
 
     /// Asks the process to end, makes it end when it has not after `patience`, and waits until it is gone.
     /// Answers whether it is.
-    pub(super) fn stop(&self, patience: Duration) -> bool {
+    pub(crate) fn stop(&self, patience: Duration) -> bool {
         self.signal(Signal::TERM);
         if self.is_gone_within(patience) {
             return true;
@@ -63,7 +63,7 @@ impl Process {
 }
 
 /// When a process began, in a form that is only good for comparing; nothing when it has ended.
-fn began(pid: u32) -> Option<String> {
+pub(crate) fn began(pid: u32) -> Option<String> {
     if Path::new("/proc/self/stat").exists() {
         let ticks = began_in_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
         // Ticks count from the boot, so after a restart another process could have both the number and the ticks.

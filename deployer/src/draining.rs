@@ -1,0 +1,74 @@
+//! Ending an environment without losing what its snapshots are for: backups stop, and cleanup goes on until the last
+//! `DeleteOn` has come.
+//!
+//! That an environment drains is a tag of its schedule group, not a key of its file: the next deploy of a pipeline
+//! that knows nothing of it must not start the backups again.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::civil::Date;
+
+use crate::kinds::{Kind, ScheduleGroup};
+use crate::scope::Scope;
+use crate::world::{Observed, ResourceId};
+
+/// The tag that remembers on AWS that an environment drains, as [`Draining`] writes it.
+pub const TAG: &str = "snapwarden:draining";
+
+/// Since when an environment drains, and how far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// The day on which backups stopped.
+    pub since: Date,
+    /// Whether cleanup may also delete the newest copies, which its floor holds otherwise.
+    pub without_floor: bool,
+}
+
+impl Draining {
+    /// Whether the environment drains, as its tag on AWS says.
+    pub fn of(observed: &Observed, scope: &Scope) -> Option<Self> {
+        let group = observed.get(&ResourceId::new(ScheduleGroup::NAME, scope.schedule_group()))?;
+        let tags = group.tags.as_ref().filter(|tags| scope.owns(tags))?;
+        // Somebody may have written the tag by hand: then it drains in the careful way.
+        let careful = Self { since: Date::MIN, without_floor: false };
+        tags.get(TAG).map(|value| value.parse().unwrap_or(careful))
+    }
+}
+
+const WITHOUT_FLOOR: &str = " without floor";
+
+impl fmt::Display for Draining {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "since {}{}", self.since, if self.without_floor { WITHOUT_FLOOR } else { "" })
+    }
+}
+
+impl FromStr for Draining {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (date, without_floor) = match text.strip_suffix(WITHOUT_FLOOR) {
+            Some(date) => (date, true),
+            None => (text, false),
+        };
+        Ok(Self { since: date.strip_prefix("since ").unwrap_or(date).parse()?, without_floor })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    /// What a deploy reads back must be what a drain wrote, or backups start again.
+    #[test]
+    fn the_tag_reads_back_as_it_was_written() {
+        for without_floor in [false, true] {
+            let draining = Draining { since: date(2026, 11, 24), without_floor };
+            assert_eq!(draining.to_string().parse::<Draining>().unwrap(), draining);
+        }
+        assert!("yes".parse::<Draining>().is_err());
+    }
+}

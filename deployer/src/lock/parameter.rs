@@ -1,0 +1,61 @@
+//! The SSM parameter that holds a lock.
+
+use async_trait::async_trait;
+use aws_sdk_ssm::types::{ParameterType, Tag};
+use snapwarden_domain::tags;
+
+use super::{Holder, Slot};
+use crate::aws::Aws;
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::scope::Scope;
+
+/// The parameter of one environment.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    ssm: aws_sdk_ssm::Client,
+    name: String,
+    environment: String,
+}
+
+impl Parameter {
+    /// The parameter of `scope`'s environment.
+    pub fn of(aws: &Aws, scope: &Scope) -> Self {
+        let environment = scope.environment.to_string();
+        Self { ssm: aws.ssm.clone(), name: scope.lock_parameter(), environment }
+    }
+}
+
+#[async_trait(?Send)]
+impl Slot for Parameter {
+    async fn create(&self, holder: &Holder) -> Result<(), AwsError> {
+        let call = self.ssm.put_parameter().name(&self.name).r#type(ParameterType::String).overwrite(false);
+        let tag = Tag::builder().key(tags::ENVIRONMENT).value(&self.environment).build();
+        // Both parts are given.
+        let call = call.set_tags(tag.ok().map(|tag| vec![tag]));
+        let call = call.description("Held while a command of Snapwarden changes the environment");
+        call.value(text(holder)).send().await.call("ssm:PutParameter").map(drop)
+    }
+
+    async fn overwrite(&self, holder: &Holder) -> Result<(), AwsError> {
+        let call = self.ssm.put_parameter().name(&self.name).r#type(ParameterType::String).overwrite(true);
+        call.value(text(holder)).send().await.call("ssm:PutParameter").map(drop)
+    }
+
+    async fn read(&self) -> Result<Option<(Option<Holder>, i64)>, AwsError> {
+        let answer = self.ssm.get_parameter().name(&self.name).send().await;
+        let found = answer.call("ssm:GetParameter").or_absent()?.and_then(|answer| answer.parameter);
+        Ok(found.map(|parameter| {
+            let value = parameter.value.unwrap_or_default();
+            (serde_json::from_str(&value).ok(), parameter.version)
+        }))
+    }
+
+    async fn delete(&self) -> Result<(), AwsError> {
+        let answer = self.ssm.delete_parameter().name(&self.name).send().await;
+        answer.call("ssm:DeleteParameter").or_absent().map(drop)
+    }
+}
+
+fn text(holder: &Holder) -> String {
+    serde_json::json!(holder).to_string()
+}

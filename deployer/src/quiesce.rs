@@ -1,0 +1,142 @@
+//! Keeps new runs from starting, and waits for those in flight: what a run makes while everything is being deleted
+//! would be left behind.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::aws::Aws;
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::kinds::{Kind, LambdaFunction, Schedule, read};
+use crate::scope::{Function, Scope};
+use crate::world::{Desired, Observed, ResourceId};
+
+/// Everything as it is, but with schedules that do not fire and functions that do not start: no retry of Lambda's
+/// either.
+pub fn halted(observed: &Observed) -> Desired {
+    let mut desired: Desired =
+        observed.iter().map(|(id, found)| (id.clone(), found.properties.clone())).collect();
+    for (id, wanted) in &mut desired {
+        let (property, value) = match id.kind.as_str() {
+            Schedule::NAME => ("enabled", Value::Bool(false)),
+            LambdaFunction::NAME => ("reserved_concurrency", 0.into()),
+            _ => continue,
+        };
+        wanted[property] = value;
+    }
+    desired
+}
+
+/// How long CloudWatch Logs may take to show that a run has begun.
+const LOG_LAG: Duration = Duration::from_secs(10);
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Waits until no run is in flight, as the functions' logs tell, or none can be any more since its time is over.
+///
+/// Returns how many runs it saw end. `tell` hears how many are still in flight, with the time waited so far.
+pub async fn wait_for_runs(
+    aws: &Aws,
+    scope: &Scope,
+    observed: &Observed,
+    now: Timestamp,
+    tell: &dyn Fn(usize, Duration),
+) -> Result<usize, AwsError> {
+    let started = Instant::now();
+    let mut seen = BTreeSet::new();
+    for function in Function::ALL {
+        let Some(timeout) = timeout_of(observed, scope, function) else { continue };
+        let since = now.checked_sub(timeout).unwrap_or(now);
+        loop {
+            let open = in_flight(aws, &scope.log_group(function), since).await?;
+            let waited = started.elapsed();
+            if waited >= timeout + LOG_LAG || (open.is_empty() && waited >= LOG_LAG) {
+                break;
+            }
+            tell(open.len(), waited);
+            seen.extend(open);
+            sleep(LOOK).await;
+        }
+    }
+    Ok(seen.len())
+}
+
+/// How long a run of a function may take; `None` where there is no function.
+fn timeout_of(observed: &Observed, scope: &Scope, function: Function) -> Option<Duration> {
+    let id = ResourceId::new(LambdaFunction::NAME, scope.function(function));
+    let found = read::<LambdaFunction>(observed.get(&id)?).ok()?;
+    Some(found.properties.timeout())
+}
+
+/// The invocations that have begun since then and not ended.
+async fn in_flight(aws: &Aws, log_group: &str, since: Timestamp) -> Result<BTreeSet<String>, AwsError> {
+    let call = aws.logs.filter_log_events().log_group_name(log_group).start_time(since.as_millisecond());
+    let mut pages = call.filter_pattern(PATTERN).into_paginator().send();
+    let (mut begun, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(page) = pages.next().await {
+        let Some(page) = page.call("logs:FilterLogEvents").or_absent()? else { break };
+        for event in page.events.unwrap_or_default() {
+            match event.message.as_deref().and_then(lifecycle) {
+                Some(Lifecycle::Begun(id)) => drop(begun.insert(id)),
+                Some(Lifecycle::Ended(id)) => drop(ended.insert(id)),
+                None => {}
+            }
+        }
+    }
+    Ok(begun.difference(&ended).cloned().collect())
+}
+
+/// Lines of Lambda itself in both of its log formats.
+const PATTERN: &str = r#"?"platform.start" ?"platform.report" ?"START RequestId" ?"REPORT RequestId""#;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Lifecycle {
+    Begun(String),
+    Ended(String),
+}
+
+/// What a line of Lambda's says about an invocation (source: AWS Lambda Developer Guide, "Log formats").
+fn lifecycle(line: &str) -> Option<Lifecycle> {
+    if let Ok(json) = serde_json::from_str::<Value>(line) {
+        let id = json.get("record")?.get("requestId")?.as_str()?.to_owned();
+        return match json.get("type")?.as_str()? {
+            "platform.start" => Some(Lifecycle::Begun(id)),
+            "platform.report" => Some(Lifecycle::Ended(id)),
+            _ => None,
+        };
+    }
+    let id = |rest: &str| rest.split_whitespace().next().map(str::to_owned);
+    if let Some(rest) = line.strip_prefix("START RequestId: ") {
+        return id(rest).map(Lifecycle::Begun);
+    }
+    line.strip_prefix("REPORT RequestId: ").and_then(id).map(Lifecycle::Ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run that is taken for over makes a snapshot that nobody deletes.
+    #[test]
+    fn both_of_lambdas_log_formats_tell_when_a_run_begins_and_ends() {
+        let begun = Some(Lifecycle::Begun("a-1".to_owned()));
+        let ended = Some(Lifecycle::Ended("a-1".to_owned()));
+        for (line, says) in [
+            (r#"{"time":"t","type":"platform.start","record":{"requestId":"a-1","version":"1"}}"#, &begun),
+            (
+                r#"{"time":"t","type":"platform.report","record":{"requestId":"a-1","status":"success"}}"#,
+                &ended,
+            ),
+            ("START RequestId: a-1 Version: 1\n", &begun),
+            ("REPORT RequestId: a-1\tDuration: 3 ms", &ended),
+            (r#"{"level":"INFO","message":"platform.start"}"#, &None),
+            ("anything else", &None),
+        ] {
+            assert_eq!(lifecycle(line), *says, "{line}");
+        }
+    }
+}

@@ -58,6 +58,19 @@ impl Progress {
         self.line("note", text);
     }
 
+    /// Whether progress is lines of JSON, for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        matches!(self.0, Mode::Json)
+    }
+
+    /// Writes a line of JSON; nothing where progress is for people.
+    pub(crate) fn event(&self, event: &serde_json::Value) {
+        if self.is_json() {
+            // Nothing is left to be done when stderr itself is gone.
+            drop(writeln!(std::io::stderr(), "{event}"));
+        }
+    }
+
     /// Whether spinners are drawn, so that a child process must not write to the same screen.
     pub(crate) fn owns_screen(&self) -> bool {
         matches!(self.0, Mode::Bars(_))

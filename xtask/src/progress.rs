@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anstream::adapter::strip_str;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::render::style::{NOTICE, painted};
+
 /// Where progress goes. Cheap to clone; all clones draw on the same screen.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress(Mode);
@@ -68,6 +70,14 @@ impl Progress {
         if self.is_json() {
             // Nothing is left to be done when stderr itself is gone.
             drop(writeln!(std::io::stderr(), "{event}"));
+        }
+    }
+
+    /// Says something that a person should look at.
+    pub(crate) fn warn(&self, text: &str) {
+        match &self.0 {
+            Mode::Json => self.line("warning", text),
+            _ => self.line("warning", &format!("{} {text}", painted(NOTICE, "warning:"))),
         }
     }
 

@@ -74,6 +74,7 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
             "steps": report.steps,
             "resources": resources(&observed),
             "schedules": firings,
+            "warnings": session.warnings,
         });
         output::result(context, &value, render::status::inventory(&resources(&observed), &firings))
     })

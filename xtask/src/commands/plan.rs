@@ -77,16 +77,20 @@ impl PlanScope {
 
 /// Shows the plan; makes no call that changes anything.
 pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
-    let (environment, plan) = block_on(async {
+    let (session, plan) = block_on(async {
         let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
         let observed = session.observe().await?;
         let plan = args.scope.plan(context, &session, &bundle, &observed)?;
         if let Some(path) = &args.out {
             SavedPlan::new(&session.scope, code_of(&bundle), &observed, plan.clone()).write(path)?;
         }
-        Ok((session.scope.environment, plan))
+        Ok((session, plan))
     })?;
-    let value = json!({ "environment": environment, "plan": plan });
+    let value = json!({
+        "environment": session.scope.environment,
+        "plan": plan,
+        "warnings": session.warnings,
+    });
     output::result(context, &value, render::plan::text(&plan, context.verbose()))?;
     if args.exit_code && !plan.is_empty() {
         return Err(Failure::said(Exit::ChangesPending));

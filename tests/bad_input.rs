@@ -60,7 +60,7 @@ fn an_invalid_environment_file_starts_nothing() {
     let local = Local::with("cron(0 2 * * ? *)", "cron(0 2 * * *)");
     let ran = local.run(&["deploy", "--bundle", &bundle()]);
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
-    assert!(ran.stderr.contains("local.yaml:9:") && ran.stderr.contains("6 fields"), "{ran:?}");
+    assert!(ran.stderr.contains("local.yaml:10:") && ran.stderr.contains("6 fields"), "{ran:?}");
     assert!(!local.path("local").exists(), "nothing was started");
 }
 
@@ -76,6 +76,22 @@ fn a_schedule_that_never_fires_is_refused() {
             "{ran:?}"
         );
     }
+}
+
+/// What is hardly meant is said before it costs a night, on stderr and with its place, but stops nobody.
+#[test]
+fn what_is_hardly_meant_is_warned_about() {
+    let local = Local::with("cron(0 3 * * ? *)", "cron(20 2 * * ? *)");
+    let said = "local.yaml:13:27: cleanup.schedule.expression: it fires at 02:20, while the backup of 02:00";
+    let bundle = bundle();
+    for command in [&["plan", "--bundle", &bundle][..], &["deploy", "--bundle", &bundle], &["status"]] {
+        let ran = local.run(command);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.stderr.contains(said) && ran.stderr.contains("at 02:30 or later"), "{ran:?}");
+        assert!(!ran.stdout.contains(said), "{ran:?}");
+    }
+    let status = local.json(&["status"]);
+    assert_eq!(status["warnings"][0]["key"], "cleanup.schedule.expression", "{status}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub mod policy_gate;
 pub mod property;
 pub mod purge;
 pub mod quiesce;
+pub mod quota;
 pub mod saved_plan;
 pub mod scope;
 pub mod wait;

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -147,7 +148,7 @@ impl Shared {
     /// Records a call, and says what is to happen to it.
     fn record(&self, call: Call) -> (usize, Option<Effect>) {
         let mut state = self.state();
-        let effect = state.rules.iter_mut().filter_map(|rule| rule.apply(&call)).next();
+        let effect = state.rules.iter_mut().find_map(|rule| rule.apply(&call));
         state.calls.push(call);
         state.in_flight += 1;
         (state.calls.len() - 1, effect)
@@ -162,6 +163,14 @@ impl Shared {
     fn ended(&self) {
         self.state().in_flight -= 1;
         self.ended.notify_all();
+    }
+
+    /// Asks the caller to end, and gives it the time to hear it.
+    async fn interrupt(&self) {
+        if let Some(victim) = self.state().victim {
+            let _ = kill_process(victim, Signal::INT);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
     fn kill(&self) {
@@ -229,6 +238,9 @@ async fn pass(
         } else {
             if let Some(Effect::Delay(time)) = effect {
                 tokio::time::sleep(time).await;
+            }
+            if effect == Some(Effect::Interrupt) {
+                shared.interrupt().await;
             }
             let answer = forward(&client, &upstream, head, body).await;
             if let Some(answer) = &answer {

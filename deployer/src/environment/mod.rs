@@ -4,12 +4,18 @@
 
 mod bounded;
 mod identity;
+mod lint;
 mod load;
+mod place;
 mod schedule;
+mod schema;
+mod suggest;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use snapwarden_domain::checked;
@@ -19,11 +25,13 @@ use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
 pub use identity::{Identity, load_identity};
-pub use load::{LoadError, list, load, parse};
+pub use lint::{Finding, Severity};
+pub use load::{LoadError, list, load, load_and_lint, parse};
 pub use schedule::{InvalidExpression, ScheduleExpression};
+pub use schema::schema;
 
 /// One environment, as its file describes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Environment {
     /// The environment's name; must be the file's name without `.yaml`.
@@ -53,11 +61,12 @@ pub struct Environment {
     pub logs: LogsOnDestroy,
     /// Tags for every resource that can carry them.
     #[serde(default, deserialize_with = "user_tags")]
+    #[schemars(extend("maxProperties" = MAX_TAGS))]
     pub tags: BTreeMap<TagKey, TagValue>,
 }
 
 /// Where an environment lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cloud {
     /// Amazon Web Services, with the caller's credentials.
@@ -68,7 +77,7 @@ pub enum Cloud {
 }
 
 /// What is backed up, when, and how long it is kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {
     /// The tag that selects instances.
@@ -84,7 +93,7 @@ pub struct Backup {
 }
 
 /// When expired snapshots are deleted, and what holds them back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cleanup {
     /// When cleanup runs.
@@ -106,7 +115,7 @@ pub struct Cleanup {
 }
 
 /// One EventBridge Scheduler schedule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// `cron(…)` or `rate(…)` in AWS's own syntax.
@@ -120,7 +129,7 @@ pub struct Schedule {
 }
 
 /// EventBridge Scheduler's retry policy; what it gives up goes to the dead-letter queue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
     /// How often it tries again.
@@ -136,7 +145,7 @@ impl Default for Retry {
 }
 
 /// What both Lambda functions have in common.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Functions {
     /// Memory in MB, which also sets the share of a CPU: 1,769 MB is one.
@@ -158,7 +167,7 @@ impl Default for Functions {
 }
 
 /// What becomes of the log groups when the environment is destroyed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogsOnDestroy {
     /// They are deleted with everything else.
@@ -202,6 +211,20 @@ impl<'de> Deserialize<'de> for LogRetentionDays {
     }
 }
 
+impl JsonSchema for LogRetentionDays {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "LogRetentionDays".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": Self::ALLOWED })
+    }
+}
+
 impl From<LogRetentionDays> for i32 {
     fn from(days: LogRetentionDays) -> Self {
         days.0
@@ -210,7 +233,7 @@ impl From<LogRetentionDays> for i32 {
 
 /// Declares a text type that is checked when it is read.
 macro_rules! checked_text {
-    ($(#[$doc:meta])* $name:ident, $valid:expr, $message:literal) => {
+    ($(#[$doc:meta])* $name:ident, $valid:expr, $message:literal, schema $schema:tt) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
         #[serde(into = "String")]
@@ -238,6 +261,20 @@ macro_rules! checked_text {
             }
         }
 
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+
         impl From<$name> for String {
             fn from(value: $name) -> Self {
                 value.0
@@ -256,7 +293,8 @@ checked_text!(
     /// An AWS account's number.
     AccountId,
     |text| text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()),
-    "is not an AWS account: write its 12 digits in quotes, such as \"123456789012\""
+    "is not an AWS account: write its 12 digits in quotes, such as \"123456789012\"",
+    schema { "type": "string", "pattern": "^[0-9]{12}$" }
 );
 
 checked_text!(
@@ -265,7 +303,8 @@ checked_text!(
     |text| text.split('-').count() >= 3
         && text.ends_with(|c: char| c.is_ascii_digit())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
-    "is not an AWS Region: write its code, such as eu-central-1"
+    "is not an AWS Region: write its code, such as eu-central-1",
+    schema { "type": "string", "pattern": "^[a-z0-9-]*-[a-z0-9-]*-[a-z0-9-]*[0-9]$" }
 );
 
 checked_text!(
@@ -276,15 +315,20 @@ checked_text!(
         && text.chars().all(is_tag_character)
         && !["aws:", "snapwarden:"].iter().any(|reserved| text.to_lowercase().starts_with(reserved)),
     "cannot be a tag's key: use 1 to 128 letters, digits, spaces and _.:/=+-@, not starting with `aws:` or \
-     `snapwarden:`"
+     `snapwarden:`",
+    schema { "type": "string", "minLength": 1, "maxLength": 128, "pattern": TAG_PATTERN }
 );
 
 checked_text!(
     /// A tag's value, in what all services accept: 1 to 256 characters.
     TagValue,
     |text| (1..=256).contains(&text.chars().count()) && text.chars().all(is_tag_character),
-    "cannot be a tag's value: use 1 to 256 letters, digits, spaces and _.:/=+-@"
+    "cannot be a tag's value: use 1 to 256 letters, digits, spaces and _.:/=+-@",
+    schema { "type": "string", "minLength": 1, "maxLength": 256, "pattern": TAG_PATTERN }
 );
+
+/// What [`is_tag_character`] leaves out, as far as all dialects of regular expressions agree on how to say it.
+const TAG_PATTERN: &str = "^[^!\"#$%&'()*,;<>?\\[\\]\\\\^`{|}~]+$";
 
 /// The characters that IAM, the strictest service, takes in tags (source: IAM API, data type `Tag`).
 fn is_tag_character(c: char) -> bool {

@@ -3,6 +3,7 @@
 //! Source: EventBridge Scheduler user guide, "Schedule types". A cron expression has six fields: minutes, hours, day
 //! of month, month, day of week (1 is Sunday) and year; one of the two day fields is `?`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +12,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use snapwarden_domain::checked;
 
@@ -57,6 +59,21 @@ impl ScheduleExpression {
                 let steps = i32::try_from(elapsed / step.as_secs() + 1).ok()?;
                 created.checked_add(*step * steps).ok()
             }
+        }
+    }
+
+    /// The first local time from `from` on and before `until` at which a cron expression says to fire, whether or not
+    /// the clocks of any zone show that time.
+    pub(super) fn first_local_between(&self, from: DateTime, until: DateTime) -> Option<DateTime> {
+        let Timing::Cron(cron) = &self.timing else { return None };
+        cron.find_next_occurrence(&from, true).ok().filter(|at| *at < until)
+    }
+
+    /// The step of a rate.
+    pub(super) fn step(&self) -> Option<SignedDuration> {
+        match &self.timing {
+            Timing::Cron(_) => None,
+            Timing::Rate(step) => Some(*step),
         }
     }
 
@@ -179,6 +196,24 @@ impl TryFrom<String> for ScheduleExpression {
 impl<'de> Deserialize<'de> for ScheduleExpression {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         checked::text(deserializer)
+    }
+}
+
+impl JsonSchema for ScheduleExpression {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ScheduleExpression".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": r"^(cron|rate)\(.+\)$",
+            "examples": ["cron(0 2 * * ? *)", "rate(12 hours)"],
+        })
     }
 }
 

@@ -14,6 +14,8 @@ pub mod names;
 pub mod report;
 pub mod retention;
 pub mod run;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod settings;
 pub mod tags;
 pub mod verdict;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// often a run is repeated, and without a look at the other snapshots. What that costs: a week whose Monday, or a
 /// month whose first day, has no backup has no weekly or monthly copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// Every snapshot is kept for at least these days.

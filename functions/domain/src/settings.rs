@@ -99,13 +99,16 @@ impl CleanupPolicy {
 
 /// Selects instances by one tag: both key and value must match exactly, as EC2 compares them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Selector {
     /// The tag's key, `Backup` unless configured: 1 to 128 characters.
     #[serde(deserialize_with = "of_length::<_, 1, 128>")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub tag: String,
     /// The tag's value, `true` unless configured: at most 256 characters.
     #[serde(deserialize_with = "of_length::<_, 0, 256>")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 256)))]
     pub value: String,
 }
 

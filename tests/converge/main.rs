@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
 
 mod calls;
+mod concurrent;
 mod drift;
 mod inventory;
 mod kill_points;

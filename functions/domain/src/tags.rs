@@ -17,3 +17,12 @@ pub const DELETE_ON: &str = "DeleteOn";
 
 /// AWS's own convention for the name that consoles show.
 pub const NAME: &str = "Name";
+
+/// On an instance, by its owner: how many days to keep its daily snapshots, instead of the environment's `daily_days`.
+pub const RETENTION_DAYS: &str = "BackupRetentionDays";
+
+/// On an instance, by its owner: `true` leaves its boot volume out.
+pub const EXCLUDE_BOOT: &str = "BackupExcludeBoot";
+
+/// On an instance, by its owner: ids of volumes to leave out, separated by commas or spaces.
+pub const EXCLUDE_VOLUMES: &str = "BackupExcludeVolumes";

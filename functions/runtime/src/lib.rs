@@ -41,6 +41,8 @@ pub struct Invocation<S> {
     pub event: Event,
     /// The run's clock, checked against the real one.
     pub clock: Clock,
+    /// The real time when the invocation started, whatever the run's clock says.
+    pub real_now: Timestamp,
     /// EC2.
     pub ec2: Ec2,
     /// When to stop starting anything.
@@ -70,7 +72,7 @@ impl<S> Invocation<S> {
 /// How far an invocation got.
 #[derive(Debug)]
 pub enum Ended<R> {
-    /// The run is over.
+    /// The run is over, or another invocation sees to it: then the report says that it is handed on.
     Finished(R),
     /// There is work left for another hop. Only where [`Invocation::may_hand_on`].
     Unfinished {
@@ -153,7 +155,8 @@ impl<F> Function<F> {
         let invalid_event = |error| ending::refused("InvalidEvent", error);
         let event = Event::from_json(call.event).map_err(invalid_event)?;
         let endpoint = clock::ec2_endpoint(variable);
-        let clock = clock::of(&event, Timestamp::now(), endpoint.as_deref()).map_err(invalid_event)?;
+        let real_now = Timestamp::now();
+        let clock = clock::of(&event, real_now, endpoint.as_deref()).map_err(invalid_event)?;
 
         let (run, hop) = (event.run(), event.hop());
         let span = tracing::info_span!("run", %run, hop, request = call.id);
@@ -165,6 +168,7 @@ impl<F> Function<F> {
             settings,
             event: event.clone(),
             clock,
+            real_now,
             deadline: call.deadline,
             started: Instant::now(),
         };

@@ -11,6 +11,7 @@ const TODAY: Date = date(2026, 11, 22);
 fn settings(floor: u32) -> CleanupSettings {
     CleanupSettings {
         environment: "prod".parse().unwrap(),
+        alias_arn: String::new(),
         timezone: "UTC".parse().unwrap(),
         policy: CleanupPolicy { floor, orphan_floor_days: 90, max_deletes: 5000 },
     }

@@ -19,3 +19,4 @@ mod schema;
 pub mod settings;
 pub mod tags;
 pub mod verdict;
+pub mod wishes;

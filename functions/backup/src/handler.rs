@@ -7,7 +7,7 @@ use snapwarden_domain::report::{BackupReport, Failure, Outcome, Outcomes};
 use snapwarden_domain::settings::{BackupSettings, Selector};
 use snapwarden_runtime::{Ended, Invocation};
 
-use crate::decide::is_superseded;
+use crate::decide::{Selected, is_superseded};
 use crate::ec2::{self, RunSets};
 use crate::fleet::{Fleet, back_up_fleet};
 
@@ -26,7 +26,7 @@ pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<En
         }
         warnings.push(nothing.to_string());
     }
-    if !selected.is_empty() && !is_fine_without && selected.iter().all(|it| it.has_nothing_to_back_up()) {
+    if !selected.is_empty() && !is_fine_without && selected.iter().all(Selected::has_nothing_to_back_up) {
         return Err(nothing_to_back_up(&settings.select));
     }
     let made = ec2::made(client, &settings.environment, &run, None).await?;

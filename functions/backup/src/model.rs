@@ -30,6 +30,8 @@ struct State {
     /// With the moment from which on it is listed.
     snapshots: BTreeMap<String, Vec<(Made, Instant)>>,
     sets: usize,
+    /// Calls of `CreateSnapshots` that were let in.
+    attempts: usize,
     /// When a snapshot of a volume was last started.
     started: BTreeMap<String, Instant>,
     buckets: Vec<(Api, f64, Instant)>,
@@ -71,6 +73,11 @@ impl Model {
     /// How many snapshot sets were made.
     pub(crate) fn sets(&self) -> usize {
         self.state.borrow().sets
+    }
+
+    /// How many calls to make a set were let in.
+    pub(crate) fn attempts(&self) -> usize {
+        self.state.borrow().attempts
     }
 
     /// How many calls were throttled.
@@ -169,7 +176,11 @@ impl Sets for Invoker<'_> {
     async fn create(&self, instance: &Selected, copying: &Copying) -> Result<Vec<VolumeSnapshot>, NotMade> {
         self.call(Api::CreateSnapshots).await.map_err(NotMade::Refused)?;
         let lost = NotMade::Unclear(Failure::new("no answer", "look"));
-        let trouble = self.model.state.borrow_mut().troubles.pop_front();
+        let trouble = {
+            let mut state = self.model.state.borrow_mut();
+            state.attempts += 1;
+            state.troubles.pop_front()
+        };
         match trouble {
             // Codes about tags are for sets with copied tags.
             Some(Trouble::Refused(code))

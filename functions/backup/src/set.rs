@@ -85,6 +85,14 @@ pub(crate) async fn make(
     Ending { outcome, snapshots, warning: making.warning.filter(|_| is_made) }
 }
 
+/// What came of looking for a set that may have been made.
+enum Looked {
+    Found(Vec<VolumeSnapshot>),
+    NotThere,
+    /// For too short a time to tell: nothing may be made again. The run's next attempt looks again.
+    TooShort,
+}
+
 struct Making<'a, S> {
     sets: &'a S,
     instance: &'a Selected,
@@ -122,14 +130,12 @@ impl<S: Sets> Making<'_, S> {
                 Err(NotMade::Refused(failure)) if !is_for_now(&failure) || is_last => return Err(failure),
                 Err(NotMade::Refused(_)) if self.deadline.passes_within(PAUSE) => return Ok(None),
                 Err(NotMade::Refused(_)) => sleep(PAUSE).await,
-                Err(NotMade::Unclear(failure)) => {
-                    if let Some(snapshots) = self.looked_for().await? {
-                        return Ok(Some((Outcome::Created, snapshots)));
-                    }
-                    if is_last || self.deadline.has_passed() {
-                        return Err(failure);
-                    }
-                }
+                Err(NotMade::Unclear(failure)) if self.dry_run => return Err(failure),
+                Err(NotMade::Unclear(failure)) => match self.looked_for().await? {
+                    Looked::Found(snapshots) => return Ok(Some((Outcome::Created, snapshots))),
+                    Looked::NotThere if !is_last => (),
+                    Looked::NotThere | Looked::TooShort => return Err(failure),
+                },
             }
         }
         Ok(None)
@@ -146,18 +152,18 @@ impl<S: Sets> Making<'_, S> {
         }
     }
 
-    /// The set that an unclear call may have made, once EC2 lists it.
-    async fn looked_for(&self) -> Result<Option<Vec<VolumeSnapshot>>, Failure> {
+    /// Looks for the set that an unclear call may have made, until EC2 must have listed it.
+    async fn looked_for(&self) -> Result<Looked, Failure> {
         for pause in LOOKS {
             if self.deadline.passes_within(pause) {
-                break;
+                return Ok(Looked::TooShort);
             }
             sleep(pause).await;
             if let Some(snapshots) = self.found().await? {
-                return Ok(Some(snapshots));
+                return Ok(Looked::Found(snapshots));
             }
         }
-        Ok(None)
+        Ok(Looked::NotThere)
     }
 
     fn is_copying(&self) -> bool {

@@ -133,7 +133,7 @@ mod tests {
             };
             let retention = of("BackupRetentionDays");
             let is_exact = retention.retention_days.is_some_and(|days| text.trim().parse() == Ok(days.get()));
-            prop_assert!(is_exact != !retention.warnings.is_empty());
+            prop_assert!(is_exact == retention.warnings.is_empty());
             let boot = of("BackupExcludeBoot");
             prop_assert!(!boot.exclude_boot || text.trim().eq_ignore_ascii_case("true"));
             prop_assert!(of("BackupExcludeVolumes").exclude_volumes.iter().all(|id| text.contains(id.as_str())));

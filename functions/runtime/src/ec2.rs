@@ -154,8 +154,12 @@ fn hint(code: &str) -> Option<&'static str> {
         "SnapshotLimitExceeded" | "ResourceLimitExceeded" => {
             "the Region's snapshot quota is used up: let cleanup delete more, or ask AWS to raise it"
         }
-        "ConcurrentSnapshotLimitExceeded" | "PendingSnapshotLimitExceeded" => {
-            "too many snapshots are still being made: check for failed ones, and run again later"
+        "ConcurrentSnapshotLimitExceeded" => {
+            "a volume allows five snapshots in progress, of type st1 or sc1 one: see whether an older one is still \
+             pending or in error, and run again once it is not"
+        }
+        "PendingSnapshotLimitExceeded" => {
+            "too many of the account's snapshots are in progress: run again once they are completed"
         }
         "SnapshotCreationPerVolumeRateExceeded" => {
             "another snapshot of this volume was just started: run again later"

@@ -21,7 +21,6 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::copied_tags::Copying;
-use crate::decide::Selected;
 use crate::set::{NotMade, Sets as _};
 
 const RUN: &str = "manual@2026-11-22T02:00:00Z";

@@ -28,6 +28,22 @@ async fn a_lost_answer_makes_one_set_whether_ec2_made_it_or_not() {
     }
 }
 
+/// Right before its deadline, a run has no time to wait for EC2's lists, and must not make a second set instead.
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_close_to_the_deadline_makes_one_set_at_most() {
+    for milliseconds in (0..60_000).step_by(500) {
+        let model = Model::with(1_000, 3);
+        model.trouble(&[Trouble::LostAnswer]);
+        let now = std::time::SystemTime::now();
+        // Three quarters of a short invocation are for work.
+        let deadline = Deadline::of(now + Duration::from_millis(milliseconds) * 4 / 3, now);
+        make(&Invoker::new(&model, 0), &instance(1, 2), COPY, deadline, false).await;
+        assert!(model.attempts() <= 1, "{milliseconds} ms: nothing tells yet whether there is a set");
+        let again = make_one(&model).await;
+        assert_eq!(model.sets(), 1, "{milliseconds} ms: {again:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_stays_unclear_is_not_reported_as_done() {
     let model = Model::new();

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{build, deploy, destroy, invoke, local as local_command, plan, status, test};
+use commands::{build, deploy, destroy, invoke, local as local_command, plan, policies, status, test};
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
 
@@ -47,6 +47,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Run a deployed function now and show its report
     Invoke(invoke::InvokeArgs),
+    /// What the roles may do, and what whoever deploys has to be allowed
+    Policies(policies::PoliciesArgs),
     /// The local AWS environment: emulators on this machine
     Local(local_command::LocalArgs),
     /// Run every test, with all the set-up that they need
@@ -76,6 +78,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Destroy(args) => destroy::cmd_destroy(context, &args),
         Command::Status(args) => status::cmd_status(context, &args),
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
+        Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
         Command::Test(args) => test::cmd_test(context, &args),
     }

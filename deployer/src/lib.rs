@@ -19,6 +19,7 @@ pub mod policy;
 pub mod property;
 pub mod purge;
 pub mod quiesce;
+pub mod quota;
 pub mod rights;
 pub mod saved_plan;
 pub mod scope;

@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -151,10 +152,27 @@ impl Proxy {
         self.state().kills
     }
 
+    /// Waits until a call of that action has come in the present run.
+    pub fn wait_for(&self, action: &str) {
+        let started = Instant::now();
+        while !self.calls().iter().any(|call| call.action == action) {
+            assert!(started.elapsed() < PATIENCE, "no {action} came");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills the process that runs.
+    pub fn kill(&self) {
+        self.shared.kill();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state()
     }
 }
+
+/// How long a call may take to come; only a test that fails waits as long.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Drop for Proxy {
     fn drop(&mut self) {
@@ -189,6 +207,14 @@ impl Shared {
     fn ended(&self) {
         self.state().in_flight -= 1;
         self.ended.notify_all();
+    }
+
+    /// Asks the caller to end, and gives it the time to hear it.
+    async fn interrupt(&self) {
+        if let Some(victim) = self.state().victim {
+            let _ = kill_process(victim, Signal::INT);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
     fn kill(&self) {
@@ -257,6 +283,9 @@ async fn pass(
         } else {
             if let Some(Effect::Delay(time)) = effect {
                 tokio::time::sleep(time).await;
+            }
+            if effect == Some(Effect::Interrupt) {
+                shared.interrupt().await;
             }
             let answer = forward(&client, &upstream, head, body).await;
             if let Some(answer) = &answer {

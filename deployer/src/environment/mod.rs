@@ -5,9 +5,12 @@
 mod bounded;
 mod iam;
 mod identity;
+mod lint;
 mod load;
+mod place;
 mod schedule;
 mod schema;
+mod suggest;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,7 +27,8 @@ use snapwarden_domain::settings::{CleanupPolicy, Selector};
 pub use bounded::{Bounded, OutOfBounds};
 pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
-pub use load::{LoadError, list, load, parse};
+pub use lint::{Finding, Severity};
+pub use load::{LoadError, list, load, load_and_lint, parse};
 pub use schedule::{InvalidExpression, ScheduleExpression};
 pub use schema::schema;
 

@@ -59,6 +59,7 @@ fn on_snapshots() -> Vec<Attack> {
         (&ALL, "delete our snapshot in another Region", to("ec2:DeleteSnapshot", elsewhere, &[ours])),
         (&["backup", "scheduler"], "delete our snapshot, which only cleanup may", to("ec2:DeleteSnapshot", snapshot, &[ours])),
         (&ALL, "make a snapshot without our tag", to("ec2:CreateSnapshots", new, &[("aws:RequestTag/DeleteOn", "2026-12-01")])),
+        (&ALL, "make a snapshot that never goes", to("ec2:CreateSnapshots", new, &[("aws:RequestTag/snapwarden:environment", "local")])),
         (&ALL, "make a snapshot for another environment", to("ec2:CreateSnapshots", new, &[("aws:RequestTag/snapwarden:environment", "prod"), ("aws:RequestTag/DeleteOn", "2026-12-01")])),
         (&ALL, "make a snapshot in another Region", to("ec2:CreateSnapshots", "arn:aws:ec2:us-east-1::snapshot/*", &[("aws:RequestTag/snapwarden:environment", "local"), ("aws:RequestTag/DeleteOn", "2026-12-01")])),
         (&["cleanup", "scheduler"], "make a snapshot, which only backup may", to("ec2:CreateSnapshots", new, &[("aws:RequestTag/snapwarden:environment", "local")])),

@@ -119,7 +119,7 @@ impl LocalError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Install(_) | Self::Arm64(_) | Self::Spawn { .. } => return None,
+            Self::Install(_) | Self::Arm64(_) | Self::NotLoopback(_) | Self::Spawn { .. } => return None,
             Self::File { path, .. } if path.extension().is_some_and(|extension| extension == "json") => {
                 format!("when it is damaged, stop the emulators, if they run, and remove {}", path.display())
             }

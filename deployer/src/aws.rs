@@ -29,7 +29,7 @@ pub struct Aws {
     pub ssm: aws_sdk_ssm::Client,
     /// STS: who is calling.
     pub sts: aws_sdk_sts::Client,
-    /// EC2: the snapshots, which are only looked at.
+    /// EC2: the snapshots.
     pub ec2: aws_sdk_ec2::Client,
 }
 

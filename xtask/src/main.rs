@@ -44,7 +44,7 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Make the environment what its file says
     Deploy(deploy::DeployArgs),
-    /// Delete everything that a deploy made, except snapshots
+    /// Delete everything that a deploy made; the snapshots stay, unless they are purged
     Destroy(destroy::DestroyArgs),
     /// Show what an environment holds, what differs from its file, and when it runs next
     Status(status::StatusArgs),

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration};
 use serde::{Deserialize, Serialize};
 
-use super::function::{Version, fenced, wait_until_ready};
+use super::function::{Version, wait_until_ready};
 use super::invoke_permissions::{self, Permissions};
-use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError};
+use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, revision};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
@@ -149,8 +149,11 @@ impl Kind for Alias {
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let function = function_of(name);
         let version = publish(cx, function, &wanted.serves).await?;
-        let call = cx.aws.lambda.create_alias().function_name(function).name(ALIAS).function_version(version);
-        call.send().await.call("lambda:CreateAlias")?;
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            let call = cx.aws.lambda.create_alias().function_name(function).name(ALIAS);
+            call.function_version(&version).send().await.call("lambda:CreateAlias").map(drop)
+        })
+        .await?;
         Ok(())
     }
 
@@ -168,13 +171,21 @@ impl Kind for Alias {
             } else {
                 publish(cx, function, &wanted.serves).await?
             };
-            let call = cx.aws.lambda.update_alias().function_name(function).name(ALIAS);
-            let call = call.function_version(version).set_revision_id(found.revision.clone());
-            // An empty routing configuration is how Lambda takes the shares of other versions away.
-            let call = call.routing_config(AliasRoutingConfiguration::builder().build());
-            call.send().await.call("lambda:UpdateAlias").map_err(|error| fenced(error, name))?;
+            let versions = (found.handle.version.as_str(), version.as_str());
+            revision::move_alias(cx, (function, ALIAS), versions, found.revision.clone(), async |revision| {
+                wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+                    let call = cx.aws.lambda.update_alias().function_name(function).name(ALIAS);
+                    let call = call.function_version(&version).set_revision_id(revision.clone());
+                    // An empty routing configuration is how Lambda takes the shares of other versions away.
+                    let call = call.routing_config(AliasRoutingConfiguration::builder().build());
+                    call.send().await.call("lambda:UpdateAlias").map(drop)
+                })
+                .await
+            })
+            .await?;
         }
-        invoke_permissions::remove(cx, function, Some(ALIAS), &found.properties.permissions).await
+        let unwanted = invoke_permissions::unwanted(&found.properties.permissions, &wanted.permissions);
+        invoke_permissions::remove(cx, function, Some(ALIAS), &unwanted).await
     }
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {

@@ -14,6 +14,7 @@ use super::{Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, StepError
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
+use crate::wait;
 use crate::world::{Found, ResourceId};
 
 /// The kind.
@@ -134,7 +135,7 @@ impl Kind for AsynchronousInvocation {
         let on_failure = OnFailure::builder().set_destination(wanted.destinations.get("on_failure").cloned());
         let destinations = DestinationConfig::builder().on_failure(on_failure.build()).build();
         // Lambda checks that the role may write to the destination, a new role's policy takes some seconds to arrive.
-        crate::wait::retry(cx, &[crate::wait::ROLE_FOR_DESTINATION], async || {
+        wait::retry(cx, &[wait::ROLE_FOR_DESTINATION, wait::FUNCTION_BUSY], async || {
             let call = call.clone().destination_config(destinations.clone());
             call.send().await.call("lambda:PutFunctionEventInvokeConfig")
         })

@@ -9,6 +9,7 @@ mod function;
 mod invoke_permissions;
 mod log_group;
 mod registry;
+mod revision;
 mod role;
 mod schedule;
 mod schedule_group;
@@ -216,6 +217,9 @@ pub enum StepError {
         /// The resource.
         what: String,
     },
+    /// Nothing more may begin.
+    #[error("{0}")]
+    Halted(String),
     /// A saved plan holds properties that this version does not understand.
     #[error("the plan's properties do not fit this version: {0}")]
     Malformed(String),

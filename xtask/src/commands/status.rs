@@ -124,7 +124,7 @@ fn look(
     if undelivered > 0 {
         let queue = session.scope.dead_letter_queue();
         attention.push(format!(
-            "{queue} holds {undelivered}: events that could not be delivered, so runs were missed"
+            "{queue} holds {undelivered}: events that could not be delivered, or whose last try failed"
         ));
     }
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
@@ -166,7 +166,7 @@ fn difference(step: &Step) -> String {
 }
 
 /// The code that the functions have now: a newer checkout is no drift.
-pub(super) fn deployed_code(scope: &Scope, observed: &Observed) -> BTreeMap<Function, String> {
+fn deployed_code(scope: &Scope, observed: &Observed) -> BTreeMap<Function, String> {
     let digest = |function: Function| {
         let alias = observed.get(&ResourceId::new(Alias::NAME, alias_name(scope, function)))?;
         Some((function, read::<Alias>(alias).ok()?.properties.serves.code_sha256))

@@ -23,6 +23,7 @@ pub mod property;
 pub mod purge;
 pub mod quiesce;
 pub mod quota;
+pub mod rights;
 pub mod saved_plan;
 pub mod scope;
 pub mod wait;

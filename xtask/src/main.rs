@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, plan, status, test,
+    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, plan, policies,
+    status, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -53,6 +54,8 @@ enum Command {
     CleanupDiff(cleanup_diff::CleanupDiffArgs),
     /// Run a deployed function now and show its report
     Invoke(invoke::InvokeArgs),
+    /// What the roles may do, and what whoever deploys has to be allowed
+    Policies(policies::PoliciesArgs),
     /// The local AWS environment: emulators on this machine
     Local(local_command::LocalArgs),
     /// Run every test, with all the set-up that they need
@@ -84,6 +87,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::AdoptSnapshots(args) => adopt_snapshots::cmd_adopt_snapshots(context, &args),
         Command::CleanupDiff(args) => cleanup_diff::cmd_cleanup_diff(context, &args),
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
+        Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
         Command::Test(args) => test::cmd_test(context, &args),
     }

@@ -10,6 +10,7 @@ pub(crate) mod invoke;
 pub(crate) mod local;
 pub(crate) mod night;
 pub(crate) mod plan;
+pub(crate) mod policies;
 mod purge;
 pub(crate) mod status;
 pub(crate) mod test;

@@ -87,8 +87,7 @@ pub async fn of_cleanup(
     if snapshots.is_empty() {
         return Ok(Inventory::default());
     }
-    let read = read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)?;
-    Ok(read.inventory)
+    read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)
 }
 
 /// About how many events lie in the dead-letter queue; none where there is no queue.

@@ -3,8 +3,10 @@
 //! The library never prints and keeps no state: what exists is found by deterministic names and an ownership tag.
 //! [`plan`] is pure: no client, no clock, no randomness; [`apply`] does what a plan says. ARCHITECTURE.md has the map.
 
+pub mod adoption;
 pub mod apply;
 pub mod aws;
+mod backup_interval;
 pub mod bundle;
 pub mod draining;
 pub mod environment;
@@ -16,6 +18,7 @@ pub mod kinds;
 pub mod lock;
 pub mod plan;
 pub mod policy;
+pub mod policy_gate;
 pub mod property;
 pub mod purge;
 pub mod quiesce;

@@ -19,7 +19,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{build, deploy, destroy, invoke, local as local_command, plan, policies, status, test};
+use commands::{
+    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, plan, policies,
+    status, test,
+};
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
 
@@ -45,6 +48,10 @@ enum Command {
     Destroy(destroy::DestroyArgs),
     /// Show what an environment holds, what differs from its file, and when it runs next
     Status(status::StatusArgs),
+    /// Take over snapshots that another program made, so that they expire
+    AdoptSnapshots(adopt_snapshots::AdoptSnapshotsArgs),
+    /// List the snapshots that a changed cleanup policy would delete, and the deployed one would not
+    CleanupDiff(cleanup_diff::CleanupDiffArgs),
     /// Run a deployed function now and show its report
     Invoke(invoke::InvokeArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
@@ -77,6 +84,8 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Deploy(args) => deploy::cmd_deploy(context, &args),
         Command::Destroy(args) => destroy::cmd_destroy(context, &args),
         Command::Status(args) => status::cmd_status(context, &args),
+        Command::AdoptSnapshots(args) => adopt_snapshots::cmd_adopt_snapshots(context, &args),
+        Command::CleanupDiff(args) => cleanup_diff::cmd_cleanup_diff(context, &args),
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),

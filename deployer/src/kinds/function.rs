@@ -16,6 +16,9 @@ use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSe
 
 use super::invoke_permissions::{self, Permissions};
 use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, tags};
+use crate::backup_interval;
+use crate::draining::Draining;
+use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::scope::{Function, Scope};
@@ -354,26 +357,43 @@ fn shown(name: &str, value: &str) -> String {
 /// The function's settings in the very types that it reads them with.
 fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
     let file = blueprint.environment;
-    let without_floor = blueprint.draining.is_some_and(|draining| draining.without_floor);
     let settings = match function {
         Function::Backup => serde_json::json!(BackupSettings {
             environment: file.environment.clone(),
+            alias_arn: blueprint.scope.alias_arn(function),
             timezone: file.timezone.clone(),
             select: file.backup.select.clone(),
             retention: file.backup.retention,
             allow_no_instances: file.backup.allow_no_instances,
         }),
-        Function::Cleanup => serde_json::json!(CleanupSettings {
-            environment: file.environment.clone(),
-            timezone: file.timezone.clone(),
-            policy: CleanupPolicy {
-                floor: if without_floor { 0 } else { file.cleanup.floor.get() },
-                orphan_floor_days: file.cleanup.orphan_floor_days.get(),
-                max_deletes: file.cleanup.max_deletes.get(),
-            },
-        }),
+        Function::Cleanup => {
+            serde_json::json!(cleanup_settings(file, blueprint.scope, blueprint.draining))
+        }
     };
     settings.to_string()
+}
+
+/// What the cleanup function goes by.
+pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Draining>) -> CleanupSettings {
+    let cleanup = &file.cleanup;
+    CleanupSettings {
+        environment: file.environment.clone(),
+        alias_arn: scope.alias_arn(Function::Cleanup),
+        timezone: file.timezone.clone(),
+        policy: CleanupPolicy {
+            floor: if draining.is_some_and(|draining| draining.without_floor) {
+                0
+            } else {
+                cleanup.floor.get()
+            },
+            orphan_floor_days: cleanup.orphan_floor_days.get(),
+            max_deletes: cleanup.max_deletes.get(),
+            // Nothing new is made while an environment drains, so in the end a night takes all that is left.
+            mass_deletion_percent: if draining.is_some() { 100 } else { cleanup.mass_deletion_percent.get() },
+        },
+        select: file.backup.select.clone(),
+        backup_interval_hours: backup_interval::hours(file),
+    }
 }
 
 /// Changes the code, unless somebody else changed the function since `revision`; returns the revision after that.

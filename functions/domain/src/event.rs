@@ -1,10 +1,13 @@
 //! The input of both functions, and the clock that follows from it.
 
+use std::num::NonZeroU16;
+
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
+use crate::continuation::Continuation;
 use crate::names::Zone;
 use crate::run::{RunId, ScheduleName};
 
@@ -22,9 +25,21 @@ pub struct Event {
     /// Whether to decide everything and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// How many snapshots this run of cleanup may delete, instead of its settings' `max_deletes`. Only by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_deletes: Option<u32>,
+    /// Lets this run of cleanup delete however large a share of all snapshots. Only by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_mass_deletion: bool,
     /// A clock to use instead of the real one. Only honoured against an emulator on the same host.
     #[serde(default, deserialize_with = "some_time", skip_serializing_if = "Option::is_none")]
     pub simulated_now: Option<Timestamp>,
+    /// How many times EC2's published request rates to go at. Only honoured against an emulator on the same host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<NonZeroU16>,
+    /// What the run's earlier invocations came to, in the events that the functions send themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continuation: Option<Continuation>,
 }
 
 /// Why an event is refused.
@@ -36,6 +51,16 @@ pub enum EventError {
          \"schedule\": \"<ARN of the schedule, or manual>\", \"dry_run\": false}}"
     )]
     Unreadable(String),
+    /// It lifts a fence, and a schedule brings it: the fence would be lifted every night.
+    #[error(
+        "the event's {field} is refused: it is for one run by hand, and this one is of the schedule {schedule}"
+    )]
+    OnlyByHand {
+        /// The field.
+        field: &'static str,
+        /// What fired the run.
+        schedule: ScheduleName,
+    },
     /// Its time is too far from the clock to be a late or early delivery.
     #[error(
         "the event's scheduled_at {scheduled_at} is more than {hours} hours away from now, {now:.0}: \
@@ -48,12 +73,14 @@ pub enum EventError {
         /// The clock's time.
         now: Timestamp,
     },
-    /// It brings a clock of its own where a real account could be reached.
+    /// It brings a clock or a pace of its own where a real account could be reached.
     #[error(
-        "the event's simulated_now is refused: it is only for an emulator on this host, \
+        "the event's {field} is refused: it is only for an emulator on this host, \
          and EC2's endpoint is {endpoint}"
     )]
-    SimulatedClock {
+    OnlyForEmulators {
+        /// The field.
+        field: &'static str,
         /// Where EC2 calls would go.
         endpoint: String,
     },
@@ -66,7 +93,16 @@ impl Event {
 
     /// A run that a person starts at `now`.
     pub fn manual(now: Timestamp, dry_run: bool) -> Self {
-        Self { scheduled_at: now, schedule: ScheduleName::manual(), dry_run, simulated_now: None }
+        Self {
+            scheduled_at: now,
+            schedule: ScheduleName::manual(),
+            dry_run,
+            max_deletes: None,
+            allow_mass_deletion: false,
+            simulated_now: None,
+            pace: None,
+            continuation: None,
+        }
     }
 
     /// The input that a schedule is given: the Scheduler fills in the two attributes at every firing.
@@ -80,19 +116,37 @@ impl Event {
 
     /// Reads an event, with errors that name the field at fault.
     pub fn from_json(value: Value) -> Result<Self, EventError> {
-        serde_path_to_error::deserialize(value).map_err(|error| {
+        let event: Self = serde_path_to_error::deserialize(value).map_err(|error| {
             let field = error.path().to_string();
             let reason = error.into_inner();
             EventError::Unreadable(match field.as_str() {
                 "." => reason.to_string(),
                 _ => format!("{field}: {reason}"),
             })
-        })
+        })?;
+        event.lifts_fences_only_by_hand()?;
+        Ok(event)
+    }
+
+    fn lifts_fences_only_by_hand(&self) -> Result<(), EventError> {
+        let lifted =
+            [("max_deletes", self.max_deletes.is_some()), ("allow_mass_deletion", self.allow_mass_deletion)];
+        match lifted.into_iter().find(|(_, is_lifted)| *is_lifted) {
+            Some((field, _)) if self.schedule != ScheduleName::manual() => {
+                Err(EventError::OnlyByHand { field, schedule: self.schedule.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The run this event belongs to.
     pub fn run(&self) -> RunId {
         RunId::new(self.schedule.clone(), self.scheduled_at)
+    }
+
+    /// Which of the run's invocations this is; the one that a schedule or a person starts is 0.
+    pub fn hop(&self) -> u32 {
+        self.continuation.as_ref().map_or(0, |continuation| continuation.hop)
     }
 
     /// The run's clock at `now`, unless the event's own time is too far from it.
@@ -117,6 +171,11 @@ impl Clock {
     /// after midnight write the same `DeleteOn`.
     pub fn scheduled_day(&self, zone: &Zone) -> Date {
         day(self.scheduled_at, zone)
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// The day that cleanup goes by: the earlier of the scheduled and the real one, so that neither a forged event
@@ -192,6 +251,21 @@ mod tests {
     fn a_misspelt_dry_run_does_not_start_a_real_run() {
         let event = json!({"scheduled_at": "2026-11-22T02:00:00Z", "schedule": "manual", "dryrun": true});
         assert!(refusal(event).contains("unknown field `dryrun`"));
+    }
+
+    /// A fence lifted in a schedule's input would be lifted every night.
+    #[test]
+    fn only_a_person_lifts_a_fence_and_for_one_run() {
+        for (field, value) in [("max_deletes", json!(9_000)), ("allow_mass_deletion", json!(true))] {
+            let event = |schedule: &str| {
+                Event::from_json(
+                    json!({"scheduled_at": "2026-11-22T02:00:00Z", "schedule": schedule, field: value}),
+                )
+            };
+            assert!(event("manual").is_ok());
+            let message = event("snapwarden-prod/cleanup").unwrap_err().to_string();
+            assert!(message.contains(field) && message.contains("snapwarden-prod/cleanup"), "{message}");
+        }
     }
 
     #[test]

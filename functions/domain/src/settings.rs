@@ -12,12 +12,23 @@ use crate::retention::Retention;
 /// The environment variable that holds a function's settings as JSON.
 pub const VARIABLE: &str = "SNAPWARDEN_SETTINGS";
 
+/// What both functions' settings have in common.
+pub trait Settings {
+    /// The environment that the function works for.
+    fn environment(&self) -> &EnvironmentName;
+
+    /// The ARN of the function's own alias, to which it hands on what one invocation has no time for.
+    fn alias_arn(&self) -> &str;
+}
+
 /// Settings of the backup function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackupSettings {
     /// The environment that owns the snapshots.
     pub environment: EnvironmentName,
+    /// The ARN of the function's own alias.
+    pub alias_arn: String,
     /// The zone whose calendar days `DeleteOn` counts.
     pub timezone: Zone,
     /// Which instances to back up.
@@ -34,10 +45,36 @@ pub struct BackupSettings {
 pub struct CleanupSettings {
     /// The environment whose snapshots may be deleted.
     pub environment: EnvironmentName,
+    /// The ARN of the function's own alias.
+    pub alias_arn: String,
     /// The zone that says what "today" is.
     pub timezone: Zone,
     /// The fences that no deletion passes.
     pub policy: CleanupPolicy,
+    /// Which instances are backed up: the audit looks for their backups.
+    pub select: Selector,
+    /// The longest time between two runs of the backup's schedule, in hours: how old a newest backup may be.
+    pub backup_interval_hours: u32,
+}
+
+impl Settings for BackupSettings {
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
+    fn alias_arn(&self) -> &str {
+        &self.alias_arn
+    }
+}
+
+impl Settings for CleanupSettings {
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
+    fn alias_arn(&self) -> &str {
+        &self.alias_arn
+    }
 }
 
 /// How careful cleanup is.
@@ -46,10 +83,12 @@ pub struct CleanupSettings {
 pub struct CleanupPolicy {
     /// The newest complete snapshot sets of an instance that are never deleted, even when expired; 0 for none.
     pub floor: u32,
-    /// Days after the newest set of an instance that is gone, until its floor ends.
+    /// Days after the newest complete set of an instance that is gone, until its floor ends.
     pub orphan_floor_days: u32,
     /// The most snapshots one run deletes.
     pub max_deletes: u32,
+    /// A run that would delete a larger share of all snapshots than this, in percent, stops before it deletes any.
+    pub mass_deletion_percent: u32,
 }
 
 impl CleanupPolicy {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use snapwarden_domain::report::{BackupReport, CleanupReport, Outcome, Report};
+use snapwarden_domain::audit::{Audit, Protection};
+use snapwarden_domain::report::{BackupReport, CleanupReport, DueSnapshot, Outcome, Report};
+use snapwarden_domain::retention::Term;
 
 use super::style::{BAD, NOTICE, painted};
 use super::table::table;
@@ -15,7 +17,12 @@ pub(crate) fn backup(report: &BackupReport) -> String {
             Outcome::AlreadyDone => "already done".to_owned(),
             Outcome::WouldCreate => "would be backed up".to_owned(),
             Outcome::NoVolumes => "no volumes".to_owned(),
+            Outcome::Postponed => "left to the next hop".to_owned(),
             Outcome::Failed(failure) => format!("FAILED: {failure}"),
+        };
+        let delete_on = match instance.retention {
+            Term::Daily => instance.delete_on.to_string(),
+            term => format!("{} ({term})", instance.delete_on),
         };
         let cells = |volume: &str, snapshot: &str| {
             [
@@ -23,7 +30,7 @@ pub(crate) fn backup(report: &BackupReport) -> String {
                 instance.name.clone().unwrap_or_default(),
                 volume.to_owned(),
                 snapshot.to_owned(),
-                instance.delete_on.to_string(),
+                delete_on.clone(),
                 outcome.clone(),
             ]
         };
@@ -39,32 +46,67 @@ pub(crate) fn backup(report: &BackupReport) -> String {
     ending(&table(header, rows), report, report.instances.is_empty(), &report.warnings)
 }
 
-/// What a cleanup run did, snapshot by snapshot.
+/// What a cleanup run did, volume by volume, and how well the volumes are backed up.
 pub(crate) fn cleanup(report: &CleanupReport) -> String {
-    let cells = |snapshot: &snapwarden_domain::report::DueSnapshot, verdict: &str| {
-        [
-            snapshot.snapshot.clone(),
-            snapshot.volume.clone().unwrap_or_default(),
-            snapshot.instance.clone().unwrap_or_default(),
-            snapshot.delete_on.clone().unwrap_or_default(),
-            verdict.to_owned(),
-        ]
-    };
-    let deleted = report.deleted.iter().map(|snapshot| cells(snapshot, "deleted"));
-    let would = report.would_delete.iter().map(|snapshot| cells(snapshot, "would be deleted"));
-    let held = report.held.iter().map(|held| cells(&held.snapshot, &format!("kept: {}", held.reason)));
-    let failed = report.failed.iter().map(|failed| {
+    let stopped = report.mass_deletion.is_some();
+    let would = if stopped { "would be deleted, once let through" } else { "would be deleted" };
+    let mut rows: Vec<_> =
+        report.deleted.iter().map(|snapshot| row(snapshot, "deleted".to_owned())).collect();
+    rows.extend(report.would_delete.iter().map(|snapshot| row(snapshot, would.to_owned())));
+    rows.extend(report.held.iter().map(|held| row(&held.snapshot, format!("kept: {}", held.reason))));
+    rows.extend(report.failed.iter().map(|failed| {
+        let volume = failed.volume.clone().unwrap_or_default();
         let blank = String::new;
-        [failed.snapshot.clone(), blank(), blank(), blank(), format!("FAILED: {}", failed.failure)]
-    });
-    let rows: Vec<_> = deleted.chain(would).chain(held).chain(failed).collect();
+        let verdict = format!("FAILED: {}", failed.failure);
+        [volume, blank(), failed.snapshot.clone(), blank(), blank(), blank(), verdict]
+    }));
+    // By volume, each with its oldest snapshot first.
+    rows.sort_by(|a, b| (&a[1], &a[0], &a[4], &a[2]).cmp(&(&b[1], &b[0], &b[4], &b[2])));
     let empty = rows.is_empty();
-    ending(
-        &table(["SNAPSHOT", "VOLUME", "INSTANCE", "DELETE ON", "VERDICT"], rows),
-        report,
-        empty,
-        &report.warnings,
-    )
+    let header = ["VOLUME", "INSTANCE", "SNAPSHOT", "GIB", "STARTED", "DELETE ON", "VERDICT"];
+    let audit = report.audit.as_ref().map(audit).unwrap_or_default();
+    audit + &ending(&table(header, rows), report, empty, &report.warnings)
+}
+
+fn row(snapshot: &DueSnapshot, verdict: String) -> [String; 7] {
+    [
+        snapshot.volume.clone().unwrap_or_default(),
+        snapshot.instance.clone().unwrap_or_default(),
+        snapshot.snapshot.clone(),
+        snapshot.size_gib.to_string(),
+        snapshot.started_at.map(|at| at.strftime("%F %H:%M").to_string()).unwrap_or_default(),
+        snapshot.delete_on.clone().unwrap_or_default(),
+        verdict,
+    ]
+}
+
+/// The volumes whose backups need a person; what is as it should be takes no line.
+fn audit(audit: &Audit) -> String {
+    let rows: Vec<_> = audit
+        .volumes
+        .iter()
+        .filter_map(|volume| {
+            let backups = match volume.protection {
+                Protection::Unprotected => "NEVER BACKED UP",
+                Protection::Stale => "STALE",
+                Protection::New => "new: not backed up yet",
+                Protection::Protected => return None,
+            };
+            Some([
+                volume.volume.clone(),
+                volume.instance.clone(),
+                volume.name.clone().unwrap_or_default(),
+                volume.newest.clone().unwrap_or_default(),
+                volume.age_hours.map(|hours| format!("{hours} h")).unwrap_or_default(),
+                backups.to_owned(),
+            ])
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let table = table(["VOLUME", "INSTANCE", "NAME", "NEWEST SNAPSHOT", "AGE", "BACKUPS"], rows);
+    format!("{table}\n\n")
 }
 
 /// The table, the warnings, and the run in one line.
@@ -73,6 +115,16 @@ fn ending(table: &str, report: &impl Report, empty: bool, warnings: &[String]) -
     for warning in warnings {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} {warning}", painted(NOTICE, "warning:"));
+    }
+    let effort = report.effort();
+    if effort.handed_on {
+        let next = effort.hops + 1;
+        let _ =
+            writeln!(text, "the run goes on by itself in hop {next}: the last hop's report is in the log");
+    }
+    if effort.hops > 0 || effort.throttles > 0 {
+        let (hops, calls, throttles) = (effort.hops, effort.api_calls, effort.throttles);
+        let _ = writeln!(text, "hops: {hops}, EC2 calls: {calls}, throttled: {throttles}");
     }
     let failures = report.failures();
     let summary = report.summary();

@@ -64,7 +64,8 @@ impl Asked<'_> {
             })
         };
         let own = |of: &str, id: &str| self.arn("ec2", &format!("{of}/{id}"));
-        let snapshot = |id: &str| format!("arn:{}:ec2:{}::snapshot/{id}", self.partition(), self.scope.region);
+        let snapshot =
+            |id: &str| format!("arn:{}:ec2:{}::snapshot/{id}", self.partition(), self.scope.region);
         match operation {
             _ if operation.starts_with("Describe") => vec![self.plain("*", region())],
             // The instance, each of its volumes, and the snapshots to come; their tags are set by CreateTags, which
@@ -133,7 +134,8 @@ impl Asked<'_> {
 
     fn scheduler(&self, operation: &str) -> Vec<Request> {
         let schedule = || {
-            let group = ["GroupName", "groupName"].into_iter().find(|name| self.has(name)).unwrap_or_default();
+            let group =
+                ["GroupName", "groupName"].into_iter().find(|name| self.has(name)).unwrap_or_default();
             self.arn("scheduler", &format!("schedule/{}/{}", self.text(group), self.text("Name")))
         };
         let group = || self.arn("scheduler", &format!("schedule-group/{}", self.text("Name")));
@@ -277,7 +279,9 @@ fn tags(parameters: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     for name in ["Tags", "tags"] {
         match &parameters[name] {
-            Value::Object(tags) => return tags.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
+            Value::Object(tags) => {
+                return tags.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+            }
             Value::Array(tags) => {
                 return tags.iter().map(|tag| (text(&tag["Key"]), text(&tag["Value"]))).collect();
             }
@@ -312,7 +316,10 @@ fn check_completeness(requests: &[Request]) {
     }
     for (action, types) in covered {
         for (name, row) in Reference::pinned().action(action).into_iter().flatten() {
-            assert!(!row.required || types.contains(name.as_str()), "{action} takes a right to a {name}, too");
+            assert!(
+                !row.required || types.contains(name.as_str()),
+                "{action} takes a right to a {name}, too"
+            );
         }
     }
 }

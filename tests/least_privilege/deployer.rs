@@ -104,7 +104,8 @@ fn a_pipeline_cannot_leave_its_environment() {
     let iam = |name: &str| format!("arn:aws:iam::{ACCOUNT}:role/{name}");
     let ours = iam("backups/acme-snapwarden-local-eu-central-1-backup");
     let scheduler = iam("backups/acme-snapwarden-local-eu-central-1-scheduler");
-    let regional = |service: &str, resource: &str| format!("arn:aws:{service}:eu-central-1:{ACCOUNT}:{resource}");
+    let regional =
+        |service: &str, resource: &str| format!("arn:aws:{service}:eu-central-1:{ACCOUNT}:{resource}");
     let lambda = ("iam:PassedToService", "lambda.amazonaws.com");
     let limits = ("iam:PermissionsBoundary", "arn:aws:iam::123456789012:policy/limits");
     let snapshot = "arn:aws:ec2:eu-central-1::snapshot/snap-1".to_owned();
@@ -118,7 +119,11 @@ fn a_pipeline_cannot_leave_its_environment() {
         ("iam:CreateRole", iam("acme-snapwarden-local-eu-central-1-backup"), vec![limits]),
         ("iam:CreateRole", iam("backups/acme-snapwarden-prod-eu-central-1-backup"), vec![limits]),
         ("iam:PutRolePolicy", iam("admin"), vec![limits]),
-        ("iam:AttachRolePolicy", ours.clone(), vec![limits, ("iam:PolicyARN", "arn:aws:iam::aws:policy/AdministratorAccess")]),
+        (
+            "iam:AttachRolePolicy",
+            ours.clone(),
+            vec![limits, ("iam:PolicyARN", "arn:aws:iam::aws:policy/AdministratorAccess")],
+        ),
         ("iam:CreateUser", format!("arn:aws:iam::{ACCOUNT}:user/eve"), vec![]),
         ("sts:AssumeRole", ours.clone(), vec![]),
         ("lambda:CreateFunction", regional("lambda", "function:miner"), vec![]),
@@ -128,7 +133,11 @@ fn a_pipeline_cannot_leave_its_environment() {
         ("scheduler:DeleteSchedule", regional("scheduler", "schedule/snapwarden-prod/backup"), vec![]),
         ("scheduler:DeleteScheduleGroup", regional("scheduler", "schedule-group/default"), vec![]),
         ("logs:DeleteLogGroup", regional("logs", "log-group:/aws/lambda/payments:*"), vec![]),
-        ("logs:FilterLogEvents", regional("logs", "log-group:/aws/lambda/snapwarden-local-backup-2:*"), vec![]),
+        (
+            "logs:FilterLogEvents",
+            regional("logs", "log-group:/aws/lambda/snapwarden-local-backup-2:*"),
+            vec![],
+        ),
         ("sqs:DeleteQueue", regional("sqs", "snapwarden-prod-dead-letters"), vec![]),
         ("sqs:ReceiveMessage", regional("sqs", "snapwarden-local-dead-letters"), vec![]),
         ("ssm:GetParameter", regional("ssm", "parameter/payments/password"), vec![]),
@@ -140,10 +149,18 @@ fn a_pipeline_cannot_leave_its_environment() {
     ];
     let only_bounded: Vec<(&str, String, Vec<(&str, &str)>)> = vec![
         ("iam:CreateRole", ours.clone(), vec![]),
-        ("iam:CreateRole", ours.clone(), vec![("iam:PermissionsBoundary", "arn:aws:iam::123456789012:policy/other")]),
+        (
+            "iam:CreateRole",
+            ours.clone(),
+            vec![("iam:PermissionsBoundary", "arn:aws:iam::123456789012:policy/other")],
+        ),
         ("iam:PutRolePolicy", ours.clone(), vec![]),
         ("iam:DeleteRolePermissionsBoundary", ours.clone(), vec![limits]),
-        ("iam:PutRolePermissionsBoundary", ours, vec![("iam:PermissionsBoundary", "arn:aws:iam::aws:policy/AdministratorAccess")]),
+        (
+            "iam:PutRolePermissionsBoundary",
+            ours,
+            vec![("iam:PermissionsBoundary", "arn:aws:iam::aws:policy/AdministratorAccess")],
+        ),
     ];
     let bounded = all().find(bounded).expect("a deploy with a boundary is recorded");
     for (run, attacks) in
@@ -151,7 +168,8 @@ fn a_pipeline_cannot_leave_its_environment() {
     {
         let policy = Policy::read(&policy(run, Access::Full)).unwrap();
         for (action, resource, keys) in attacks {
-            let context = keys.iter().fold(Context::default(), |context, (key, value)| context.with(key, value));
+            let context =
+                keys.iter().fold(Context::default(), |context, (key, value)| context.with(key, value));
             let request = Request { action: action.to_owned(), resource, context };
             assert!(!policy.evaluate(&request).is_allowed(), "{request:?}");
         }
@@ -162,7 +180,8 @@ fn a_pipeline_cannot_leave_its_environment() {
 #[test]
 fn only_the_named_pipeline_is_trusted() {
     let scope = &RECORDING.commands[0].world.scope;
-    let pipeline: snapwarden_deployer::policy::trust::Pipeline = "github:acme/backups:production".parse().unwrap();
+    let pipeline: snapwarden_deployer::policy::trust::Pipeline =
+        "github:acme/backups:production".parse().unwrap();
     let trust = Policy::read(&pipeline.trust_policy(scope)).unwrap();
     let provider = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com";
     let allows = |provider: &str, audience: &str, subject: &str| {

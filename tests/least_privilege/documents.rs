@@ -49,7 +49,10 @@ fn a_roles_documents_are_shown() {
     for role in ["backup", "cleanup", "scheduler"] {
         let shown = local.ok(&["policies", "show", role, "--env", "bounded"]).stdout;
         let json: Value = serde_json::from_str(&shown).unwrap();
-        assert!(json["permissions"]["Statement"].is_array() && json["trust"]["Statement"].is_array(), "{shown}");
+        assert!(
+            json["permissions"]["Statement"].is_array() && json["trust"]["Statement"].is_array(),
+            "{shown}"
+        );
         assert!(!shown.contains("${"), "{shown}");
         golden(&format!("role-bounded-{role}"), &shown);
     }
@@ -64,6 +67,9 @@ fn nothing_is_to_be_said_against_the_documents() {
     for environment in ["prod", "bounded", "local"] {
         let lint = local.ok(&["policies", "lint", "--env", environment]);
         assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
-        assert_eq!(local.json(&["policies", "lint", "--env", environment])["findings"], serde_json::json!([]));
+        assert_eq!(
+            local.json(&["policies", "lint", "--env", environment])["findings"],
+            serde_json::json!([])
+        );
     }
 }

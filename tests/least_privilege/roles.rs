@@ -25,7 +25,9 @@ pub(crate) fn recorded(role: &str) -> Vec<(String, Request)> {
             all.extend(requests(call, &run.world).into_iter().map(|request| (place.clone(), request)));
         }
     }
-    all.extend(by_aws().into_iter().filter(|(of, _, _)| of == role).map(|(_, place, request)| (place, request)));
+    all.extend(
+        by_aws().into_iter().filter(|(of, _, _)| of == role).map(|(_, place, request)| (place, request)),
+    );
     all
 }
 
@@ -41,7 +43,8 @@ fn by_aws() -> Vec<(String, String, Request)> {
         all.push((role.to_owned(), place.to_owned(), request));
     };
     for call in &deploy.calls {
-        let text = |pointer: &str| call.parameters.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let text =
+            |pointer: &str| call.parameters.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let function = text("/FunctionName").rsplit('-').next().unwrap_or_default();
         match call.action.as_str() {
             "lambda:CreateFunction" => {
@@ -82,7 +85,9 @@ fn every_recorded_call_of_a_role_is_allowed() {
             .iter()
             .map(|(place, request)| {
                 let Request { action, resource, context } = request;
-                format!("policies/{role}.yaml does not allow {action} on {resource}: {place}, with {context:?}")
+                format!(
+                    "policies/{role}.yaml does not allow {action} on {resource}: {place}, with {context:?}"
+                )
             })
             .collect();
         assert!(lines.is_empty(), "{}", lines.join("\n"));
@@ -172,6 +177,7 @@ fn the_recording_holds_what_the_functions_are_for() {
         assert!(actions(role).contains(action), "{role}: {:?}", actions(role));
     }
     let allowed = Policy::read(&json!(policies(deploy())["cleanup"].permissions)).unwrap();
-    let (_, deletion) = recorded("cleanup").into_iter().find(|(_, r)| r.action == "ec2:DeleteSnapshot").unwrap();
+    let (_, deletion) =
+        recorded("cleanup").into_iter().find(|(_, r)| r.action == "ec2:DeleteSnapshot").unwrap();
     assert_eq!(allowed.evaluate(&deletion), Decision::Allowed("DeleteOwnSnapshots".to_owned()));
 }

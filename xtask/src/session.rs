@@ -149,7 +149,15 @@ impl<E> Session<E> {
         check_account(&scope, &caller)?;
         // `arn:aws:sts::123456789012:assumed-role/ci/run-7`: what comes before is known.
         let name = caller.arn.splitn(6, ':').nth(5).unwrap_or(&caller.arn).to_owned();
-        Ok(Self { environment, scope, aws, caller: name, caller_arn: caller.arn, warnings: Vec::new(), cloud: identity.cloud })
+        Ok(Self {
+            environment,
+            scope,
+            aws,
+            caller: name,
+            caller_arn: caller.arn,
+            warnings: Vec::new(),
+            cloud: identity.cloud,
+        })
     }
 
     /// Says what in the file is hardly meant.

@@ -88,27 +88,37 @@ impl Kind for Alias {
 
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
-            Purpose::Observe => const { &[
-                Right::on(Resources::Functions, "lambda:GetAlias"),
-                Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
-                Right::on(Resources::FunctionVersions, "lambda:GetPolicy"),
-            ] },
-            Purpose::Create => const { &[
-                Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
-                Right::on(Resources::Functions, "lambda:PublishVersion"),
-                Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
-                Right::on(Resources::Functions, "lambda:CreateAlias"),
-            ] },
-            Purpose::Update => const { &[
-                Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
-                Right::on(Resources::Functions, "lambda:PublishVersion"),
-                Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
-                Right::on(Resources::Functions, "lambda:UpdateAlias"),
-                Right::on(Resources::FunctionVersions, "lambda:RemovePermission"),
-            ] },
-            Purpose::Delete => const { &[
-                Right::on(Resources::Functions, "lambda:DeleteAlias"),
-            ] },
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:GetAlias"),
+                        Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
+                        Right::on(Resources::FunctionVersions, "lambda:GetPolicy"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
+                        Right::on(Resources::Functions, "lambda:PublishVersion"),
+                        Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
+                        Right::on(Resources::Functions, "lambda:CreateAlias"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
+                        Right::on(Resources::Functions, "lambda:PublishVersion"),
+                        Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
+                        Right::on(Resources::Functions, "lambda:UpdateAlias"),
+                        Right::on(Resources::FunctionVersions, "lambda:RemovePermission"),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::Functions, "lambda:DeleteAlias")] },
         }
     }
 

@@ -87,18 +87,18 @@ impl Kind for AsynchronousInvocation {
 
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
-            Purpose::Observe => const { &[
-                Right::on(Resources::FunctionVersions, "lambda:GetFunctionEventInvokeConfig"),
-            ] },
-            Purpose::Create => const { &[
-                Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig"),
-            ] },
-            Purpose::Update => const { &[
-                Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig"),
-            ] },
-            Purpose::Delete => const { &[
-                Right::on(Resources::FunctionVersions, "lambda:DeleteFunctionEventInvokeConfig"),
-            ] },
+            Purpose::Observe => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:GetFunctionEventInvokeConfig")] }
+            }
+            Purpose::Create => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig")] }
+            }
+            Purpose::Update => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig")] }
+            }
+            Purpose::Delete => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:DeleteFunctionEventInvokeConfig")] }
+            }
         }
     }
 

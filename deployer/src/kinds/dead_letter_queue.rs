@@ -73,24 +73,40 @@ impl Kind for DeadLetterQueue {
 
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
-            Purpose::Observe => const { &[
-                Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
-                Right::on(Resources::DeadLetterQueue, "sqs:GetQueueAttributes"),
-                Right::on(Resources::DeadLetterQueue, "sqs:ListQueueTags"),
-            ] },
-            Purpose::Create => const { &[
-                Right::on(Resources::DeadLetterQueue, "sqs:CreateQueue"),
-                Right::on(Resources::DeadLetterQueue, "sqs:TagQueue"),
-            ] },
-            Purpose::Update => const { &[
-                Right::on(Resources::DeadLetterQueue, "sqs:SetQueueAttributes"),
-                Right::on(Resources::DeadLetterQueue, "sqs:TagQueue"),
-                Right::on(Resources::DeadLetterQueue, "sqs:UntagQueue"),
-            ] },
-            Purpose::Delete => const { &[
-                Right::on(Resources::DeadLetterQueue, "sqs:DeleteQueue"),
-                Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
-            ] },
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:GetQueueAttributes"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:ListQueueTags"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::DeadLetterQueue, "sqs:CreateQueue"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:TagQueue"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::DeadLetterQueue, "sqs:SetQueueAttributes"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:TagQueue"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:UntagQueue"),
+                    ]
+                }
+            }
+            Purpose::Delete => {
+                const {
+                    &[
+                        Right::on(Resources::DeadLetterQueue, "sqs:DeleteQueue"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
+                    ]
+                }
+            }
         }
     }
 

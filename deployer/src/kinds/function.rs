@@ -130,34 +130,46 @@ impl Kind for LambdaFunction {
 
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
-            Purpose::Observe => const { &[
-                Right::on(Resources::Functions, "lambda:GetFunction"),
-                Right::on(Resources::Functions, "lambda:ListTags"),
-                Right::on(Resources::Functions, "lambda:GetFunctionRecursionConfig"),
-                Right::on(Resources::Functions, "lambda:GetPolicy"),
-            ] },
-            Purpose::Create => const { &[
-                Right::on(Resources::Functions, "lambda:CreateFunction"),
-                Right::on(Resources::Functions, "lambda:TagResource"),
-                Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
-                Right::on(Resources::Functions, "lambda:PutFunctionRecursionConfig"),
-                Right::on(Resources::FunctionRoles, "iam:PassRole").when(Condition::PassedTo("lambda.amazonaws.com")),
-            ] },
-            Purpose::Update => const { &[
-                Right::on(Resources::Functions, "lambda:UpdateFunctionCode"),
-                Right::on(Resources::Functions, "lambda:UpdateFunctionConfiguration"),
-                Right::on(Resources::FunctionRoles, "iam:PassRole").when(Condition::PassedTo("lambda.amazonaws.com")),
-                Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
-                Right::on(Resources::Functions, "lambda:PutFunctionRecursionConfig"),
-                Right::on(Resources::Functions, "lambda:RemovePermission"),
-                Right::on(Resources::Functions, "lambda:PutFunctionConcurrency"),
-                Right::on(Resources::Functions, "lambda:DeleteFunctionConcurrency"),
-                Right::on(Resources::Functions, "lambda:TagResource"),
-                Right::on(Resources::Functions, "lambda:UntagResource"),
-            ] },
-            Purpose::Delete => const { &[
-                Right::on(Resources::Functions, "lambda:DeleteFunction"),
-            ] },
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:GetFunction"),
+                        Right::on(Resources::Functions, "lambda:ListTags"),
+                        Right::on(Resources::Functions, "lambda:GetFunctionRecursionConfig"),
+                        Right::on(Resources::Functions, "lambda:GetPolicy"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:CreateFunction"),
+                        Right::on(Resources::Functions, "lambda:TagResource"),
+                        Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
+                        Right::on(Resources::Functions, "lambda:PutFunctionRecursionConfig"),
+                        Right::on(Resources::FunctionRoles, "iam:PassRole")
+                            .when(Condition::PassedTo("lambda.amazonaws.com")),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:UpdateFunctionCode"),
+                        Right::on(Resources::Functions, "lambda:UpdateFunctionConfiguration"),
+                        Right::on(Resources::FunctionRoles, "iam:PassRole")
+                            .when(Condition::PassedTo("lambda.amazonaws.com")),
+                        Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
+                        Right::on(Resources::Functions, "lambda:PutFunctionRecursionConfig"),
+                        Right::on(Resources::Functions, "lambda:RemovePermission"),
+                        Right::on(Resources::Functions, "lambda:PutFunctionConcurrency"),
+                        Right::on(Resources::Functions, "lambda:DeleteFunctionConcurrency"),
+                        Right::on(Resources::Functions, "lambda:TagResource"),
+                        Right::on(Resources::Functions, "lambda:UntagResource"),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::Functions, "lambda:DeleteFunction")] },
         }
     }
 

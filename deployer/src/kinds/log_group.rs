@@ -55,23 +55,33 @@ impl Kind for LogGroup {
 
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
-            Purpose::Observe => const { &[
-                Right::on(Resources::Everything, "logs:DescribeLogGroups"),
-                Right::on(Resources::LogGroups, "logs:ListTagsForResource"),
-            ] },
-            Purpose::Create => const { &[
-                Right::on(Resources::LogGroupContents, "logs:CreateLogGroup"),
-                Right::on(Resources::LogGroupContents, "logs:PutRetentionPolicy"),
-                Right::on(Resources::LogGroups, "logs:TagResource"),
-            ] },
-            Purpose::Update => const { &[
-                Right::on(Resources::LogGroupContents, "logs:PutRetentionPolicy"),
-                Right::on(Resources::LogGroups, "logs:TagResource"),
-                Right::on(Resources::LogGroups, "logs:UntagResource"),
-            ] },
-            Purpose::Delete => const { &[
-                Right::on(Resources::LogGroupContents, "logs:DeleteLogGroup"),
-            ] },
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Everything, "logs:DescribeLogGroups"),
+                        Right::on(Resources::LogGroups, "logs:ListTagsForResource"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::LogGroupContents, "logs:CreateLogGroup"),
+                        Right::on(Resources::LogGroupContents, "logs:PutRetentionPolicy"),
+                        Right::on(Resources::LogGroups, "logs:TagResource"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::LogGroupContents, "logs:PutRetentionPolicy"),
+                        Right::on(Resources::LogGroups, "logs:TagResource"),
+                        Right::on(Resources::LogGroups, "logs:UntagResource"),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::LogGroupContents, "logs:DeleteLogGroup")] },
         }
     }
 

@@ -73,10 +73,10 @@ impl Kind for Role {
             "attached" => "an attached policy gives the role more than Snapwarden vouches for",
             "permissions_boundary" => {
                 "iam.permissions_boundary in the environment file; another one can take away what the role needs"
-            },
+            }
             "path" => {
                 "iam.role_path in the environment file; it is part of the ARN that functions and schedules name"
-            },
+            }
             "description" | "trust.Version" => return None,
             _ if property.starts_with("trust.") => "who may assume the role: policies/ in the checkout",
             _ if property.strip_prefix("policies.").is_some_and(extra) => {
@@ -94,33 +94,51 @@ impl Kind for Role {
 
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
-            Purpose::Observe => const { &[
-                Right::on(Resources::Roles, "iam:GetRole"),
-                Right::on(Resources::Roles, "iam:ListRolePolicies"),
-                Right::on(Resources::Roles, "iam:GetRolePolicy"),
-                Right::on(Resources::Roles, "iam:ListAttachedRolePolicies"),
-            ] },
-            Purpose::Create => const { &[
-                Right::on(Resources::Roles, "iam:CreateRole").when(Condition::Bounded),
-                Right::on(Resources::Roles, "iam:PutRolePolicy").when(Condition::Bounded),
-                Right::on(Resources::Roles, "iam:TagRole"),
-            ] },
-            Purpose::Update => const { &[
-                Right::on(Resources::Roles, "iam:UpdateAssumeRolePolicy"),
-                Right::on(Resources::Roles, "iam:UpdateRole"),
-                Right::on(Resources::Roles, "iam:PutRolePermissionsBoundary").when(Condition::OnlyBounded),
-                Right::on(Resources::Roles, "iam:DeleteRolePermissionsBoundary").when(Condition::OnlyUnbounded),
-                Right::on(Resources::Roles, "iam:PutRolePolicy").when(Condition::Bounded),
-                Right::on(Resources::Roles, "iam:DeleteRolePolicy"),
-                Right::on(Resources::Roles, "iam:DetachRolePolicy"),
-                Right::on(Resources::Roles, "iam:TagRole"),
-                Right::on(Resources::Roles, "iam:UntagRole"),
-            ] },
-            Purpose::Delete => const { &[
-                Right::on(Resources::Roles, "iam:DeleteRolePolicy"),
-                Right::on(Resources::Roles, "iam:DetachRolePolicy"),
-                Right::on(Resources::Roles, "iam:DeleteRole"),
-            ] },
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:GetRole"),
+                        Right::on(Resources::Roles, "iam:ListRolePolicies"),
+                        Right::on(Resources::Roles, "iam:GetRolePolicy"),
+                        Right::on(Resources::Roles, "iam:ListAttachedRolePolicies"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:CreateRole").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:PutRolePolicy").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:TagRole"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:UpdateAssumeRolePolicy"),
+                        Right::on(Resources::Roles, "iam:UpdateRole"),
+                        Right::on(Resources::Roles, "iam:PutRolePermissionsBoundary")
+                            .when(Condition::OnlyBounded),
+                        Right::on(Resources::Roles, "iam:DeleteRolePermissionsBoundary")
+                            .when(Condition::OnlyUnbounded),
+                        Right::on(Resources::Roles, "iam:PutRolePolicy").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:DeleteRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DetachRolePolicy"),
+                        Right::on(Resources::Roles, "iam:TagRole"),
+                        Right::on(Resources::Roles, "iam:UntagRole"),
+                    ]
+                }
+            }
+            Purpose::Delete => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:DeleteRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DetachRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DeleteRole"),
+                    ]
+                }
+            }
         }
     }
 

@@ -131,22 +131,34 @@ impl Kind for Schedule {
 
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
-            Purpose::Observe => const { &[
-                Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
-                Right::on(Resources::Everything, "scheduler:ListSchedules"),
-                Right::on(Resources::Schedules, "scheduler:GetSchedule"),
-            ] },
-            Purpose::Create => const { &[
-                Right::on(Resources::Schedules, "scheduler:CreateSchedule"),
-                Right::on(Resources::SchedulerRole, "iam:PassRole").when(Condition::PassedTo("scheduler.amazonaws.com")),
-            ] },
-            Purpose::Update => const { &[
-                Right::on(Resources::Schedules, "scheduler:UpdateSchedule"),
-                Right::on(Resources::SchedulerRole, "iam:PassRole").when(Condition::PassedTo("scheduler.amazonaws.com")),
-            ] },
-            Purpose::Delete => const { &[
-                Right::on(Resources::Schedules, "scheduler:DeleteSchedule"),
-            ] },
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
+                        Right::on(Resources::Everything, "scheduler:ListSchedules"),
+                        Right::on(Resources::Schedules, "scheduler:GetSchedule"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Schedules, "scheduler:CreateSchedule"),
+                        Right::on(Resources::SchedulerRole, "iam:PassRole")
+                            .when(Condition::PassedTo("scheduler.amazonaws.com")),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Schedules, "scheduler:UpdateSchedule"),
+                        Right::on(Resources::SchedulerRole, "iam:PassRole")
+                            .when(Condition::PassedTo("scheduler.amazonaws.com")),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::Schedules, "scheduler:DeleteSchedule")] },
         }
     }
 

@@ -45,22 +45,38 @@ impl Kind for ScheduleGroup {
 
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
-            Purpose::Observe => const { &[
-                Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
-                Right::on(Resources::ScheduleGroup, "scheduler:ListTagsForResource"),
-            ] },
-            Purpose::Create => const { &[
-                Right::on(Resources::ScheduleGroup, "scheduler:CreateScheduleGroup"),
-                Right::on(Resources::ScheduleGroup, "scheduler:TagResource"),
-            ] },
-            Purpose::Update => const { &[
-                Right::on(Resources::ScheduleGroup, "scheduler:TagResource"),
-                Right::on(Resources::ScheduleGroup, "scheduler:UntagResource"),
-            ] },
-            Purpose::Delete => const { &[
-                Right::on(Resources::ScheduleGroup, "scheduler:DeleteScheduleGroup"),
-                Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
-            ] },
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
+                        Right::on(Resources::ScheduleGroup, "scheduler:ListTagsForResource"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:CreateScheduleGroup"),
+                        Right::on(Resources::ScheduleGroup, "scheduler:TagResource"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:TagResource"),
+                        Right::on(Resources::ScheduleGroup, "scheduler:UntagResource"),
+                    ]
+                }
+            }
+            Purpose::Delete => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:DeleteScheduleGroup"),
+                        Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
+                    ]
+                }
+            }
         }
     }
 

@@ -111,11 +111,13 @@ fn actions(statement: &Value) -> Vec<String> {
             for key in &keys {
                 let known = types.values().any(|row| row.knows(key));
                 if !known && !GLOBAL_KEYS.contains(key) && !is_of_federation(key) {
-                    problems.push(format!("IAM knows no condition key {key} for {action}: it would never match"));
+                    problems
+                        .push(format!("IAM knows no condition key {key} for {action}: it would never match"));
                 }
             }
         } else {
-            problems.push(format!("{action} has no details in policies/reference/: add it to extract.py there"));
+            problems
+                .push(format!("{action} has no details in policies/reference/: add it to extract.py there"));
         }
     }
     problems
@@ -184,7 +186,11 @@ mod tests {
         for (pointer, value, part) in [
             ("/Sid", json!("a b"), "letters and digits"),
             ("/Action", json!("ec2:*"), "ec2:* is a wildcard"),
-            ("/Action", json!(["ec2:DeleteSnapshot", "ec2:DeleteSnapshotz"]), "ec2:DeleteSnapshotz is no action"),
+            (
+                "/Action",
+                json!(["ec2:DeleteSnapshot", "ec2:DeleteSnapshotz"]),
+                "ec2:DeleteSnapshotz is no action",
+            ),
             ("/Action", json!("ec3:DeleteSnapshot"), "is no action"),
             ("/Action", json!("ec2:RunInstances"), "has no details"),
             ("/Resource", json!("*"), "can be limited to resources"),
@@ -200,7 +206,8 @@ mod tests {
             let problems = problems(statement.clone());
             assert!(problems.iter().any(|problem| problem.contains(part)), "{statement}: {problems:?}");
         }
-        let anybody = json!({ "Sid": "A", "Effect": "Allow", "Action": "sts:AssumeRole", "Principal": { "AWS": "*" } });
+        let anybody =
+            json!({ "Sid": "A", "Effect": "Allow", "Action": "sts:AssumeRole", "Principal": { "AWS": "*" } });
         assert_eq!(problems(anybody), ["everybody is its principal"]);
     }
 

@@ -46,7 +46,8 @@ pub async fn missing(aws: &Aws, scope: &Scope, registry: Registry, plan: &Plan, 
             // Not allowed to ask, or no way to know: whatever is missing shows when it is needed.
             let Ok(answer) = answer else { return Missing::default() };
             let action = &answer.eval_action_name;
-            let is_certain = needed.iter().any(|(right, certain)| *certain && right.action == action.as_str());
+            let is_certain =
+                needed.iter().any(|(right, certain)| *certain && right.action == action.as_str());
             let list = if is_certain { &mut missing.certainly } else { &mut missing.possibly };
             for resource in denied(&answer) {
                 list.entry(action.clone()).or_default().insert(resource);

@@ -63,7 +63,9 @@ impl Condition {
                 "ArnNotEquals" | "ArnNotLike" => (Test::Arn, true),
                 "Bool" => (Test::Bool, false),
                 "Null" => (Test::Null, false),
-                _ => return Err(Unsupported(format!("the condition operator `{operator}` is not supported"))),
+                _ => {
+                    return Err(Unsupported(format!("the condition operator `{operator}` is not supported")));
+                }
             };
             for (key, values) in keys.as_object().into_iter().flatten() {
                 let (key, values) = (key.clone(), texts(values)?);

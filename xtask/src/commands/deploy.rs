@@ -89,7 +89,8 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
 
 /// Stops before the first change where IAM says that the caller lacks a right that the plan takes.
 async fn check_rights(context: &Context, session: &Session, plan: &Plan) -> CommandResult {
-    let missing = simulation::missing(&session.aws, &session.scope, registry(), plan, &session.caller_arn).await;
+    let missing =
+        simulation::missing(&session.aws, &session.scope, registry(), plan, &session.caller_arn).await;
     if !missing.possibly.is_empty() {
         let actions: Vec<&str> = missing.possibly.keys().map(String::as_str).collect();
         let text = format!("IAM does not allow {}, which this deploy may take", actions.join(", "));

@@ -47,13 +47,18 @@ fn ci() -> GetRoleOutput {
 /// An answer that decides like this on some actions, and allows the others.
 fn answer(action: &str, decision: Decision, unknown: Option<&str>) -> SimulatePrincipalPolicyOutput {
     let result = EvaluationResult::builder().eval_action_name(action).eval_decision(decision);
-    let result = result.eval_resource_name("arn:of:it").set_missing_context_values(
-        unknown.map(|key| vec![key.to_owned()]),
-    );
+    let result = result
+        .eval_resource_name("arn:of:it")
+        .set_missing_context_values(unknown.map(|key| vec![key.to_owned()]));
     SimulatePrincipalPolicyOutput::builder().evaluation_results(result.build().unwrap()).build()
 }
 
-async fn asked(decision: Decision, unknown: Option<&'static str>, plan: &Plan, action: &'static str) -> Missing {
+async fn asked(
+    decision: Decision,
+    unknown: Option<&'static str>,
+    plan: &Plan,
+    action: &'static str,
+) -> Missing {
     let role = mock!(aws_sdk_iam::Client::get_role).then_output(ci);
     let simulate = mock!(aws_sdk_iam::Client::simulate_principal_policy)
         .match_requests(|request| request.policy_source_arn() == Some(ROLE))

@@ -146,7 +146,10 @@ impl Recorder {
 
 /// What somebody changes in the console, and a deploy takes back.
 fn by_hand(aws: &Aws, environment: &Environment) {
-    const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[]}"#;
+    const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Sid":"Eve","Effect":"Allow",
+        "Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::666666666666:root"}}]}"#;
+    const EXTRA: &str = r#"{"Version":"2012-10-17","Statement":[{"Sid":"All","Effect":"Allow",
+        "Action":"*","Resource":"*"}]}"#;
     const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
     let scope = Scope::of(environment);
     let (role, function) = (scope.role("backup"), "snapwarden-local-backup");
@@ -158,10 +161,12 @@ fn by_hand(aws: &Aws, environment: &Environment) {
         iam.attach_role_policy().role_name(&role).policy_arn(ADMIN).send().await.unwrap();
         iam.update_assume_role_policy().role_name(&role).policy_document(TRUST).send().await.unwrap();
         let extra = iam.put_role_policy().role_name(&role).policy_name("extra");
-        extra.policy_document(TRUST).send().await.unwrap();
+        extra.policy_document(EXTRA).send().await.unwrap();
 
-        for qualifier in [None, Some("live")] {
-            let permission = lambda.add_permission().function_name(function).statement_id("eve");
+        let other = std::fs::read(std::path::Path::new(&bundle()).join("cleanup.zip")).unwrap();
+        lambda.update_function_code().function_name(function).zip_file(other.into()).send().await.unwrap();
+        for (sid, qualifier) in [("eve", None), ("mallory", Some("live"))] {
+            let permission = lambda.add_permission().function_name(function).statement_id(sid);
             let permission = permission.action("lambda:InvokeFunction").principal("666666666666");
             permission.set_qualifier(qualifier.map(str::to_owned)).send().await.unwrap();
         }

@@ -3,17 +3,21 @@
 //! The library never prints and keeps no state: what exists is found by deterministic names and an ownership tag.
 //! [`plan`] is pure: no client, no clock, no randomness; [`apply`] does what a plan says. ARCHITECTURE.md has the map.
 
+pub mod alarms;
 pub mod apply;
 pub mod aws;
 pub mod bundle;
+pub mod dashboard;
 pub mod draining;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod heartbeat;
 pub mod inventory;
 pub mod invoke;
 pub mod kinds;
 pub mod lock;
+pub mod metrics;
 pub mod plan;
 pub mod policy;
 pub mod property;

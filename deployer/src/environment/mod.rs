@@ -5,6 +5,8 @@
 mod bounded;
 mod identity;
 mod load;
+mod notify;
+mod pricing;
 mod schedule;
 mod schema;
 
@@ -23,6 +25,8 @@ use snapwarden_domain::settings::{CleanupPolicy, Selector};
 pub use bounded::{Bounded, OutOfBounds};
 pub use identity::{Identity, load_identity};
 pub use load::{LoadError, list, load, parse};
+pub use notify::{EmailAddress, HttpsUrl, KmsKeyArn, Notify};
+pub use pricing::Pricing;
 pub use schedule::{InvalidExpression, ScheduleExpression};
 pub use schema::schema;
 
@@ -55,6 +59,12 @@ pub struct Environment {
     /// What becomes of the log groups when the environment is destroyed.
     #[serde(default)]
     pub logs: LogsOnDestroy,
+    /// Who is told when something goes wrong.
+    #[serde(default)]
+    pub notify: Notify,
+    /// What snapshots cost, for estimates.
+    #[serde(default)]
+    pub pricing: Pricing,
     /// Tags for every resource that can carry them.
     #[serde(default, deserialize_with = "user_tags")]
     #[schemars(extend("maxProperties" = MAX_TAGS))]
@@ -279,6 +289,8 @@ macro_rules! checked_text {
         }
     };
 }
+
+pub(super) use checked_text;
 
 checked_text!(
     /// An AWS account's number.

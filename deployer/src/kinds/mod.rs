@@ -2,8 +2,10 @@
 //!
 //! To add a kind: write its file, and add one line to [`KINDS`].
 
+mod alarm;
 mod alias;
 mod asynchronous_invocation;
+mod dashboard;
 mod dead_letter_queue;
 mod function;
 mod invoke_permissions;
@@ -12,7 +14,9 @@ mod registry;
 mod role;
 mod schedule;
 mod schedule_group;
+mod subscription;
 mod tags;
+mod topic;
 
 use std::collections::BTreeMap;
 
@@ -30,8 +34,10 @@ use crate::policy::RolePolicies;
 use crate::scope::{Function, Scope};
 use crate::world::{Found, ResourceId};
 
+pub use alarm::Alarm;
 pub use alias::{Alias, alias_name};
 pub use asynchronous_invocation::AsynchronousInvocation;
+pub use dashboard::Dashboard;
 pub use dead_letter_queue::DeadLetterQueue;
 pub use function::LambdaFunction;
 pub use log_group::LogGroup;
@@ -39,6 +45,8 @@ pub use registry::{AnyKind, Registry, read, registry};
 pub use role::Role;
 pub use schedule::Schedule;
 pub use schedule_group::ScheduleGroup;
+pub use subscription::Subscription;
+pub use topic::Topic;
 
 pub(crate) use registry::erased;
 
@@ -52,6 +60,10 @@ pub static KINDS: &[&dyn AnyKind] = &[
     erased::<Alias>(),
     erased::<AsynchronousInvocation>(),
     erased::<Schedule>(),
+    erased::<Topic>(),
+    erased::<Subscription>(),
+    erased::<Alarm>(),
+    erased::<Dashboard>(),
 ];
 
 /// One kind of resource: what an environment wants of it, and how AWS is asked to have it so.
@@ -78,6 +90,11 @@ pub trait Kind: Send + Sync + 'static {
     /// What has to be there before it is made, and may only be deleted after it; at least its parent. Pure.
     fn needs(name: &str, scope: &Scope) -> Vec<ResourceId> {
         Self::parent(name, scope).into_iter().collect()
+    }
+
+    /// Whether AWS lets nobody delete it and lets it go by itself. Pure.
+    fn goes_by_itself(_found: &FoundOf<Self>) -> bool {
+        false
     }
 
     /// Where a property's wanted value comes from, or what another one would do: what somebody who reads a plan

@@ -78,6 +78,22 @@ fn a_schedule_that_never_fires_is_refused() {
     }
 }
 
+/// What is hardly meant is said before it costs a night, on stderr and with its place, but stops nobody.
+#[test]
+fn what_is_hardly_meant_is_warned_about() {
+    let local = Local::with("cron(0 3 * * ? *)", "cron(20 2 * * ? *)");
+    let said = "local.yaml:13:27: cleanup.schedule.expression: it fires at 02:20, while the backup of 02:00";
+    let bundle = bundle();
+    for command in [&["plan", "--bundle", &bundle][..], &["deploy", "--bundle", &bundle], &["status"]] {
+        let ran = local.run(command);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.stderr.contains(said) && ran.stderr.contains("at 02:30 or later"), "{ran:?}");
+        assert!(!ran.stdout.contains(said), "{ran:?}");
+    }
+    let status = local.json(&["status"]);
+    assert_eq!(status["warnings"][0]["key"], "cleanup.schedule.expression", "{status}");
+}
+
 #[test]
 fn wrong_flags_end_with_2() {
     let local = Local::new();

@@ -86,7 +86,15 @@ fn planning_what_is_there_already_makes_no_changes() {
             .iter()
             .map(|(id, wanted)| {
                 let tags = wanted.get("tags").and_then(|tags| serde_json::from_value(tags.clone()).ok());
-                (id.clone(), Found { properties: wanted.clone(), handle: serde_json::Value::Null, tags })
+                (
+                    id.clone(),
+                    Found {
+                        properties: wanted.clone(),
+                        handle: serde_json::Value::Null,
+                        tags,
+                        revision: None,
+                    },
+                )
             })
             .collect();
         let plan = plan(&registry(), &scope, &desired, &observed, &Options::default()).unwrap();

@@ -82,12 +82,20 @@ impl Aws {
     /// Clients for the emulators: the same in every respect but endpoint and credentials, and deaf to the caller's
     /// AWS configuration, so that nothing meant for the emulators can reach an account.
     pub fn local(region: &Region, endpoints: &LocalEndpoints) -> Self {
+        Self::local_through(region, endpoints, &http_client())
+    }
+
+    pub(crate) fn local_through(
+        region: &Region,
+        endpoints: &LocalEndpoints,
+        http: &SharedHttpClient,
+    ) -> Self {
         let config = |endpoint: &str| {
             let credentials = Credentials::new("local", "local", None, None, "local environment");
             SdkConfig::builder()
                 .behavior_version(BehaviorVersion::latest())
                 .region(aws_types::region::Region::new(region.to_string()))
-                .http_client(http_client())
+                .http_client(http.clone())
                 .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
                 .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
                 .timeout_config(patience())

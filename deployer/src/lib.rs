@@ -23,6 +23,7 @@ pub mod policy;
 pub mod property;
 pub mod purge;
 pub mod quiesce;
+pub mod quota;
 pub mod saved_plan;
 pub mod scope;
 pub mod wait;

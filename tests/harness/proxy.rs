@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -164,6 +165,14 @@ impl Shared {
         self.ended.notify_all();
     }
 
+    /// Asks the caller to end, and gives it the time to hear it.
+    async fn interrupt(&self) {
+        if let Some(victim) = self.state().victim {
+            let _ = kill_process(victim, Signal::INT);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
     fn kill(&self) {
         let mut state = self.state();
         if let Some(victim) = state.victim.take() {
@@ -229,6 +238,9 @@ async fn pass(
         } else {
             if let Some(Effect::Delay(time)) = effect {
                 tokio::time::sleep(time).await;
+            }
+            if effect == Some(Effect::Interrupt) {
+                shared.interrupt().await;
             }
             let answer = forward(&client, &upstream, head, body).await;
             if let Some(answer) = &answer {

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use snapwarden_deployer::environment::{self, Environment, Identity};
+use jiff::Timestamp;
+use snapwarden_deployer::environment::{self, Environment, Finding, Identity};
 
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
@@ -61,6 +62,12 @@ impl Context {
     /// Reads the environment's file.
     pub(crate) fn environment(&self) -> Result<Environment, Failure> {
         environment::load(&self.environments, &self.env)
+            .map_err(|error| Failure::caused_by(Exit::Usage, &error))
+    }
+
+    /// Reads the environment's file, with what in it is hardly meant as it says.
+    pub(crate) fn environment_with_findings(&self) -> Result<(Environment, Vec<Finding>), Failure> {
+        environment::load_and_lint(&self.environments, &self.env, Timestamp::now())
             .map_err(|error| Failure::caused_by(Exit::Usage, &error))
     }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anstream::adapter::strip_str;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::render::style::{NOTICE, painted};
+
 /// Where progress goes. Cheap to clone; all clones draw on the same screen.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress(Mode);
@@ -56,6 +58,27 @@ impl Progress {
     /// Says something that is not a piece of work of its own.
     pub(crate) fn note(&self, text: &str) {
         self.line("note", text);
+    }
+
+    /// Whether progress is lines of JSON, for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        matches!(self.0, Mode::Json)
+    }
+
+    /// Writes a line of JSON; nothing where progress is for people.
+    pub(crate) fn event(&self, event: &serde_json::Value) {
+        if self.is_json() {
+            // Nothing is left to be done when stderr itself is gone.
+            drop(writeln!(std::io::stderr(), "{event}"));
+        }
+    }
+
+    /// Says something that a person should look at.
+    pub(crate) fn warn(&self, text: &str) {
+        match &self.0 {
+            Mode::Json => self.line("warning", text),
+            _ => self.line("warning", &format!("{} {text}", painted(NOTICE, "warning:"))),
+        }
     }
 
     /// Whether spinners are drawn, so that a child process must not write to the same screen.

@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use snapwarden_deployer::aws::{Aws, Caller, LocalEndpoints};
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, Environment, Identity};
+use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Severity};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, registry};
@@ -35,6 +34,8 @@ pub(crate) struct Session<E = Environment> {
     pub(crate) aws: Aws,
     /// Who is calling, such as `user/ann`.
     pub(crate) caller: String,
+    /// What in the file is valid and yet hardly meant.
+    pub(crate) warnings: Vec<Finding>,
     cloud: Cloud,
 }
 
@@ -58,9 +59,9 @@ pub(crate) enum CodeSource<'a> {
 impl Session {
     /// Connects to the environment that the flags name; a local one is started when it is not running.
     pub(crate) async fn open(context: &Context) -> Result<Self, Failure> {
-        let environment = context.environment()?;
+        let (environment, warnings) = context.environment_with_findings()?;
         start_local(context, &Identity::from(&environment))?;
-        Self::connect(context, environment).await
+        Ok(Self { warnings, ..Self::connect(context, environment).await? })
     }
 
     /// The same, with the bundle. What both need is set up side by side: a fresh checkout is ready sooner.
@@ -68,8 +69,12 @@ impl Session {
         context: &Context,
         source: CodeSource<'_>,
     ) -> Result<(Self, Arc<Bundle>), Failure> {
-        let environment = context.environment()?;
-        check_schedules(&environment, Timestamp::now())?;
+        let (environment, warnings) = context.environment_with_findings()?;
+        let errors = warnings.iter().filter(|finding| finding.severity == Severity::Error);
+        let errors: Vec<String> = errors.map(ToString::to_string).collect();
+        if !errors.is_empty() {
+            return Err(Failure::new(Exit::Usage, errors.join("\n")));
+        }
         let (started, code) = std::thread::scope(|threads| {
             let starting = threads.spawn(|| start_local(context, &Identity::from(&environment)));
             let code = match source {
@@ -85,7 +90,9 @@ impl Session {
         let code = code?;
         // A panic there has been printed already.
         started.unwrap_or_else(|_| Err(Failure::new(Exit::Failed, "cannot start the local environment")))?;
-        Ok((Self::connect(context, environment).await?, Arc::new(code)))
+        let session = Self { warnings, ..Self::connect(context, environment).await? };
+        session.warn(context);
+        Ok((session, Arc::new(code)))
     }
 
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
@@ -147,7 +154,14 @@ impl<E> Session<E> {
         check_account(&scope, &caller)?;
         // `arn:aws:sts::123456789012:assumed-role/ci/run-7`: what comes before is known.
         let name = caller.arn.splitn(6, ':').nth(5).unwrap_or(&caller.arn).to_owned();
-        Ok(Self { environment, scope, aws, caller: name, cloud: identity.cloud })
+        Ok(Self { environment, scope, aws, caller: name, warnings: Vec::new(), cloud: identity.cloud })
+    }
+
+    /// Says what in the file is hardly meant.
+    pub(crate) fn warn(&self, context: &Context) {
+        for warning in &self.warnings {
+            context.progress().warn(&warning.to_string());
+        }
     }
 
     /// What the deployer's effects need.
@@ -237,20 +251,6 @@ fn through_proxy(variable: &str, emulator: String) -> Result<String, Failure> {
 
 /// The account in the example files.
 const PLACEHOLDER: &str = "000000000000";
-
-/// A schedule that never fires is a backup that is never made: it must not be deployed in silence.
-fn check_schedules(environment: &Environment, now: Timestamp) -> Result<(), Failure> {
-    let zone = environment.timezone.rules();
-    for (key, schedule) in
-        [("backup", &environment.backup.schedule), ("cleanup", &environment.cleanup.schedule)]
-    {
-        if schedule.expression.next_after(now, zone, Some(now)).is_none() {
-            let message = format!("{key}.schedule.expression: `{}` never fires", schedule.expression);
-            return Err(Failure::new(Exit::Usage, message).hint("correct it in the environment's file"));
-        }
-    }
-    Ok(())
-}
 
 fn check_account(scope: &Scope, caller: &Caller) -> Result<(), Failure> {
     if caller.account == scope.account.as_str() {

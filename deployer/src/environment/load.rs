@@ -4,10 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use snapwarden_domain::names::{EnvironmentName, InvalidEnvironmentName};
 
-use super::Environment;
+use super::lint::{Finding, lint};
+use super::suggest::with_suggestion;
+use super::{Environment, place};
 
 /// Why an environment cannot be used. Nothing has been touched when this is returned.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +59,28 @@ fn known(available: &[String]) -> String {
 
 /// Reads `<folder>/<name>.yaml`.
 pub fn load(folder: &Path, name: &str) -> Result<Environment, LoadError> {
+    Ok(load_with_text(folder, name)?.0)
+}
+
+/// The same, with what is valid and yet hardly meant, as of `now`.
+pub fn load_and_lint(
+    folder: &Path,
+    name: &str,
+    now: Timestamp,
+) -> Result<(Environment, Vec<Finding>), LoadError> {
+    let (environment, path, text) = load_with_text(folder, name)?;
+    let mut findings = lint(&environment, now);
+    for finding in &mut findings {
+        finding.place = format!("{}{}", path.display(), place::of(&text, &finding.key));
+    }
+    Ok((environment, findings))
+}
+
+fn load_with_text(folder: &Path, name: &str) -> Result<(Environment, PathBuf, String), LoadError> {
     let (path, text) = read(folder, name)?;
     let environment = parse(&path, &text)?;
     check_name(&path, &text, name, &environment.environment)?;
-    Ok(environment)
+    Ok((environment, path, text))
 }
 
 /// The path and the text of `<folder>/<name>.yaml`.
@@ -127,7 +148,7 @@ pub(super) fn parse_as<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T
         let error = error.into_inner();
         let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
         let key = if key == "." { String::new() } else { format!("{key}: ") };
-        invalid(place, format!("{key}{}", without_place(&error.to_string())))
+        invalid(place, format!("{key}{}", with_suggestion(without_place(&error.to_string()))))
     })
 }
 

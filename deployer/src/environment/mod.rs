@@ -4,11 +4,14 @@
 
 mod bounded;
 mod identity;
+mod lint;
 mod load;
 mod notify;
+mod place;
 mod pricing;
 mod schedule;
 mod schema;
+mod suggest;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,7 +27,8 @@ use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
 pub use identity::{Identity, load_identity};
-pub use load::{LoadError, list, load, parse};
+pub use lint::{Finding, Severity};
+pub use load::{LoadError, list, load, load_and_lint, parse};
 pub use notify::{EmailAddress, HttpsUrl, KmsKeyArn, Notify};
 pub use pricing::Pricing;
 pub use schedule::{InvalidExpression, ScheduleExpression};

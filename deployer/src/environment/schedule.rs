@@ -62,6 +62,21 @@ impl ScheduleExpression {
         }
     }
 
+    /// The first local time from `from` on and before `until` at which a cron expression says to fire, whether or not
+    /// the clocks of any zone show that time.
+    pub(super) fn first_local_between(&self, from: DateTime, until: DateTime) -> Option<DateTime> {
+        let Timing::Cron(cron) = &self.timing else { return None };
+        cron.find_next_occurrence(&from, true).ok().filter(|at| *at < until)
+    }
+
+    /// The step of a rate.
+    pub(super) fn step(&self) -> Option<SignedDuration> {
+        match &self.timing {
+            Timing::Cron(_) => None,
+            Timing::Rate(step) => Some(*step),
+        }
+    }
+
     /// The expression as it was written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -232,4 +232,6 @@ pub enum StepError {
 }
 
 #[cfg(test)]
+mod bad_answers;
+#[cfg(test)]
 mod tests;

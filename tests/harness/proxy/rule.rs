@@ -40,6 +40,8 @@ pub enum Effect {
     Throttle,
     /// The call arrives late.
     Delay(Duration),
+    /// The caller is asked to end, as by Ctrl-C, while it waits for the answer.
+    Interrupt,
 }
 
 impl Rule {

@@ -59,7 +59,7 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
                 let plan = match approval {
                     _ if fingerprint(&now) == fingerprint(&observed) => plan.with_revisions_of(&now),
                     Approval::JustThis => return Err(changed_meanwhile(context, &observed, &now)),
-                    Approval::Whatever => args.scope.plan(&session, &bundle, &now)?,
+                    Approval::Whatever => args.scope.plan(context, &session, &bundle, &now)?,
                 };
                 let report =
                     apply_plan(context, &session, Some(bundle.clone()), &plan, guard, command).await?;
@@ -74,6 +74,7 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
             "steps": report.steps,
             "resources": resources(&observed),
             "schedules": firings,
+            "warnings": session.warnings,
         });
         output::result(context, &value, render::status::inventory(&resources(&observed), &firings))
     })
@@ -123,7 +124,7 @@ struct Planned {
 async fn fresh(context: &Context, args: &DeployArgs) -> Result<Planned, Failure> {
     let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
     let observed = session.observe().await?;
-    let plan = args.scope.plan(&session, &bundle, &observed)?;
+    let plan = args.scope.plan(context, &session, &bundle, &observed)?;
     Ok(Planned { session, bundle, observed, plan })
 }
 

@@ -8,6 +8,7 @@ use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, Unowned, plan};
+use snapwarden_deployer::quota;
 use snapwarden_deployer::saved_plan::{SavedPlan, SavedPlanError};
 use snapwarden_deployer::world::Observed;
 
@@ -52,29 +53,44 @@ impl PlanScope {
     /// Plans a deploy of the bundle. An environment that drains goes on draining, unless it is resumed.
     pub(crate) fn plan(
         &self,
+        context: &Context,
         session: &Session,
         bundle: &Bundle,
         observed: &Observed,
     ) -> Result<Plan, Failure> {
         let draining = Draining::of(observed, &session.scope).filter(|_| !self.resume);
+        if let Some(draining) = draining {
+            let resume = context.command_line("deploy --resume");
+            let note = format!("this environment drains {draining}: no backups; `{resume}` makes them again");
+            context.progress().note(&note);
+        }
         let options = Options { adopt: self.adopt, ..Options::default() };
         let desired = session.desired(&code_of(bundle), draining)?;
+        let exceeded: Vec<_> = quota::exceeded(&desired, bundle).iter().map(ToString::to_string).collect();
+        if !exceeded.is_empty() {
+            return Err(Failure::new(Exit::Usage, format!("AWS would refuse it: {}", exceeded.join("; ")))
+                .hint("shorten what the environment's file says"));
+        }
         Ok(plan(&registry(), &session.scope, &desired, observed, &options)?)
     }
 }
 
 /// Shows the plan; makes no call that changes anything.
 pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
-    let (environment, plan) = block_on(async {
+    let (session, plan) = block_on(async {
         let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
         let observed = session.observe().await?;
-        let plan = args.scope.plan(&session, &bundle, &observed)?;
+        let plan = args.scope.plan(context, &session, &bundle, &observed)?;
         if let Some(path) = &args.out {
             SavedPlan::new(&session.scope, code_of(&bundle), &observed, plan.clone()).write(path)?;
         }
-        Ok((session.scope.environment, plan))
+        Ok((session, plan))
     })?;
-    let value = json!({ "environment": environment, "plan": plan });
+    let value = json!({
+        "environment": session.scope.environment,
+        "plan": plan,
+        "warnings": session.warnings,
+    });
     output::result(context, &value, render::plan::text(&plan, context.verbose()))?;
     if args.exit_code && !plan.is_empty() {
         return Err(Failure::said(Exit::ChangesPending));

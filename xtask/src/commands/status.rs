@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::ScheduleExpression;
+use snapwarden_deployer::environment::{Finding, ScheduleExpression};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Alias, FoundOf, Kind, Schedule, alias_name, read, registry};
 use snapwarden_deployer::plan::{Options, Plan, Step, Verb, plan};
@@ -39,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) schedules: Vec<Firing>,
     /// What a deploy of the same code would do.
     pub(crate) drift: Vec<Step>,
+    /// What in its file is valid and yet hardly meant.
+    pub(crate) warnings: Vec<Finding>,
     /// How many snapshots it has.
     pub(crate) snapshots: usize,
     /// How many events lie in the dead-letter queue.
@@ -81,6 +83,7 @@ pub(crate) struct Firing {
 pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
     let status = block_on(async {
         let session = Session::open(context).await?;
+        session.warn(context);
         let observed = session.observe().await?;
         let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
         let undelivered = inventory::undelivered(&session.aws, &session.scope).await?;
@@ -140,6 +143,7 @@ fn look(
         resources: resources(observed),
         schedules,
         drift: drift.pending().cloned().collect(),
+        warnings: session.warnings.clone(),
         snapshots: snapshots.len(),
         undelivered,
         draining,

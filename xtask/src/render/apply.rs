@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde_json::{Value, json};
 use snapwarden_deployer::apply::{Outcome, Report};
 use snapwarden_deployer::event::{Event, Listener};
 use snapwarden_deployer::plan::Verb;
+use snapwarden_deployer::world::ResourceId;
 
 use crate::progress::{Progress, Task};
 
-/// Shows each step as a piece of work.
+/// Shows each step as a piece of work or, for programs, as lines of JSON.
 pub(crate) fn listener(progress: &Progress) -> Listener {
     let progress = progress.clone();
+    if progress.is_json() {
+        return Arc::new(move |event| progress.event(&json_of(&event)));
+    }
     let running: Mutex<BTreeMap<String, Task>> = Mutex::default();
     Arc::new(move |event| {
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,6 +42,30 @@ pub(crate) fn listener(progress: &Progress) -> Listener {
             }
         }
     })
+}
+
+/// One line for a program: the step by its resource, and what became of it.
+fn json_of(event: &Event) -> Value {
+    let step = |state: &str, resource: &ResourceId, verb: Verb| json!({ "event": "step", "state": state, "kind": resource.kind, "name": resource.name, "verb": verb });
+    let with = |mut line: Value, key: &str, value: Value| {
+        line[key] = value;
+        line
+    };
+    match event {
+        Event::Started { resource, verb } => step("started", resource, *verb),
+        Event::Waiting { resource, reason, waited } => json!({
+            "event": "step", "state": "waiting", "kind": resource.kind, "name": resource.name,
+            "reason": reason, "waited_seconds": waited.as_secs(),
+        }),
+        Event::Done { resource, verb, took } => with(
+            step("done", resource, *verb),
+            "took_ms",
+            json!(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+        ),
+        Event::Failed { resource, verb, error } => {
+            with(step("failed", resource, *verb), "error", json!(error))
+        }
+    }
 }
 
 /// What was done, what failed and why, and what was not attempted.

@@ -324,6 +324,7 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
     let settings = match function {
         Function::Backup => serde_json::json!(BackupSettings {
             environment: file.environment.clone(),
+            alias_arn: blueprint.scope.alias_arn(function),
             timezone: file.timezone.clone(),
             select: file.backup.select.clone(),
             retention: file.backup.retention,
@@ -331,6 +332,7 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
         }),
         Function::Cleanup => serde_json::json!(CleanupSettings {
             environment: file.environment.clone(),
+            alias_arn: blueprint.scope.alias_arn(function),
             timezone: file.timezone.clone(),
             policy: CleanupPolicy {
                 floor: if without_floor { 0 } else { file.cleanup.floor.get() },

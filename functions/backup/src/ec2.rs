@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
@@ -16,12 +15,12 @@ use snapwarden_domain::retention::DeleteOn;
 use snapwarden_domain::run::RunId;
 use snapwarden_domain::settings::Selector;
 use snapwarden_domain::tags;
-use snapwarden_runtime::ec2;
+use snapwarden_runtime::{Api, Ec2, ec2};
 
 use crate::decide::{Made, Selected};
 
 /// The instances that the tag selects and that have disks to back up, by id.
-pub(crate) async fn selected(client: &Client, select: &Selector) -> Result<Vec<Selected>, Failure> {
+pub(crate) async fn selected(client: &Ec2, select: &Selector) -> Result<Vec<Selected>, Failure> {
     // A stopped instance's disks can be lost just the same. One that is just starting may be refused by EC2, which
     // the run reports and repeats; left out here, it would have no backup and nobody would know.
     let with_disks = ec2::one_of("instance-state-name", ["pending", "running", "stopping", "stopped"]);
@@ -48,7 +47,7 @@ fn read_instance(instance: &Instance) -> Option<Selected> {
 
 /// What the run has made already, without what failed; of one instance, or of all.
 pub(crate) async fn made(
-    client: &Client,
+    client: &Ec2,
     environment: &EnvironmentName,
     run: &RunId,
     instance: Option<&Selected>,
@@ -81,7 +80,7 @@ pub(crate) struct Label<'a> {
 ///
 /// With `dry_run`, only asks EC2 whether it would, and returns no snapshot.
 pub(crate) async fn create(
-    client: &Client,
+    client: &Ec2,
     instance: &Selected,
     label: &Label<'_>,
     dry_run: bool,
@@ -93,6 +92,8 @@ pub(crate) async fn create(
         TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).operation_timeout(PATIENCE).build(),
     );
     let answer = client
+        .turn(Api::CreateSnapshots)
+        .await
         .create_snapshots()
         .instance_specification(InstanceSpecification::builder().instance_id(&instance.id).build())
         .description(format!("Snapwarden backup of {}, run {}", instance.id, label.run))

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use snapwarden_domain::report::{BackupReport, Failure, InstanceReport, Outcome, VolumeSnapshot};
 use snapwarden_domain::run::RunId;
 use snapwarden_domain::settings::{BackupSettings, Selector};
-use snapwarden_runtime::{Invocation, Pace};
+use snapwarden_runtime::{Ended, Invocation};
 
 use crate::decide::{Action, Made, Selected, decide};
 use crate::ec2::{self, Label};
@@ -15,7 +15,7 @@ use crate::ec2::{self, Label};
 const CONCURRENCY: usize = 8;
 
 /// Backs up every selected instance that this run has not backed up yet. One instance's failure stops no other.
-pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<BackupReport, Failure> {
+pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<Ended<BackupReport>, Failure> {
     let settings = &invocation.settings;
     let run = invocation.event.run();
     let dry_run = invocation.event.dry_run;
@@ -35,9 +35,8 @@ pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<Ba
         return Err(nothing_to_back_up(&settings.select));
     }
 
-    let pace = Pace::new();
     let mut instances: Vec<_> = stream::iter(&selected)
-        .map(|instance| back_up_instance(&invocation, &run, instance, &made, &pace))
+        .map(|instance| back_up_instance(&invocation, &run, instance, &made))
         .buffer_unordered(CONCURRENCY)
         .collect()
         .await;
@@ -57,9 +56,9 @@ pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<Ba
         snapshots_unlisted: 0,
         instances,
         warnings,
-        duration_ms: invocation.elapsed_ms(),
+        effort: invocation.effort(),
     };
-    Ok(report.shortened())
+    Ok(Ended::Finished(report.shortened()))
 }
 
 async fn back_up_instance(
@@ -67,7 +66,6 @@ async fn back_up_instance(
     run: &RunId,
     instance: &Selected,
     made: &[Made],
-    pace: &Pace,
 ) -> InstanceReport {
     let settings = &invocation.settings;
     let delete_on = settings.retention.delete_on(invocation.clock.scheduled_day(&settings.timezone));
@@ -78,7 +76,7 @@ async fn back_up_instance(
         Action::AlreadyDone(snapshots) => Ok((Outcome::AlreadyDone, snapshots)),
         Action::Create => {
             let label = Label { environment: &settings.environment, run, delete_on };
-            make(invocation, instance, &label, pace).await
+            make(invocation, instance, &label).await
         }
     };
     let (outcome, snapshots) = result.unwrap_or_else(|failure| (Outcome::Failed(failure), Vec::new()));
@@ -108,7 +106,6 @@ async fn make(
     invocation: &Invocation<BackupSettings>,
     instance: &Selected,
     label: &Label<'_>,
-    pace: &Pace,
 ) -> Result<(Outcome, Vec<VolumeSnapshot>), Failure> {
     let Invocation { ec2: client, deadline, .. } = invocation;
     let dry_run = invocation.event.dry_run;
@@ -118,7 +115,6 @@ async fn make(
         if deadline.has_passed() {
             return Err(out_of_time());
         }
-        pace.turn().await;
         if !dry_run {
             let made = ec2::made(client, label.environment, label.run, Some(instance)).await?;
             if let Action::AlreadyDone(snapshots) = decide(instance, &made) {

@@ -2,19 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{self, SnapshotState, StorageTier};
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
 use snapwarden_domain::verdict::{Snapshot, State};
-use snapwarden_runtime::ec2;
+use snapwarden_runtime::{Api, Ec2, ec2};
 
 /// Every snapshot of the environment, by id: a list that changes between two pages may name one twice.
-pub(crate) async fn managed(
-    client: &Client,
-    environment: &EnvironmentName,
-) -> Result<Vec<Snapshot>, Failure> {
+pub(crate) async fn managed(client: &Ec2, environment: &EnvironmentName) -> Result<Vec<Snapshot>, Failure> {
     let mut found = ec2::snapshots(client, environment, Vec::new(), read).await?;
     found.sort_by(|a, b| a.id.cmp(&b.id));
     found.dedup_by(|a, b| a.id == b.id);
@@ -43,7 +39,7 @@ fn read(snapshot: &types::Snapshot) -> Option<Snapshot> {
 }
 
 /// The ids of all instances that exist, selected for backup or not.
-pub(crate) async fn existing_instances(client: &Client) -> Result<BTreeSet<String>, Failure> {
+pub(crate) async fn existing_instances(client: &Ec2) -> Result<BTreeSet<String>, Failure> {
     // Terminated ones are listed for about another hour.
     let existing = ["pending", "running", "shutting-down", "stopping", "stopped"];
     let id = |instance: &types::Instance| instance.instance_id().map(str::to_owned);
@@ -61,8 +57,9 @@ pub(crate) enum Deletion {
 }
 
 /// Deletes a snapshot. To repeat this does no harm, so the SDK's own retries stay on.
-pub(crate) async fn delete(client: &Client, id: &str) -> Result<Deletion, Failure> {
-    let Err(error) = client.delete_snapshot().snapshot_id(id).send().await else {
+pub(crate) async fn delete(client: &Ec2, id: &str) -> Result<Deletion, Failure> {
+    let Err(error) = client.turn(Api::DeleteSnapshot).await.delete_snapshot().snapshot_id(id).send().await
+    else {
         return Ok(Deletion::Done);
     };
     let failure = ec2::failure(&error);
@@ -80,8 +77,10 @@ pub(crate) async fn delete(client: &Client, id: &str) -> Result<Deletion, Failur
 }
 
 /// Asks EC2 whether it would let the function delete this snapshot. Nothing is deleted.
-pub(crate) async fn may_delete(client: &Client, id: &str) -> Result<(), Failure> {
-    let Err(error) = client.delete_snapshot().snapshot_id(id).dry_run(true).send().await else {
+pub(crate) async fn may_delete(client: &Ec2, id: &str) -> Result<(), Failure> {
+    let Err(error) =
+        client.turn(Api::DeleteSnapshot).await.delete_snapshot().snapshot_id(id).dry_run(true).send().await
+    else {
         return Err(Failure::new(
             format!("EC2 answered as if it had deleted {id}, although it was asked for a dry run"),
             "look at the snapshot, and at what answers in EC2's place",
@@ -97,7 +96,7 @@ pub(crate) async fn may_delete(client: &Client, id: &str) -> Result<(), Failure>
 
 /// Which of these snapshots EC2 still lists.
 pub(crate) async fn still_listed(
-    client: &Client,
+    client: &Ec2,
     environment: &EnvironmentName,
     ids: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, Failure> {

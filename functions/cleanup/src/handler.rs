@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aws_sdk_ec2::Client;
 use futures::{StreamExt as _, stream};
 use snapwarden_domain::names::EnvironmentName;
-use snapwarden_domain::report::{CleanupReport, FailedSnapshot, Failure, HeldSnapshot};
+use snapwarden_domain::report::{CleanupReport, Effort, FailedSnapshot, Failure, HeldSnapshot};
 use snapwarden_domain::settings::CleanupSettings;
 use snapwarden_domain::verdict::{Decision, Fence, Snapshot, Verdict, judge};
-use snapwarden_runtime::{Deadline, Invocation, Pace};
+use snapwarden_runtime::{Deadline, Ec2, Ended, Invocation};
 
 use crate::ec2::{self, Deletion};
 
@@ -19,7 +18,9 @@ const CONCURRENCY: usize = 8;
 /// Judges all of the environment's snapshots, deletes those that no fence holds, and looks whether they are gone.
 ///
 /// Once anything may be deleted, every way out is by the report: it says what is gone.
-pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<CleanupReport, Failure> {
+pub(crate) async fn clean_up(
+    invocation: Invocation<CleanupSettings>,
+) -> Result<Ended<CleanupReport>, Failure> {
     let Invocation { settings, ec2: client, .. } = &invocation;
     let dry_run = invocation.event.dry_run;
     let today = invocation.clock.today(&settings.timezone);
@@ -44,7 +45,7 @@ pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<
         failed: Vec::new(),
         problems: Vec::new(),
         warnings: Vec::new(),
-        duration_ms: 0,
+        effort: Effort::default(),
     };
     let mut due = Vec::new();
     for Verdict { snapshot, decision } in &verdicts {
@@ -62,13 +63,13 @@ pub(crate) async fn clean_up(invocation: Invocation<CleanupSettings>) -> Result<
     }
 
     report.warnings = warnings(&verdicts, &report);
-    report.duration_ms = invocation.elapsed_ms();
-    Ok(report)
+    report.effort = invocation.effort();
+    Ok(Ended::Finished(report))
 }
 
 /// Says what would be deleted, and lets EC2 confirm the right to, by the first of them: the role has it for all of
 /// the environment's snapshots, or for none.
-async fn would_delete(client: &Client, due: &[&Snapshot], max: usize, report: &mut CleanupReport) {
+async fn would_delete(client: &Ec2, due: &[&Snapshot], max: usize, report: &mut CleanupReport) {
     let (now, later) = due.split_at(max.min(due.len()));
     for snapshot in now {
         tracing::info!(snapshot = snapshot.id, instance = snapshot.instance, "would be deleted");
@@ -87,17 +88,16 @@ async fn would_delete(client: &Client, due: &[&Snapshot], max: usize, report: &m
 /// It goes in rounds: what turns out to be in use has taken nobody's place, so the next round is for as many as are
 /// still allowed. Otherwise the oldest ones, in use night after night, could fill up every run.
 async fn delete_all(
-    client: &Client,
+    client: &Ec2,
     due: &[&Snapshot],
     max: usize,
     deadline: Deadline,
     report: &mut CleanupReport,
 ) {
-    let pace = Pace::new();
     let (mut allowed, mut due) = (max, due);
     while allowed > 0 && !due.is_empty() {
         let (round, rest) = due.split_at(allowed.min(due.len()));
-        allowed -= delete_round(client, round, &pace, deadline, report).await;
+        allowed -= delete_round(client, round, deadline, report).await;
         due = rest;
     }
     for snapshot in due {
@@ -107,18 +107,13 @@ async fn delete_all(
 
 /// Deletes these snapshots, and returns how many may be gone. One that cannot be deleted stops no other.
 async fn delete_round(
-    client: &Client,
+    client: &Ec2,
     snapshots: &[&Snapshot],
-    pace: &Pace,
     deadline: Deadline,
     report: &mut CleanupReport,
 ) -> usize {
     let mut deletions = stream::iter(snapshots)
         .map(async |snapshot| {
-            // Before the turn as well: past the deadline, a long queue has to dissolve at once.
-            if !deadline.has_passed() {
-                pace.turn().await;
-            }
             if deadline.has_passed() {
                 return (*snapshot, None);
             }
@@ -149,12 +144,7 @@ async fn delete_round(
 /// Takes what EC2 still lists off the deleted ones: a deletion counts when the snapshot is seen to be gone.
 ///
 /// What cannot be seen, for want of an answer or of time, fails the run without hiding what it did.
-async fn verify(
-    client: &Client,
-    environment: &EnvironmentName,
-    deadline: Deadline,
-    report: &mut CleanupReport,
-) {
+async fn verify(client: &Ec2, environment: &EnvironmentName, deadline: Deadline, report: &mut CleanupReport) {
     // EC2's lists lag behind its actions by some seconds.
     const PAUSES_SECS: [u64; 4] = [0, 2, 5, 10];
 

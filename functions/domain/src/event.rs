@@ -1,10 +1,13 @@
 //! The input of both functions, and the clock that follows from it.
 
+use std::num::NonZeroU16;
+
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
+use crate::continuation::Continuation;
 use crate::names::Zone;
 use crate::run::{RunId, ScheduleName};
 
@@ -25,6 +28,12 @@ pub struct Event {
     /// A clock to use instead of the real one. Only honoured against an emulator on the same host.
     #[serde(default, deserialize_with = "some_time", skip_serializing_if = "Option::is_none")]
     pub simulated_now: Option<Timestamp>,
+    /// How many times EC2's published request rates to go at. Only honoured against an emulator on the same host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<NonZeroU16>,
+    /// What the run's earlier invocations came to, in the events that the functions send themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continuation: Option<Continuation>,
 }
 
 /// Why an event is refused.
@@ -48,12 +57,14 @@ pub enum EventError {
         /// The clock's time.
         now: Timestamp,
     },
-    /// It brings a clock of its own where a real account could be reached.
+    /// It brings a clock or a pace of its own where a real account could be reached.
     #[error(
-        "the event's simulated_now is refused: it is only for an emulator on this host, \
+        "the event's {field} is refused: it is only for an emulator on this host, \
          and EC2's endpoint is {endpoint}"
     )]
-    SimulatedClock {
+    OnlyForEmulators {
+        /// The field.
+        field: &'static str,
         /// Where EC2 calls would go.
         endpoint: String,
     },
@@ -66,7 +77,14 @@ impl Event {
 
     /// A run that a person starts at `now`.
     pub fn manual(now: Timestamp, dry_run: bool) -> Self {
-        Self { scheduled_at: now, schedule: ScheduleName::manual(), dry_run, simulated_now: None }
+        Self {
+            scheduled_at: now,
+            schedule: ScheduleName::manual(),
+            dry_run,
+            simulated_now: None,
+            pace: None,
+            continuation: None,
+        }
     }
 
     /// The input that a schedule is given: the Scheduler fills in the two attributes at every firing.
@@ -93,6 +111,11 @@ impl Event {
     /// The run this event belongs to.
     pub fn run(&self) -> RunId {
         RunId::new(self.schedule.clone(), self.scheduled_at)
+    }
+
+    /// Which of the run's invocations this is; the one that a schedule or a person starts is 0.
+    pub fn hop(&self) -> u32 {
+        self.continuation.as_ref().map_or(0, |continuation| continuation.hop)
     }
 
     /// The run's clock at `now`, unless the event's own time is too far from it.

@@ -4,7 +4,9 @@
 //! function decides can be tested, shown in a dry run and replayed by the deployer without any of them.
 
 pub mod checked;
+pub mod continuation;
 pub mod event;
+pub mod metrics;
 pub mod moment;
 pub mod names;
 pub mod report;

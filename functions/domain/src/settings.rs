@@ -12,12 +12,23 @@ use crate::retention::Retention;
 /// The environment variable that holds a function's settings as JSON.
 pub const VARIABLE: &str = "SNAPWARDEN_SETTINGS";
 
+/// What both functions' settings have in common.
+pub trait Settings {
+    /// The environment that the function works for.
+    fn environment(&self) -> &EnvironmentName;
+
+    /// The ARN of the function's own alias, to which it hands on what one invocation has no time for.
+    fn alias_arn(&self) -> &str;
+}
+
 /// Settings of the backup function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackupSettings {
     /// The environment that owns the snapshots.
     pub environment: EnvironmentName,
+    /// The ARN of the function's own alias.
+    pub alias_arn: String,
     /// The zone whose calendar days `DeleteOn` counts.
     pub timezone: Zone,
     /// Which instances to back up.
@@ -34,10 +45,32 @@ pub struct BackupSettings {
 pub struct CleanupSettings {
     /// The environment whose snapshots may be deleted.
     pub environment: EnvironmentName,
+    /// The ARN of the function's own alias.
+    pub alias_arn: String,
     /// The zone that says what "today" is.
     pub timezone: Zone,
     /// The fences that no deletion passes.
     pub policy: CleanupPolicy,
+}
+
+impl Settings for BackupSettings {
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
+    fn alias_arn(&self) -> &str {
+        &self.alias_arn
+    }
+}
+
+impl Settings for CleanupSettings {
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
+    fn alias_arn(&self) -> &str {
+        &self.alias_arn
+    }
 }
 
 /// How careful cleanup is.

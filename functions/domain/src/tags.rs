@@ -6,6 +6,9 @@ pub const ENVIRONMENT: &str = "snapwarden:environment";
 /// The run that made a snapshot, see [`crate::run::RunId`].
 pub const RUN: &str = "snapwarden:run";
 
+/// Which invocation of the run made a snapshot, where it was not the first: see [`crate::event::Event::hop`].
+pub const HOP: &str = "snapwarden:hop";
+
 /// The instance whose volume a snapshot holds.
 pub const INSTANCE: &str = "snapwarden:instance";
 

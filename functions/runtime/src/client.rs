@@ -1,24 +1,22 @@
-//! The EC2 client.
+//! The SDK's clients.
 
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
-use aws_sdk_ec2::Client;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-/// An EC2 client for the function's own account and Region, or for the emulator that the environment names.
-pub(crate) async fn ec2() -> Client {
+/// What every client shares: the function's own account and Region, or the emulator that the environment names.
+pub(crate) async fn configuration() -> SdkConfig {
     let http =
         aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http)
         .retry_config(RetryConfig::standard().with_max_attempts(6))
         .timeout_config(timeouts())
         .load()
-        .await;
-    Client::new(&config)
+        .await
 }
 
 /// A call with all of its attempts ends within the minute that [`crate::Deadline`] leaves at the end. Only

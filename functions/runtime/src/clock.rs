@@ -8,17 +8,17 @@ use snapwarden_domain::event::{Clock, Event, EventError};
 /// The run's clock: the real one, or the event's own where EC2 is an emulator on this host.
 ///
 /// An event's own clock moves "today", and with it what cleanup deletes. So whoever may merely invoke the function
-/// must not be able to set it where real snapshots are in reach.
+/// must not be able to set it where real snapshots are in reach; nor a pace that takes the account's request rates
+/// from everybody else.
 pub(crate) fn of(event: &Event, real_now: Timestamp, endpoint: Option<&str>) -> Result<Clock, EventError> {
-    let now = match (event.simulated_now, endpoint) {
-        (None, _) => real_now,
-        (Some(simulated), Some(url)) if is_loopback(url) => simulated,
-        (Some(_), endpoint) => {
-            let endpoint = endpoint.unwrap_or("AWS's own").to_owned();
-            return Err(EventError::SimulatedClock { endpoint });
-        }
-    };
-    event.clock(now)
+    let for_emulators = event.simulated_now.map(|_| "simulated_now").or(event.pace.map(|_| "pace"));
+    if let Some(field) = for_emulators
+        && !endpoint.is_some_and(is_loopback)
+    {
+        let endpoint = endpoint.unwrap_or("AWS's own").to_owned();
+        return Err(EventError::OnlyForEmulators { field, endpoint });
+    }
+    event.clock(event.simulated_now.unwrap_or(real_now))
 }
 
 /// The endpoint that the SDK is told to use for EC2, if it is told any, by the SDK's own rules.
@@ -45,6 +45,8 @@ fn is_loopback(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU16;
+
     use super::*;
 
     fn at(text: &str) -> Timestamp {
@@ -62,6 +64,15 @@ mod tests {
             let message = of(&event, real, endpoint).unwrap_err().to_string();
             assert!(message.contains("simulated_now") && message.contains(endpoint.unwrap_or("AWS's own")));
         }
+    }
+
+    #[test]
+    fn a_pace_of_the_events_own_never_takes_a_real_accounts_request_rates() {
+        let now = at("2026-11-22T02:00:00Z");
+        let event = Event { pace: NonZeroU16::new(9), ..Event::manual(now, false) };
+        assert!(of(&event, now, Some("http://127.0.0.1:5000")).is_ok());
+        let message = of(&event, now, None).unwrap_err().to_string();
+        assert!(message.contains("pace is refused") && message.contains("AWS's own"), "{message}");
     }
 
     #[test]

@@ -1,57 +1,94 @@
 //! What both functions ask of EC2, and how they read its answers.
 
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::types::{Filter, Instance, Snapshot, Tag};
+use aws_sdk_ec2::types::{Filter, Instance, Reservation, Snapshot, Tag};
 use jiff::Timestamp;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
+
+use crate::meter::Meter;
+use crate::pace::{Api, Pace};
+
+/// EC2, as one invocation calls it: each call at its turn, and counted.
+#[derive(Clone, Debug)]
+pub struct Ec2 {
+    client: Client,
+    pace: Arc<Pace>,
+    meter: Meter,
+}
+
+impl Ec2 {
+    /// Calls through this client, with buckets and counters of its own.
+    ///
+    /// `is_full` and `multiplier` are [`Pace::new`]'s.
+    pub fn new(client: &Client, is_full: bool, multiplier: NonZeroU16) -> Self {
+        let pace = Arc::new(Pace::new(is_full, multiplier));
+        let meter = Meter::new(Arc::clone(&pace));
+        let client = Client::from_conf(client.config().to_builder().interceptor(meter.clone()).build());
+        Self { client, pace, meter }
+    }
+
+    /// Waits for the turn of one call, and returns the client to make it with.
+    pub async fn turn(&self, api: Api) -> &Client {
+        self.pace.turn(api).await;
+        &self.client
+    }
+
+    /// How many calls there were, with the SDK's own repetitions.
+    pub fn calls(&self) -> u64 {
+        self.meter.calls()
+    }
+
+    /// How many of them EC2 throttled.
+    pub fn throttles(&self) -> u64 {
+        self.meter.throttles()
+    }
+}
 
 /// The most that EC2 lists a page.
 const PAGE: i32 = 1_000;
 
 /// All instances that match the filters, as `read` sees them; page by page, like [`snapshots`].
 pub async fn instances<T>(
-    ec2: &Client,
+    ec2: &Ec2,
     filters: Vec<Filter>,
     read: impl Fn(&Instance) -> Option<T>,
 ) -> Result<Vec<T>, Failure> {
-    let mut listed =
-        ec2.describe_instances().set_filters(Some(filters)).max_results(PAGE).into_paginator().items().send();
+    let call = ec2.client.describe_instances().set_filters(Some(filters)).max_results(PAGE);
+    let mut pages = call.into_paginator().send();
     let mut found = Vec::new();
-    while let Some(reservation) = listed.next().await {
-        let reservation =
-            reservation.map_err(|error| failure(&error).during("could not list the instances"))?;
-        found.extend(reservation.instances().iter().filter_map(&read));
+    loop {
+        ec2.turn(Api::DescribeInstances).await;
+        let Some(page) = pages.next().await else { return Ok(found) };
+        let page = page.map_err(|error| failure(&error).during("could not list the instances"))?;
+        found.extend(page.reservations().iter().flat_map(Reservation::instances).filter_map(&read));
     }
-    Ok(found)
 }
 
 /// All of the environment's snapshots in this account that match the filters as well, as `read` sees them.
 ///
 /// A Region may hold a hundred thousand: they are read page by page, so that only what `read` keeps takes memory.
 pub async fn snapshots<T>(
-    ec2: &Client,
+    ec2: &Ec2,
     environment: &EnvironmentName,
     mut filters: Vec<Filter>,
     read: impl Fn(&Snapshot) -> Option<T>,
 ) -> Result<Vec<T>, Failure> {
     filters.push(tagged(tags::ENVIRONMENT, environment.as_str()));
-    let mut listed = ec2
-        .describe_snapshots()
-        .owner_ids("self")
-        .set_filters(Some(filters))
-        .max_results(PAGE)
-        .into_paginator()
-        .items()
-        .send();
+    let call = ec2.client.describe_snapshots().owner_ids("self");
+    let mut pages = call.set_filters(Some(filters)).max_results(PAGE).into_paginator().send();
     let mut found = Vec::new();
-    while let Some(snapshot) = listed.next().await {
-        let snapshot = snapshot.map_err(|error| failure(&error).during("could not list the snapshots"))?;
-        found.extend(read(&snapshot));
+    loop {
+        ec2.turn(Api::DescribeSnapshots).await;
+        let Some(page) = pages.next().await else { return Ok(found) };
+        let page = page.map_err(|error| failure(&error).during("could not list the snapshots"))?;
+        found.extend(page.snapshots().iter().filter_map(&read));
     }
-    Ok(found)
 }
 
 /// When a snapshot was started, to the second.
@@ -131,10 +168,13 @@ mod tests {
     use aws_sdk_ec2::error::ErrorMetadata;
     use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
     use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsError, DescribeSnapshotsOutput};
-    use aws_sdk_ec2::types::Reservation;
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
 
     use super::*;
+
+    fn paced(client: &Client) -> Ec2 {
+        Ec2::new(client, true, NonZeroU16::MIN)
+    }
 
     #[tokio::test]
     async fn instances_beyond_the_first_page_are_backed_up_too() {
@@ -154,7 +194,10 @@ mod tests {
             .then_output(move || page("i-2").build());
         let ec2 = mock_client!(aws_sdk_ec2, RuleMode::MatchAny, &[&first, &empty, &last]);
         let id = |instance: &Instance| instance.instance_id().map(str::to_owned);
-        assert_eq!(instances(&ec2, vec![tagged("Backup", "true")], id).await.unwrap(), ["i-1", "i-2"]);
+        assert_eq!(
+            instances(&paced(&ec2), vec![tagged("Backup", "true")], id).await.unwrap(),
+            ["i-1", "i-2"]
+        );
     }
 
     #[tokio::test]
@@ -167,7 +210,7 @@ mod tests {
             })
             .then_output(|| DescribeSnapshotsOutput::builder().build());
         let ec2 = mock_client!(aws_sdk_ec2, [&list]);
-        snapshots(&ec2, &"prod".parse().unwrap(), Vec::new(), |_| Some(())).await.unwrap();
+        snapshots(&paced(&ec2), &"prod".parse().unwrap(), Vec::new(), |_| Some(())).await.unwrap();
         assert_eq!(list.num_calls(), 1);
     }
 
@@ -182,7 +225,8 @@ mod tests {
             )
         });
         let ec2 = mock_client!(aws_sdk_ec2, [&denied]);
-        let failure = snapshots(&ec2, &"prod".parse().unwrap(), Vec::new(), |_| Some(())).await.unwrap_err();
+        let failure =
+            snapshots(&paced(&ec2), &"prod".parse().unwrap(), Vec::new(), |_| Some(())).await.unwrap_err();
         let text = failure.to_string();
         assert!(
             text.starts_with("UnauthorizedOperation: could not list the snapshots: You may not. (hint: "),

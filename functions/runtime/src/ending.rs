@@ -1,8 +1,11 @@
 //! How an invocation ends: with a report, or with an error that people can act upon.
 
 use std::fmt::Display;
+use std::io;
 
+use jiff::Timestamp;
 use lambda_runtime::Diagnostic;
+use snapwarden_domain::metrics;
 use snapwarden_domain::report::{Failure, Report, cut};
 use snapwarden_domain::run::RunId;
 
@@ -12,19 +15,62 @@ const MAX_MESSAGE: usize = 2_000;
 /// The longest line in it: AWS's messages can be very long.
 const MAX_LINE: usize = 300;
 
-/// Passes a report on, or fails the run where the report has failures.
+/// Passes the report of a run that is over on, or fails the run where the report has failures.
 pub(crate) fn judge<R: Report>(error_type: &str, report: R) -> Result<R, Diagnostic> {
+    publish(&report, Timestamp::now(), io::stdout());
+    log_warnings(&report);
     let summary = report.summary();
     let failures = report.failures();
-    for warning in report.warnings() {
-        tracing::warn!(run = %report.run(), "{warning}");
-    }
     if failures.is_empty() {
-        tracing::info!(run = %report.run(), "{summary}");
+        tracing::info!("{summary}");
         return Ok(report);
     }
     let error_message = message(&format!("run {}: {summary}", report.run()), &failures);
     Err(Diagnostic { error_type: error_type.to_owned(), error_message })
+}
+
+/// Passes the report of a hop on, whatever failed so far, or fails the hop that could not hand on.
+pub(crate) fn judge_hop<R: Report>(
+    error_type: &str,
+    report: R,
+    next: u32,
+    handed_on: Result<(), Failure>,
+) -> Result<R, Diagnostic> {
+    log_warnings(&report);
+    let summary = report.summary();
+    match handed_on {
+        Ok(()) => {
+            tracing::info!("handed on to hop {next}: {summary}");
+            Ok(report)
+        }
+        Err(failure) => {
+            let failure = failure.during("out of time, and could not hand the rest on");
+            let headline = format!("run {}: {summary}", report.run());
+            let failures: Vec<_> = [failure.to_string()].into_iter().chain(report.failures()).collect();
+            Err(Diagnostic {
+                error_type: error_type.to_owned(),
+                error_message: message(&headline, &failures),
+            })
+        }
+    }
+}
+
+fn log_warnings(report: &impl Report) {
+    for warning in report.warnings() {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Writes the metrics, unless the run was a dry one: an alarm must not take that for a backup.
+fn publish(report: &impl Report, at: Timestamp, mut out: impl io::Write) {
+    if report.is_dry_run() {
+        return;
+    }
+    let line = metrics::document(report.environment(), report.run(), at, &report.metrics());
+    // As one write: Lambda takes each for a line of the log.
+    if let Err(error) = out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()) {
+        tracing::error!("the metrics could not be written: {error}");
+    }
 }
 
 /// The error of a run that had to give up.
@@ -61,35 +107,95 @@ fn message(headline: &str, failures: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     use serde::Serialize;
+    use snapwarden_domain::metrics::Metric;
+    use snapwarden_domain::names::EnvironmentName;
+    use snapwarden_domain::report::Effort;
 
     use super::*;
 
-    #[derive(Serialize)]
-    struct Fine {
+    #[derive(Clone, Debug, Serialize)]
+    struct Night {
+        environment: EnvironmentName,
         run: RunId,
+        dry_run: bool,
+        effort: Effort,
+        failures: Vec<String>,
         warnings: Vec<String>,
     }
 
-    impl Report for Fine {
+    fn night() -> Night {
+        Night {
+            environment: "prod".parse().unwrap(),
+            run: "manual@2026-11-22T02:00:00Z".parse().unwrap(),
+            dry_run: false,
+            effort: Effort::default(),
+            failures: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    impl Report for Night {
+        fn environment(&self) -> &EnvironmentName {
+            &self.environment
+        }
+
         fn run(&self) -> &RunId {
             &self.run
         }
 
+        fn is_dry_run(&self) -> bool {
+            self.dry_run
+        }
+
+        fn effort(&self) -> &Effort {
+            &self.effort
+        }
+
         fn summary(&self) -> String {
-            "all went well".to_owned()
+            "the night".to_owned()
         }
 
         fn failures(&self) -> Vec<String> {
-            Vec::new()
+            self.failures.clone()
         }
 
         fn warnings(&self) -> &[String] {
             &self.warnings
         }
+
+        fn metrics(&self) -> Vec<Metric> {
+            vec![Metric::count(metrics::BACKUP_RUNS, 1)]
+        }
+    }
+
+    #[test]
+    fn a_dry_run_is_no_heartbeat() {
+        let published = |report: &Night| {
+            let mut written = Vec::new();
+            publish(report, report.run.scheduled_at(), &mut written);
+            String::from_utf8(written).unwrap()
+        };
+        let line = published(&night());
+        assert!(line.contains(r#""BackupRuns":1.0"#) && line.ends_with("}\n"), "{line}");
+        assert_eq!(line.lines().count(), 1);
+        assert_eq!(published(&Night { dry_run: true, ..night() }), "");
+    }
+
+    #[test]
+    fn a_middle_hop_is_repeated_only_when_it_could_not_hand_on() {
+        let failed = Night { failures: vec!["i-1: no".to_owned()], ..night() };
+        assert!(judge("Failed", failed.clone()).is_err(), "the last hop answers for all");
+        assert!(judge_hop("Failed", failed.clone(), 2, Ok(())).is_ok(), "else Lambda forks the chain");
+        let lost = Failure::new("no answer", "wait");
+        let error = judge_hop("Failed", failed, 2, Err(lost)).unwrap_err();
+        assert_eq!(
+            error.error_message,
+            "run manual@2026-11-22T02:00:00Z: the night\n\
+             - out of time, and could not hand the rest on: no answer (hint: wait)\n- i-1: no"
+        );
     }
 
     #[derive(Default)]
@@ -110,9 +216,12 @@ mod tests {
         let written = Arc::new(Written::default());
         let log =
             lambda_runtime::tracing::subscriber::fmt().json().with_writer(Arc::clone(&written)).finish();
-        let run = "manual@2026-11-22T02:00:00Z".parse().unwrap();
-        let report = Fine { run, warnings: vec!["2 held for good".to_owned()] };
-        tracing::subscriber::with_default(log, || judge("Failed", report)).unwrap();
+        let report = Night { warnings: vec!["2 held for good".to_owned()], ..night() };
+        tracing::subscriber::with_default(log, || {
+            let _run = tracing::info_span!("run", run = %report.run).entered();
+            judge("Failed", report.clone())
+        })
+        .unwrap();
         let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let warning = written.lines().find(|line| line.contains("2 held for good")).unwrap();
         assert!(warning.contains("WARN") && warning.contains("manual@2026-11-22T02:00:00Z"), "{warning}");

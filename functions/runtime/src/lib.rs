@@ -8,25 +8,32 @@ mod clock;
 mod deadline;
 pub mod ec2;
 mod ending;
+mod hand_on;
 mod log;
+mod meter;
 mod pace;
 mod settings;
 
+use std::num::NonZeroU16;
 use std::time::SystemTime;
 
-use aws_sdk_ec2::Client;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::event::{Clock, Event};
-use snapwarden_domain::report::{Failure, Report};
+use snapwarden_domain::report::{Effort, Failure, Report};
+use snapwarden_domain::settings::Settings;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 pub use crate::deadline::Deadline;
-pub use crate::pace::Pace;
+pub use crate::ec2::Ec2;
+pub use crate::pace::{Api, Pace};
 
 /// Everything that one invocation works with.
+#[derive(Debug)]
 pub struct Invocation<S> {
     /// The function's settings.
     pub settings: S,
@@ -35,67 +42,144 @@ pub struct Invocation<S> {
     /// The run's clock, checked against the real one.
     pub clock: Clock,
     /// EC2.
-    pub ec2: Client,
+    pub ec2: Ec2,
     /// When to stop starting anything.
     pub deadline: Deadline,
     /// When the invocation started.
     pub started: Instant,
+    /// Whether the rest of the run can be handed on, should the time not do.
+    pub may_hand_on: bool,
 }
 
 impl<S> Invocation<S> {
-    /// How long the invocation has been going, for its report.
-    pub fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// What the run took so far, with its earlier hops, for its report.
+    pub fn effort(&self) -> Effort {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let before = self.event.continuation.as_ref();
+        let sum = |of: fn(&Continuation) -> u64, now: u64| before.map_or(0, of).saturating_add(now);
+        Effort {
+            hops: self.event.hop(),
+            handed_on: false,
+            api_calls: sum(|before| before.api_calls, self.ec2.calls()),
+            throttles: sum(|before| before.throttles, self.ec2.throttles()),
+            duration_ms: sum(|before| before.duration_ms, elapsed),
+        }
+    }
+}
+
+/// How far an invocation got.
+#[derive(Debug)]
+pub enum Ended<R> {
+    /// The run is over.
+    Finished(R),
+    /// There is work left for another hop. Only where [`Invocation::may_hand_on`].
+    Unfinished {
+        /// The report so far.
+        report: R,
+        /// What the next hop is told.
+        next: Continuation,
+    },
+}
+
+impl<R> Ended<R> {
+    /// The report of the run, or of its part so far.
+    pub fn into_report(self) -> R {
+        match self {
+            Self::Finished(report) | Self::Unfinished { report, .. } => report,
+        }
     }
 }
 
 /// Serves a function's invocations until Lambda ends the process.
 ///
 /// `work` returns an error where there is nothing to report on. Such a run, and a run whose report has failures,
-/// ends as a function error of the type `failed`, since that is what Lambda retries and alarms see.
+/// ends as a function error of the type `failed`, since that is what Lambda retries and alarms see. A run that goes on
+/// in another hop ends as a success whatever failed so far: Lambda would repeat a hop that ended as a failure, beside
+/// the one it handed on to. The last hop answers for all.
 pub async fn run<S, R, F, Fut>(failed: &'static str, work: F) -> Result<(), lambda_runtime::Error>
 where
-    S: DeserializeOwned,
+    S: DeserializeOwned + Settings,
     R: Report,
     F: Fn(Invocation<S>) -> Fut,
-    Fut: Future<Output = Result<R, Failure>>,
+    Fut: Future<Output = Result<Ended<R>, Failure>>,
 {
     log::init();
-    let ec2 = client::ec2().await;
-    let (ec2, work) = (&ec2, &work);
+    let configuration = client::configuration().await;
+    let function = Function {
+        failed,
+        ec2: aws_sdk_ec2::Client::new(&configuration),
+        lambda: aws_sdk_lambda::Client::new(&configuration),
+        work,
+    };
+    let function = &function;
     lambda_runtime::run(service_fn(move |request: LambdaEvent<Value>| async move {
         let (event, context) = request.into_parts();
         let deadline = Deadline::of(context.deadline(), SystemTime::now());
-        serve(failed, event, deadline, ec2.clone(), work).await.inspect_err(ending::log)
+        let call = Call { event, arn: context.invoked_function_arn, id: context.request_id, deadline };
+        function.serve(call).await.inspect_err(ending::log)
     }))
     .await
 }
 
-async fn serve<S, R, F, Fut>(
-    failed: &'static str,
+/// What Lambda hands over.
+struct Call {
     event: Value,
+    /// What was invoked: the ARN of the alias, or of a version.
+    arn: String,
+    /// The same for Lambda's repetitions.
+    id: String,
     deadline: Deadline,
-    ec2: Client,
-    work: F,
-) -> Result<R, Diagnostic>
-where
-    S: DeserializeOwned,
-    R: Report,
-    F: Fn(Invocation<S>) -> Fut,
-    Fut: Future<Output = Result<R, Failure>>,
-{
-    let variable = |name: &str| std::env::var(name).ok();
-    // Settings are read here rather than at start, where Lambda would report only that the process exited.
-    let settings = settings::read(variable).map_err(|error| ending::refused("InvalidSettings", error))?;
-    let event = Event::from_json(event).map_err(|error| ending::refused("InvalidEvent", error))?;
-    let clock = clock::of(&event, Timestamp::now(), clock::ec2_endpoint(variable).as_deref())
-        .map_err(|error| ending::refused("InvalidEvent", error))?;
+}
 
-    let run = event.run();
-    tracing::info!(%run, dry_run = event.dry_run, "run started");
-    let invocation = Invocation { settings, event, clock, ec2, deadline, started: Instant::now() };
-    match work(invocation).await {
-        Ok(report) => ending::judge(failed, report),
-        Err(failure) => Err(ending::aborted(failed, &run, &failure)),
+struct Function<F> {
+    failed: &'static str,
+    ec2: aws_sdk_ec2::Client,
+    lambda: aws_sdk_lambda::Client,
+    work: F,
+}
+
+impl<F> Function<F> {
+    async fn serve<S, R, Fut>(&self, call: Call) -> Result<R, Diagnostic>
+    where
+        S: DeserializeOwned + Settings,
+        R: Report,
+        F: Fn(Invocation<S>) -> Fut,
+        Fut: Future<Output = Result<Ended<R>, Failure>>,
+    {
+        let variable = |name: &str| std::env::var(name).ok();
+        // Settings are read here rather than at start, where Lambda would report only that the process exited.
+        let settings: S =
+            settings::read(variable).map_err(|error| ending::refused("InvalidSettings", error))?;
+        let invalid_event = |error| ending::refused("InvalidEvent", error);
+        let event = Event::from_json(call.event).map_err(invalid_event)?;
+        let endpoint = clock::ec2_endpoint(variable);
+        let clock = clock::of(&event, Timestamp::now(), endpoint.as_deref()).map_err(invalid_event)?;
+
+        let (run, hop) = (event.run(), event.hop());
+        let span = tracing::info_span!("run", %run, hop, request = call.id);
+        let alias_arn = settings.alias_arn().to_owned();
+        let invocation = Invocation {
+            may_hand_on: hand_on::is_possible(&event, &call.arn, &alias_arn),
+            // What the hop before has used up, this one cannot use again.
+            ec2: Ec2::new(&self.ec2, hop == 0, event.pace.unwrap_or(NonZeroU16::MIN)),
+            settings,
+            event: event.clone(),
+            clock,
+            deadline: call.deadline,
+            started: Instant::now(),
+        };
+        let serve = async {
+            tracing::info!(dry_run = event.dry_run, "run started");
+            match (self.work)(invocation).await {
+                Ok(Ended::Finished(report)) => ending::judge(self.failed, report),
+                Ok(Ended::Unfinished { report, next }) => {
+                    let event = Event { continuation: Some(next), ..event };
+                    let handed_on = hand_on::to_next(&self.lambda, &alias_arn, &event).await;
+                    ending::judge_hop(self.failed, report, event.hop(), handed_on)
+                }
+                Err(failure) => Err(ending::aborted(self.failed, &run, &failure)),
+            }
+        };
+        serve.instrument(span).await
     }
 }

@@ -1,3 +1,5 @@
+use std::num::NonZeroU16;
+
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::ErrorMetadata;
 use aws_sdk_ec2::operation::create_snapshots::{CreateSnapshotsError, CreateSnapshotsOutput};
@@ -11,7 +13,7 @@ use aws_sdk_ec2::types::{
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use snapwarden_domain::event::Event;
 use snapwarden_domain::report::Report as _;
-use snapwarden_runtime::Deadline;
+use snapwarden_runtime::{Deadline, Ec2};
 use tokio::time::Instant;
 
 use super::*;
@@ -132,7 +134,7 @@ async fn a_backup_of_nothing_fails_unless_that_is_wanted() {
     for change in [allow_none as fn(&mut _), dry_run] {
         let mut invocation = invocation(&rules);
         change(&mut invocation);
-        let report = back_up(invocation).await.unwrap();
+        let report = back_up(invocation).await.unwrap().into_report();
         assert!(report.failures().is_empty() && report.warnings.len() == 1);
     }
 }
@@ -164,7 +166,7 @@ async fn a_backup_without_a_single_volume_fails_unless_that_is_wanted() {
     for change in [allow_none as fn(&mut _), dry_run] {
         let mut invocation = invocation(&rules);
         change(&mut invocation);
-        let report = back_up(invocation).await.unwrap();
+        let report = back_up(invocation).await.unwrap().into_report();
         assert!(report.failures().is_empty() && report.warnings.len() == 2);
     }
 }
@@ -224,7 +226,7 @@ async fn waiting_for_ec2_does_not_outlast_the_function() {
     let now = std::time::SystemTime::now();
     invocation.deadline = Deadline::of(now + Duration::from_secs(32), now); // 24 seconds, and 8 for the rest
     let start = Instant::now();
-    let report = back_up(invocation).await.unwrap();
+    let report = back_up(invocation).await.unwrap().into_report();
     assert!(report.failures()[0].contains("out of time"), "{:?}", report.failures());
     assert_eq!(rules[2].num_calls(), 2);
     assert_eq!(start.elapsed().as_secs(), 15, "a pause that ends too late is not begun");
@@ -240,7 +242,7 @@ async fn a_dry_run_proves_the_rights_and_makes_nothing() {
     let rules = [&instances, &no_snapshots(), &allowed, &denied];
     let mut invocation = invocation(&rules);
     dry_run(&mut invocation);
-    let report = back_up(invocation).await.unwrap();
+    let report = back_up(invocation).await.unwrap().into_report();
     assert_eq!(report.instances[0].outcome, Outcome::WouldCreate);
     assert_eq!(report.instances[0].snapshots, planned(&selected("i-1", "vol-1")));
     assert_eq!(report.snapshots_created, 0);
@@ -252,17 +254,17 @@ async fn a_run_out_of_time_fails_so_that_its_retry_does_the_rest() {
     let rules = [lists(vec![instance("i-1", "", &["vol-1"])]), no_snapshots()];
     let mut invocation = invocation(&rules.iter().collect::<Vec<_>>());
     invocation.deadline = Deadline::passed();
-    let report = back_up(invocation).await.unwrap();
+    let report = back_up(invocation).await.unwrap().into_report();
     assert!(report.failures()[0].contains("out of time"), "{:?}", report.failures());
 }
 
 async fn run(rules: &[&Rule]) -> Result<BackupReport, Failure> {
-    back_up(invocation(rules)).await
+    back_up(invocation(rules)).await.map(Ended::into_report)
 }
 
 fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
     let settings = r#"{
-        "environment": "prod", "timezone": "UTC", "select": {"tag": "Backup", "value": "true"},
+        "environment": "prod", "timezone": "UTC", "alias_arn": "arn", "select": {"tag": "Backup", "value": "true"},
         "retention": {"daily_days": 7}, "allow_no_instances": false
     }"#;
     let at = "2026-11-22T02:00:00Z".parse().unwrap();
@@ -271,9 +273,10 @@ fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
         settings: serde_json::from_str(settings).unwrap(),
         clock: event.clock(at).unwrap(),
         event,
-        ec2: mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules),
+        ec2: Ec2::new(&mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules), true, NonZeroU16::MIN),
         deadline: Deadline::never(),
         started: Instant::now(),
+        may_hand_on: false,
     }
 }
 

@@ -1,5 +1,7 @@
+use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::ErrorMetadata;
 use aws_sdk_ec2::operation::delete_snapshot::{DeleteSnapshotError, DeleteSnapshotOutput};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
@@ -38,7 +40,7 @@ async fn snapshots_beyond_the_first_page_are_judged_too() {
         .then_output(move || page(expired("snap-2", 2)).build());
     let mut invocation = invocation(&[&first, &second, &instances(), &may_delete("DryRunOperation")]);
     invocation.event.dry_run = true;
-    let report = super::clean_up(invocation).await.unwrap();
+    let report = super::clean_up(invocation).await.unwrap().into_report();
     assert_eq!(report.managed, 2);
     assert_eq!(report.would_delete[0].snapshot, "snap-1");
 }
@@ -62,7 +64,7 @@ async fn a_dry_run_finds_the_missing_right_before_the_night_does() {
         });
         let mut invocation = invocation(&[&list, &instances(), &answer]);
         invocation.event.dry_run = true;
-        let report = super::clean_up(invocation).await.unwrap();
+        let report = super::clean_up(invocation).await.unwrap().into_report();
         assert_eq!(answer.num_calls(), 1, "the first one speaks for all");
         assert_eq!(report.would_delete.len(), 2);
         report.failures()
@@ -161,7 +163,8 @@ async fn what_is_deleted_is_reported_even_if_nobody_can_look_afterwards() {
     let deletes = mock!(Client::delete_snapshot)
         .match_requests(|_| true)
         .then_output(|| DeleteSnapshotOutput::builder().build());
-    let report = super::clean_up(invocation(&[&first, &second, &deletes, &instances()])).await.unwrap();
+    let report =
+        super::clean_up(invocation(&[&first, &second, &deletes, &instances()])).await.unwrap().into_report();
     assert_eq!(report.deleted[0].snapshot, "snap-1");
     let failures = report.failures();
     assert!(
@@ -354,13 +357,13 @@ impl Account {
         ));
         let mut invocation = invocation(&rules.iter().collect::<Vec<_>>());
         change(&mut invocation);
-        super::clean_up(invocation).await
+        super::clean_up(invocation).await.map(Ended::into_report)
     }
 }
 
 fn invocation(rules: &[&Rule]) -> Invocation<CleanupSettings> {
     let settings = r#"{
-        "environment": "prod", "timezone": "UTC",
+        "environment": "prod", "timezone": "UTC", "alias_arn": "arn",
         "policy": {"floor": 1, "orphan_floor_days": 90, "max_deletes": 5000}
     }"#;
     let at = "2026-11-22T03:00:00Z".parse().unwrap();
@@ -369,9 +372,10 @@ fn invocation(rules: &[&Rule]) -> Invocation<CleanupSettings> {
         settings: serde_json::from_str(settings).unwrap(),
         clock: event.clock(at).unwrap(),
         event,
-        ec2: mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules),
+        ec2: Ec2::new(&mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules), true, NonZeroU16::MIN),
         deadline: Deadline::never(),
         started: Instant::now(),
+        may_hand_on: false,
     }
 }
 

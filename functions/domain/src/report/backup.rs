@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Report, counted, cut};
+use super::{Effort, Failure, Report, counted, cut};
+use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
 use crate::retention::DeleteOn;
 use crate::run::RunId;
@@ -27,8 +28,9 @@ pub struct BackupReport {
     /// How many more snapshots the instances have, or would have, than are listed with them.
     #[serde(default)]
     pub snapshots_unlisted: usize,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u64,
+    /// What the run took; its fields stand beside this struct's.
+    #[serde(flatten)]
+    pub effort: Effort,
 }
 
 /// What became of one instance in a backup run.
@@ -97,8 +99,20 @@ impl BackupReport {
 }
 
 impl Report for BackupReport {
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
     fn run(&self) -> &RunId {
         &self.run
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    fn effort(&self) -> &Effort {
+        &self.effort
     }
 
     fn summary(&self) -> String {
@@ -146,5 +160,22 @@ impl Report for BackupReport {
 
     fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        let count = |is: fn(&Outcome) -> bool| self.instances.iter().filter(|i| is(&i.outcome)).count();
+        let throttles = usize::try_from(self.effort.throttles).unwrap_or(usize::MAX);
+        vec![
+            Metric::count(metrics::BACKUP_RUNS, 1),
+            Metric::count(metrics::INSTANCES_SELECTED, self.selected),
+            Metric::count(
+                metrics::INSTANCES_BACKED_UP,
+                count(|o| matches!(o, Outcome::Created | Outcome::AlreadyDone)),
+            ),
+            Metric::count(metrics::INSTANCES_FAILED, count(|o| matches!(o, Outcome::Failed(_)))),
+            Metric::count(metrics::SNAPSHOTS_CREATED, self.snapshots_created),
+            Metric::count(metrics::THROTTLES, throttles),
+            Metric::milliseconds(metrics::DURATION_MS, self.effort.duration_ms),
+        ]
     }
 }

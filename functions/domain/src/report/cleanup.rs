@@ -3,7 +3,8 @@
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Report, counted, cut};
+use super::{Effort, Failure, Report, counted, cut};
+use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
 use crate::run::RunId;
 use crate::verdict::{Fence, Snapshot};
@@ -43,8 +44,9 @@ pub struct CleanupReport {
     pub problems: Vec<Failure>,
     /// What people should look at, though the run is fine.
     pub warnings: Vec<String>,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u64,
+    /// What the run took; its fields stand beside this struct's.
+    #[serde(flatten)]
+    pub effort: Effort,
 }
 
 /// A snapshot that is deleted, or would be.
@@ -105,8 +107,20 @@ impl CleanupReport {
 }
 
 impl Report for CleanupReport {
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
     fn run(&self) -> &RunId {
         &self.run
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    fn effort(&self) -> &Effort {
+        &self.effort
     }
 
     fn summary(&self) -> String {
@@ -140,5 +154,9 @@ impl Report for CleanupReport {
 
     fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        vec![Metric::count(metrics::CLEANUP_RUNS, 1)]
     }
 }

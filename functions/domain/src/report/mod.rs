@@ -11,6 +11,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::Metric;
+use crate::names::EnvironmentName;
 use crate::run::RunId;
 
 pub use backup::{BackupReport, InstanceReport, Outcome, VolumeSnapshot};
@@ -18,8 +20,17 @@ pub use cleanup::{CleanupReport, DueSnapshot, FailedSnapshot, HeldSnapshot};
 
 /// What both reports have in common.
 pub trait Report: Serialize {
+    /// The environment it ran for.
+    fn environment(&self) -> &EnvironmentName;
+
     /// The run reported on.
     fn run(&self) -> &RunId;
+
+    /// Whether the run only decided, and changed nothing.
+    fn is_dry_run(&self) -> bool;
+
+    /// What the run took so far.
+    fn effort(&self) -> &Effort;
 
     /// The whole run in one line for people.
     fn summary(&self) -> String;
@@ -29,6 +40,25 @@ pub trait Report: Serialize {
 
     /// What people should look at, though the run is fine, one line each.
     fn warnings(&self) -> &[String];
+
+    /// What CloudWatch is told of a run that ended, its heartbeat among it; not of a dry run, nor of each hop.
+    fn metrics(&self) -> Vec<Metric>;
+}
+
+/// What a run took, all of its invocations up to this one together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Effort {
+    /// How many times the run handed on to a further invocation before this one.
+    pub hops: u32,
+    /// Whether this invocation handed on as well: then another report follows, and that one counts.
+    pub handed_on: bool,
+    /// Calls of EC2, with the SDK's own repetitions.
+    pub api_calls: u64,
+    /// How many of them EC2 throttled.
+    pub throttles: u64,
+    /// How long it took, in milliseconds, without the waits between invocations.
+    pub duration_ms: u64,
 }
 
 /// Why something failed, and what to do about it.

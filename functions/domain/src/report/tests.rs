@@ -32,7 +32,7 @@ fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
         instances,
         snapshots_unlisted: 0,
         warnings: Vec::new(),
-        duration_ms: 1,
+        effort: Effort { duration_ms: 1, ..Effort::default() },
     }
 }
 
@@ -218,6 +218,6 @@ fn cleanup() -> CleanupReport {
         }],
         problems: vec![],
         warnings: vec![],
-        duration_ms: 9,
+        effort: Effort { duration_ms: 9, ..Effort::default() },
     }
 }

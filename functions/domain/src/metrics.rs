@@ -1,0 +1,145 @@
+//! Metrics in CloudWatch's embedded metric format: log lines from which CloudWatch Logs makes metrics.
+//!
+//! The functions need no right for it but to write their log. In Lambda's JSON log format such a line passes as it
+//! is; one without a `level` counts as INFO, so an application log level above INFO would drop the metrics.
+//! (Source: CloudWatch user guide, "Specification: Embedded metric format"; Lambda developer guide, "Log-level
+//! filtering".)
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::names::EnvironmentName;
+use crate::run::RunId;
+
+/// The namespace of all metrics.
+pub const NAMESPACE: &str = "Snapwarden";
+
+/// The one dimension of all metrics: the environment's name.
+pub const DIMENSION: &str = "Environment";
+
+/// Backup runs that ended, however they ended; the heartbeat. A run counts once for all of its hops, and once more
+/// each time that Lambda repeats it after a failure.
+pub const BACKUP_RUNS: &str = "BackupRuns";
+/// Instances that carry the tag that selects them.
+pub const INSTANCES_SELECTED: &str = "InstancesSelected";
+/// Instances of which the run has a complete snapshot set.
+pub const INSTANCES_BACKED_UP: &str = "InstancesBackedUp";
+/// Instances whose backup failed.
+pub const INSTANCES_FAILED: &str = "InstancesFailed";
+/// Snapshots that the run made.
+pub const SNAPSHOTS_CREATED: &str = "SnapshotsCreated";
+/// Calls of a backup run that EC2 throttled.
+pub const THROTTLES: &str = "Throttles";
+/// How long a backup run took, all hops together.
+pub const DURATION_MS: &str = "DurationMs";
+
+/// Cleanup runs that ended, counted as [`BACKUP_RUNS`] are.
+pub const CLEANUP_RUNS: &str = "CleanupRuns";
+
+/// One metric and its value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Metric {
+    /// Its name, one of this module's.
+    pub name: &'static str,
+    /// What it counts.
+    pub unit: Unit,
+    /// Its value.
+    pub value: f64,
+}
+
+/// A unit that CloudWatch knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A number of things.
+    Count,
+    /// Milliseconds.
+    Milliseconds,
+    /// Gibibytes, for which CloudWatch has no name of its own; or hours, or whatever else the metric's name says.
+    None,
+}
+
+impl Unit {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Count => "Count",
+            Self::Milliseconds => "Milliseconds",
+            Self::None => "None",
+        }
+    }
+}
+
+impl Metric {
+    /// A number of things.
+    pub fn count(name: &'static str, count: usize) -> Self {
+        Self { name, unit: Unit::Count, value: number(u64::try_from(count).unwrap_or(u64::MAX)) }
+    }
+
+    /// A duration in milliseconds.
+    pub fn milliseconds(name: &'static str, milliseconds: u64) -> Self {
+        Self { name, unit: Unit::Milliseconds, value: number(milliseconds) }
+    }
+}
+
+/// The log line that carries the metrics of a run: one JSON document, which has to stay one line.
+///
+/// At most 100 metrics fit. The run's id is a plain property: a dimension would make a new metric for every run.
+pub fn document(environment: &EnvironmentName, run: &RunId, at: Timestamp, metrics: &[Metric]) -> Value {
+    let definitions: Vec<_> =
+        metrics.iter().map(|metric| json!({ "Name": metric.name, "Unit": metric.unit.as_str() })).collect();
+    let mut document = Map::new();
+    document.insert(
+        "_aws".to_owned(),
+        json!({
+            "Timestamp": at.as_millisecond(),
+            "CloudWatchMetrics": [{
+                "Namespace": NAMESPACE,
+                "Dimensions": [[DIMENSION]],
+                "Metrics": definitions,
+            }],
+        }),
+    );
+    document.insert(DIMENSION.to_owned(), json!(environment));
+    document.insert("run".to_owned(), json!(run));
+    document.extend(metrics.iter().map(|metric| (metric.name.to_owned(), json!(metric.value))));
+    Value::Object(document)
+}
+
+/// CloudWatch's values are floating-point numbers, exact up to 2^53.
+#[allow(clippy::cast_precision_loss, reason = "no count of ours comes near 2^53")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cloudwatch_finds_every_metric_it_is_told_of() {
+        let metrics = [Metric::count(BACKUP_RUNS, 1), Metric::milliseconds(DURATION_MS, 1_500)];
+        let run = "snapwarden-prod/backup@2026-11-22T02:00:00Z".parse().unwrap();
+        let at = "2026-11-22T02:00:07Z".parse().unwrap();
+        let document = document(&"prod".parse().unwrap(), &run, at, &metrics);
+        assert_eq!(
+            document,
+            json!({
+                "_aws": {
+                    "Timestamp": 1_795_312_807_000_u64,
+                    "CloudWatchMetrics": [{
+                        "Namespace": "Snapwarden",
+                        "Dimensions": [["Environment"]],
+                        "Metrics": [
+                            { "Name": "BackupRuns", "Unit": "Count" },
+                            { "Name": "DurationMs", "Unit": "Milliseconds" },
+                        ],
+                    }],
+                },
+                "Environment": "prod",
+                "run": "snapwarden-prod/backup@2026-11-22T02:00:00Z",
+                "BackupRuns": 1.0,
+                "DurationMs": 1500.0,
+            })
+        );
+        assert!(!document.to_string().contains('\n'), "CloudWatch reads one line");
+    }
+}

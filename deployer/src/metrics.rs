@@ -3,25 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use snapwarden_domain::metrics::{DIMENSION, NAMESPACE};
 
 use crate::scope::{Function, Scope};
 
-/// The namespace of what the functions write.
-pub const NAMESPACE: &str = "Snapwarden";
-
-/// The one dimension of what the functions write: the environment's name.
-pub const DIMENSION: &str = "Environment";
-
 /// Names of what the functions write into their logs in CloudWatch's embedded metric format.
 pub mod names {
-    /// Backup runs that ended.
-    pub const BACKUP_RUNS: &str = "BackupRuns";
-    /// Cleanup runs that ended.
-    pub const CLEANUP_RUNS: &str = "CleanupRuns";
-    /// Snapshots that a backup run made.
-    pub const SNAPSHOTS_CREATED: &str = "SnapshotsCreated";
-    /// Instances whose backup failed.
-    pub const INSTANCES_FAILED: &str = "InstancesFailed";
+    pub use snapwarden_domain::metrics::{BACKUP_RUNS, CLEANUP_RUNS, INSTANCES_FAILED, SNAPSHOTS_CREATED};
+
     /// Snapshots that a cleanup run deleted.
     pub const SNAPSHOTS_DELETED: &str = "SnapshotsDeleted";
     /// Snapshots that are due, but held.

@@ -7,6 +7,7 @@ mod exclusive;
 mod failure;
 mod local;
 mod output;
+mod page;
 mod process;
 mod progress;
 mod render;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{build, deploy, destroy, invoke, local as local_command, plan, status, test};
+use commands::{build, deploy, destroy, invoke, local as local_command, logs, plan, report, status, test};
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
 
@@ -47,6 +48,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Run a deployed function now and show its report
     Invoke(invoke::InvokeArgs),
+    /// Show what a function wrote into its log
+    Logs(logs::LogsArgs),
+    /// Write a page about the backups: coverage, ages, what expires, restore commands
+    Report(report::ReportArgs),
     /// The local AWS environment: emulators on this machine
     Local(local_command::LocalArgs),
     /// Run every test, with all the set-up that they need
@@ -76,6 +81,8 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Destroy(args) => destroy::cmd_destroy(context, &args),
         Command::Status(args) => status::cmd_status(context, &args),
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
+        Command::Logs(args) => logs::cmd_logs(context, &args),
+        Command::Report(args) => report::cmd_report(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
         Command::Test(args) => test::cmd_test(context, &args),
     }

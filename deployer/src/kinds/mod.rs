@@ -160,12 +160,31 @@ pub struct Context {
     pub bundle: Option<std::sync::Arc<Bundle>>,
     listener: Listener,
     resource: Option<ResourceId>,
+    caller: Option<String>,
 }
 
 impl Context {
     /// A context whose events go to `listener`.
     pub fn new(aws: Aws, scope: Scope, bundle: Option<std::sync::Arc<Bundle>>, listener: Listener) -> Self {
-        Self { aws, scope, bundle, listener, resource: None }
+        Self { aws, scope, bundle, listener, resource: None, caller: None }
+    }
+
+    /// The same context, for somebody whose name goes with what is released.
+    #[must_use]
+    pub fn on_behalf_of(self, caller: &str) -> Self {
+        Self { caller: Some(caller.to_owned()), ..self }
+    }
+
+    /// Who releases what, for people: `commit 0a1b2c3d4e5f, by user/ann`. Lambda takes 256 characters.
+    pub(crate) fn release_note(&self) -> Option<String> {
+        let git = self.bundle.as_ref().and_then(|bundle| bundle.manifest.git.as_ref());
+        let commit = git.map(|git| {
+            let commit: String = git.commit.chars().take(12).collect();
+            format!("commit {commit}{}", if git.dirty { " with changes" } else { "" })
+        });
+        let caller = self.caller.as_ref().map(|caller| format!("by {caller}"));
+        let parts: Vec<String> = commit.into_iter().chain(caller).collect();
+        (!parts.is_empty()).then(|| parts.join(", ").chars().take(256).collect())
     }
 
     /// The same context, for one resource.

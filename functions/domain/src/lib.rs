@@ -9,6 +9,7 @@ pub mod event;
 pub mod metrics;
 pub mod moment;
 pub mod names;
+pub mod notification;
 pub mod report;
 pub mod retention;
 pub mod run;

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod failure;
+pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod status;

@@ -35,7 +35,8 @@ fn every_environment_file_of_the_checkout_is_valid() {
 }
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension() == Some("yaml".as_ref())).collect();
     files.sort();
     assert!(!files.is_empty(), "{}", folder.display());
     files

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what a test cannot read fails it")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use regex_lite::Regex;
 use serde_json::Value;
@@ -94,8 +94,7 @@ fn every_key_is_described_and_no_unknown_one_is_allowed() {
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(checkout().join(folder)).unwrap().map(|entry| entry.unwrap().path());
-    let files: Vec<_> =
-        entries.filter(|path| path.extension() == Some(Path::new("yaml").as_os_str())).collect();
+    let files: Vec<_> = entries.filter(|path| path.extension() == Some("yaml".as_ref())).collect();
     assert!(!files.is_empty(), "{folder}");
     files
 }

@@ -26,6 +26,8 @@ pub(crate) fn inventory(aws: &Aws) -> Vec<String> {
         add("schedule", found.into_iter().filter_map(|schedule| schedule.name).collect());
         let found = aws.sqs.list_queues().send().await.unwrap().queue_urls.unwrap_or_default();
         add("queue", found);
+        let found = aws.ssm.describe_parameters().send().await.unwrap().parameters.unwrap_or_default();
+        add("parameter", found.into_iter().filter_map(|parameter| parameter.name).collect());
         all.sort();
         all
     })

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
 
 mod calls;
+mod concurrent;
 mod drift;
+mod interrupt;
 mod inventory;
 mod kill_points;
 

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -125,10 +125,27 @@ impl Proxy {
         self.state().kills
     }
 
+    /// Waits until a call of that action has come in the present run.
+    pub fn wait_for(&self, action: &str) {
+        let started = Instant::now();
+        while !self.calls().iter().any(|call| call.action == action) {
+            assert!(started.elapsed() < PATIENCE, "no {action} came");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills the process that runs.
+    pub fn kill(&self) {
+        self.shared.kill();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state()
     }
 }
+
+/// How long a call may take to come; only a test that fails waits as long.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Drop for Proxy {
     fn drop(&mut self) {

@@ -44,6 +44,16 @@ pub(super) fn drifts() -> Vec<Drift> {
             &["attached: arn:aws:iam::aws:policy/AdministratorAccess (goes away)"],
         ),
         drift(
+            "a permissions boundary",
+            |aws| {
+                let boundary = "arn:aws:iam::aws:policy/ReadOnlyAccess";
+                let call =
+                    aws.iam.put_role_permissions_boundary().role_name(ROLE).permissions_boundary(boundary);
+                block_on(call.send()).unwrap();
+            },
+            &["permissions_boundary: arn:aws:iam::aws:policy/ReadOnlyAccess (goes away)"],
+        ),
+        drift(
             "trust edited",
             |aws| {
                 let trust = r#"{"Version":"2012-10-17","Statement":[{"Sid":"Eve","Effect":"Allow","Action":"sts:AssumeRole",

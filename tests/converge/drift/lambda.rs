@@ -84,6 +84,38 @@ pub(super) fn drifts() -> Vec<Drift> {
             &["reserved_concurrency: 0 (goes away)"],
         ),
         drift(
+            "somebody else let in",
+            |aws| permit(aws, None),
+            &["~ function snapwarden-local-backup", "permissions.eve.Principal.AWS: ", "666666666666"],
+        ),
+        drift(
+            "somebody else let in at the alias",
+            |aws| permit(aws, Some("live")),
+            &["~ alias snapwarden-local-backup:live", "permissions.eve.Principal.AWS: ", "666666666666"],
+        ),
+        drift(
+            "failed events thrown away",
+            |aws| {
+                let call =
+                    aws.lambda.put_function_event_invoke_config().function_name(BACKUP).qualifier("live");
+                block_on(call.maximum_retry_attempts(0).send()).unwrap();
+            },
+            &[
+                "~ asynchronous invocation snapwarden-local-backup:live",
+                "retry_attempts: 0 → 2",
+                "destinations.on_failure: ",
+            ],
+        ),
+        drift(
+            "settings of asynchronous invocations deleted",
+            |aws| {
+                let call =
+                    aws.lambda.delete_function_event_invoke_config().function_name(BACKUP).qualifier("live");
+                block_on(call.send()).unwrap();
+            },
+            &["+ asynchronous invocation snapwarden-local-backup:live"],
+        ),
+        drift(
             "function: tag changed",
             |aws| tag(aws, "project", "other"),
             &["tags.project: other → snapwarden"],
@@ -145,6 +177,12 @@ fn tag(aws: &Aws, key: &str, value: &str) {
 
 fn memory(aws: &Aws, memory_mb: i32) {
     let call = aws.lambda.update_function_configuration().function_name(BACKUP).memory_size(memory_mb);
+    block_on(call.send()).unwrap();
+}
+
+fn permit(aws: &Aws, qualifier: Option<&str>) {
+    let call = aws.lambda.add_permission().function_name(BACKUP).set_qualifier(qualifier.map(str::to_owned));
+    let call = call.statement_id("eve").action("lambda:InvokeFunction").principal("666666666666");
     block_on(call.send()).unwrap();
 }
 

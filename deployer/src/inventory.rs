@@ -1,11 +1,18 @@
 //! What an environment has produced: snapshots, and events that could not be delivered. Only looked at.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::Timestamp;
 use serde::Serialize;
+use snapwarden_domain::inventory::{self as domain, Inventory};
+use snapwarden_domain::report::Failure;
+use snapwarden_domain::settings::CleanupSettings;
 use snapwarden_domain::tags;
+use snapwarden_runtime::Ec2;
+use snapwarden_runtime::ec2::snapshots as list;
+use snapwarden_runtime::inventory::{read_around, read_snapshot};
 
 use crate::aws::Aws;
 use crate::error::{AwsError, Call, OrAbsent};
@@ -79,6 +86,24 @@ pub async fn volumes(aws: &Aws) -> Result<BTreeMap<String, Volume>, AwsError> {
         found.insert(volume.volume_id.unwrap_or_default(), Volume { availability_zone, kind });
     }
     Ok(found)
+}
+
+/// Everything that cleanup would go by, read by the function's own code, with more snapshots beside the environment's.
+pub async fn of_cleanup(
+    aws: &Aws,
+    settings: &CleanupSettings,
+    others: Vec<domain::Snapshot>,
+    is_emulated: bool,
+) -> Result<Inventory, AwsError> {
+    let ec2 = Ec2::new(&aws.ec2, true, NonZeroU16::MIN);
+    let failed = |failure: Failure| AwsError::answered("EC2", failure.code, Some(failure.message));
+    let own = list(&ec2, &settings.environment, Vec::new(), read_snapshot).await.map_err(failed)?;
+    let snapshots: Vec<_> = own.into_iter().chain(others).collect();
+    if snapshots.is_empty() {
+        return Ok(Inventory::default());
+    }
+    let read = read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)?;
+    Ok(read.inventory)
 }
 
 /// About how many events lie in the dead-letter queue; none where there is no queue.

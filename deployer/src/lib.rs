@@ -3,9 +3,11 @@
 //! The library never prints and keeps no state: what exists is found by deterministic names and an ownership tag.
 //! [`plan`] is pure: no client, no clock, no randomness; [`apply`] does what a plan says. ARCHITECTURE.md has the map.
 
+pub mod adoption;
 pub mod alarms;
 pub mod apply;
 pub mod aws;
+mod backup_interval;
 pub mod bundle;
 pub mod dashboard;
 pub mod draining;
@@ -22,6 +24,7 @@ pub mod metrics;
 pub mod monitoring;
 pub mod plan;
 pub mod policy;
+pub mod policy_gate;
 pub mod property;
 pub mod purge;
 pub mod quiesce;

@@ -8,24 +8,7 @@ use snapwarden_domain::metrics::{DIMENSION, NAMESPACE};
 use crate::scope::{Function, Scope};
 
 /// Names of what the functions write into their logs in CloudWatch's embedded metric format.
-pub mod names {
-    pub use snapwarden_domain::metrics::{BACKUP_RUNS, CLEANUP_RUNS, INSTANCES_FAILED, SNAPSHOTS_CREATED};
-
-    /// Snapshots that a cleanup run deleted.
-    pub const SNAPSHOTS_DELETED: &str = "SnapshotsDeleted";
-    /// Snapshots that are due, but held.
-    pub const SNAPSHOTS_HELD: &str = "SnapshotsHeld";
-    /// Snapshots that are due, but left to the next run.
-    pub const SNAPSHOTS_POSTPONED: &str = "SnapshotsPostponed";
-    /// Snapshots that carry the environment's tag.
-    pub const SNAPSHOTS_MANAGED: &str = "SnapshotsManaged";
-    /// The age of the newest completed snapshot of the volume whose newest one is oldest, in hours.
-    pub const OLDEST_BACKUP_AGE_HOURS: &str = "OldestBackupAgeHours";
-    /// Selected volumes that have no completed snapshot although there was time for one.
-    pub const UNPROTECTED_VOLUMES: &str = "UnprotectedVolumes";
-    /// Selected volumes.
-    pub const VOLUMES_SELECTED: &str = "VolumesSelected";
-}
+pub use snapwarden_domain::metrics as names;
 
 /// One metric of CloudWatch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -20,7 +20,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{build, deploy, destroy, invoke, local as local_command, logs, plan, report, status, test};
+use commands::{
+    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan, report, status,
+    test,
+};
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
 
@@ -46,6 +49,10 @@ enum Command {
     Destroy(destroy::DestroyArgs),
     /// Show what an environment holds, what differs from its file, and when it runs next
     Status(status::StatusArgs),
+    /// Take over snapshots that another program made, so that they expire
+    AdoptSnapshots(adopt_snapshots::AdoptSnapshotsArgs),
+    /// List the snapshots that a changed cleanup policy would delete, and the deployed one would not
+    CleanupDiff(cleanup_diff::CleanupDiffArgs),
     /// Run a deployed function now and show its report
     Invoke(invoke::InvokeArgs),
     /// Show what a function wrote into its log
@@ -80,6 +87,8 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Deploy(args) => deploy::cmd_deploy(context, &args),
         Command::Destroy(args) => destroy::cmd_destroy(context, &args),
         Command::Status(args) => status::cmd_status(context, &args),
+        Command::AdoptSnapshots(args) => adopt_snapshots::cmd_adopt_snapshots(context, &args),
+        Command::CleanupDiff(args) => cleanup_diff::cmd_cleanup_diff(context, &args),
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
         Command::Logs(args) => logs::cmd_logs(context, &args),
         Command::Report(args) => report::cmd_report(context, &args),

@@ -108,15 +108,20 @@ pub struct Backup {
 pub struct Cleanup {
     /// When cleanup runs.
     pub schedule: Schedule,
-    /// The newest complete snapshot sets of an instance that are never deleted; 0 switches it off.
+    /// The newest complete snapshot sets of an instance, and the newest copies of an existing volume, that are never
+    /// deleted; 0 switches it off.
     #[serde(default = "default_floor")]
     pub floor: Bounded<0, 1000>,
-    /// Days after an instance's last backup, once it is gone, until its floor ends.
+    /// Days after the newest complete set of an instance, once it is gone, until its floor ends.
     #[serde(default = "default_orphan_floor_days")]
     pub orphan_floor_days: Bounded<0, 36_500>,
     /// The most snapshots one run deletes.
     #[serde(default = "default_max_deletes")]
     pub max_deletes: Bounded<1, { CleanupPolicy::HIGHEST_MAX_DELETES }>,
+    /// A run that would delete more than this share of all snapshots, in percent, and more than 20, stops before it
+    /// deletes any, and fails; 100 switches it off.
+    #[serde(default = "default_mass_deletion_percent")]
+    pub mass_deletion_percent: Bounded<1, 100>,
 }
 
 /// One EventBridge Scheduler schedule.
@@ -366,6 +371,10 @@ fn default_floor() -> Bounded<0, 1000> {
 
 fn default_orphan_floor_days() -> Bounded<0, 36_500> {
     Bounded::of::<90>()
+}
+
+fn default_mass_deletion_percent() -> Bounded<1, 100> {
+    Bounded::of::<50>()
 }
 
 fn default_max_deletes() -> Bounded<1, { CleanupPolicy::HIGHEST_MAX_DELETES }> {

@@ -17,6 +17,9 @@ use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSe
 
 use super::invoke_permissions::{self, Permissions};
 use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, tags};
+use crate::backup_interval;
+use crate::draining::Draining;
+use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::scope::{Function, Scope};
 use crate::wait;
@@ -322,7 +325,6 @@ fn shown(name: &str, value: &str) -> String {
 /// The function's settings in the very types that it reads them with.
 fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
     let file = blueprint.environment;
-    let without_floor = blueprint.draining.is_some_and(|draining| draining.without_floor);
     let settings = match function {
         Function::Backup => serde_json::json!(BackupSettings {
             environment: file.environment.clone(),
@@ -332,16 +334,9 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
             retention: file.backup.retention,
             allow_no_instances: file.backup.allow_no_instances,
         }),
-        Function::Cleanup => serde_json::json!(CleanupSettings {
-            environment: file.environment.clone(),
-            alias_arn: blueprint.scope.alias_arn(function),
-            timezone: file.timezone.clone(),
-            policy: CleanupPolicy {
-                floor: if without_floor { 0 } else { file.cleanup.floor.get() },
-                orphan_floor_days: file.cleanup.orphan_floor_days.get(),
-                max_deletes: file.cleanup.max_deletes.get(),
-            },
-        }),
+        Function::Cleanup => {
+            serde_json::json!(cleanup_settings(file, blueprint.scope, blueprint.draining))
+        }
     };
     settings.to_string()
 }
@@ -355,6 +350,29 @@ fn notifications_json(scope: &Scope, function: Function) -> String {
         attempts: super::asynchronous_invocation::ATTEMPTS,
     };
     serde_json::json!(notifications).to_string()
+}
+
+/// What the cleanup function goes by.
+pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Draining>) -> CleanupSettings {
+    let cleanup = &file.cleanup;
+    CleanupSettings {
+        environment: file.environment.clone(),
+        alias_arn: scope.alias_arn(Function::Cleanup),
+        timezone: file.timezone.clone(),
+        policy: CleanupPolicy {
+            floor: if draining.is_some_and(|draining| draining.without_floor) {
+                0
+            } else {
+                cleanup.floor.get()
+            },
+            orphan_floor_days: cleanup.orphan_floor_days.get(),
+            max_deletes: cleanup.max_deletes.get(),
+            // Nothing new is made while an environment drains, so in the end a night takes all that is left.
+            mass_deletion_percent: if draining.is_some() { 100 } else { cleanup.mass_deletion_percent.get() },
+        },
+        select: file.backup.select.clone(),
+        backup_interval_hours: backup_interval::hours(file),
+    }
 }
 
 /// Changes the code, unless somebody else changed the function since `revision`; returns the revision after that.

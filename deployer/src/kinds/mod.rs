@@ -39,7 +39,7 @@ pub use alias::{Alias, alias_name};
 pub use asynchronous_invocation::AsynchronousInvocation;
 pub use dashboard::Dashboard;
 pub use dead_letter_queue::DeadLetterQueue;
-pub use function::LambdaFunction;
+pub use function::{LambdaFunction, cleanup_settings};
 pub use log_group::LogGroup;
 pub use registry::{AnyKind, Registry, read, registry};
 pub use role::Role;

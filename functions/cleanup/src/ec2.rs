@@ -1,86 +1,76 @@
-//! The calls that a cleanup makes.
+//! The calls that a cleanup makes, beside those that read its inventory.
 
 use std::collections::BTreeSet;
 
-use aws_sdk_ec2::types::{self, SnapshotState, StorageTier};
+use aws_sdk_ec2::types;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
-use snapwarden_domain::tags;
-use snapwarden_domain::verdict::{Snapshot, State};
+use snapwarden_domain::verdict::Fence;
 use snapwarden_runtime::{Api, Ec2, ec2};
-
-/// Every snapshot of the environment, by id: a list that changes between two pages may name one twice.
-pub(crate) async fn managed(client: &Ec2, environment: &EnvironmentName) -> Result<Vec<Snapshot>, Failure> {
-    let mut found = ec2::snapshots(client, environment, Vec::new(), read).await?;
-    found.sort_by(|a, b| a.id.cmp(&b.id));
-    found.dedup_by(|a, b| a.id == b.id);
-    Ok(found)
-}
-
-fn read(snapshot: &types::Snapshot) -> Option<Snapshot> {
-    let tag = |key| ec2::tag(snapshot.tags(), key).map(str::to_owned);
-    Some(Snapshot {
-        id: snapshot.snapshot_id()?.to_owned(),
-        volume: snapshot.volume_id().map(str::to_owned),
-        state: match snapshot.state() {
-            Some(SnapshotState::Completed) => State::Completed,
-            Some(SnapshotState::Error) => State::Error,
-            _ => State::Unsettled,
-        },
-        // While it is restored for some days only, EC2 may show its tier as that of any other snapshot.
-        archived: snapshot.restore_expiry_time().is_some()
-            || snapshot.storage_tier().is_some_and(|tier| *tier != StorageTier::Standard),
-        started_at: ec2::started_at(snapshot),
-        environment: tag(tags::ENVIRONMENT),
-        instance: tag(tags::INSTANCE),
-        run: tag(tags::RUN),
-        delete_on: tag(tags::DELETE_ON),
-    })
-}
-
-/// The ids of all instances that exist, selected for backup or not.
-pub(crate) async fn existing_instances(client: &Ec2) -> Result<BTreeSet<String>, Failure> {
-    // Terminated ones are listed for about another hour.
-    let existing = ["pending", "running", "shutting-down", "stopping", "stopped"];
-    let id = |instance: &types::Instance| instance.instance_id().map(str::to_owned);
-    let found = ec2::instances(client, vec![ec2::one_of("instance-state-name", existing)], id).await?;
-    Ok(found.into_iter().collect())
-}
 
 /// How EC2 answered a deletion that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {
     /// It is deleted, or was already.
     Done,
-    /// An AMI or fast snapshot restore uses the snapshot.
-    InUse,
+    /// EC2 does not let it go, for a reason that is no failure.
+    Held(Fence),
 }
 
 /// Deletes a snapshot. To repeat this does no harm, so the SDK's own retries stay on.
 pub(crate) async fn delete(client: &Ec2, id: &str) -> Result<Deletion, Failure> {
-    let Err(error) = client.turn(Api::DeleteSnapshot).await.delete_snapshot().snapshot_id(id).send().await
-    else {
+    let client = client.turn(Api::DeleteSnapshot).await;
+    let Err(error) = client.delete_snapshot().snapshot_id(id).send().await else {
         return Ok(Deletion::Done);
     };
     let failure = ec2::failure(&error);
-    match failure.code.as_deref() {
-        Some("InvalidSnapshot.NotFound") => Ok(Deletion::Done),
-        Some("InvalidSnapshot.InUse") => Ok(Deletion::InUse),
-        Some("InvalidParameterValue") => Err(Failure {
-            hint: Some(
-                "see the message; AWS Backup's own snapshots, for one, can only be deleted there".to_owned(),
-            ),
-            ..failure
-        }),
-        _ => Err(failure),
+    if failure.code.as_deref() == Some("InvalidSnapshot.NotFound") {
+        return Ok(Deletion::Done);
     }
+    reason_to_stay(&failure).map_or(Err(failure), |fence| Ok(Deletion::Held(fence)))
+}
+
+/// What EC2's refusal means, where it says that the snapshot has to stay.
+///
+/// The code for a locked snapshot is not documented, so the lock is recognised by its name. A refusal that is not
+/// recognised is a failure, which names the snapshot and EC2's message.
+fn reason_to_stay(failure: &Failure) -> Option<Fence> {
+    let code = failure.code.as_deref()?;
+    match code {
+        "InvalidSnapshot.InUse" => Some(Fence::InUse),
+        "InvalidParameterValue" if failure.message.contains("AWS Backup") => Some(Fence::AwsBackup),
+        "UnauthorizedOperation" => None,
+        _ if mentions_lock(code) || mentions_lock(&failure.message) => Some(Fence::Locked),
+        _ => None,
+    }
+}
+
+fn mentions_lock(text: &str) -> bool {
+    // "blocked" is no lock.
+    let text = text.to_lowercase();
+    text.match_indices("lock").any(|(at, _)| !text[..at].ends_with('b'))
+}
+
+/// Whether the same call, some seconds later, could end differently.
+pub(crate) fn may_pass(failure: &Failure) -> bool {
+    !matches!(
+        failure.code.as_deref(),
+        Some(
+            "UnauthorizedOperation"
+                | "InvalidParameterValue"
+                | "InvalidSnapshotID.Malformed"
+                | "AuthFailure"
+                | "InvalidClientTokenId"
+                | "SignatureDoesNotMatch"
+                | "OptInRequired"
+        )
+    )
 }
 
 /// Asks EC2 whether it would let the function delete this snapshot. Nothing is deleted.
 pub(crate) async fn may_delete(client: &Ec2, id: &str) -> Result<(), Failure> {
-    let Err(error) =
-        client.turn(Api::DeleteSnapshot).await.delete_snapshot().snapshot_id(id).dry_run(true).send().await
-    else {
+    let client = client.turn(Api::DeleteSnapshot).await;
+    let Err(error) = client.delete_snapshot().snapshot_id(id).dry_run(true).send().await else {
         return Err(Failure::new(
             format!("EC2 answered as if it had deleted {id}, although it was asked for a dry run"),
             "look at the snapshot, and at what answers in EC2's place",
@@ -88,8 +78,9 @@ pub(crate) async fn may_delete(client: &Ec2, id: &str) -> Result<(), Failure> {
     };
     let failure = ec2::failure(&error);
     match failure.code.as_deref() {
-        // The latter two in case EC2 looks at the snapshot too: they say nothing against the right to delete.
-        Some("DryRunOperation" | "InvalidSnapshot.NotFound" | "InvalidSnapshot.InUse") => Ok(()),
+        Some("DryRunOperation" | "InvalidSnapshot.NotFound") => Ok(()),
+        // In case EC2 looks at the snapshot too: that says nothing against the right to delete.
+        _ if reason_to_stay(&failure).is_some() => Ok(()),
         _ => Err(failure.during("a real run could not delete")),
     }
 }
@@ -112,4 +103,29 @@ pub(crate) async fn still_listed(
         listed.extend(ec2::snapshots(client, environment, vec![these], id).await?);
     }
     Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: &str, message: &str) -> Option<Fence> {
+        reason_to_stay(&Failure { code: Some(code.to_owned()), message: message.to_owned(), hint: None })
+    }
+
+    /// A lock taken for a failure would fail the run every night, and a failure taken for a lock would hide it.
+    #[test]
+    fn refusals_that_are_reasons_are_told_from_failures() {
+        assert_eq!(refusal("InvalidSnapshot.InUse", "in use by ami-1"), Some(Fence::InUse));
+        assert_eq!(refusal("InvalidSnapshot.Locked", ""), Some(Fence::Locked));
+        assert_eq!(
+            refusal("IncorrectState", "the snapshot is locked in governance mode"),
+            Some(Fence::Locked)
+        );
+        let backup = "This snapshot is managed by the AWS Backup service and cannot be deleted via EC2 APIs.";
+        assert_eq!(refusal("InvalidParameterValue", backup), Some(Fence::AwsBackup));
+        assert_eq!(refusal("InvalidParameterValue", "as asked"), None);
+        assert_eq!(refusal("UnauthorizedOperation", "explicit deny: lock-down"), None);
+        assert_eq!(refusal("Blocked", "this account is currently blocked"), None);
+    }
 }

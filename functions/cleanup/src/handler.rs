@@ -4,211 +4,265 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
-use snapwarden_domain::names::EnvironmentName;
+use snapwarden_domain::audit::Audit;
+use snapwarden_domain::continuation::Continuation;
+use snapwarden_domain::inventory::Snapshot;
 use snapwarden_domain::report::{CleanupReport, Effort, FailedSnapshot, Failure, HeldSnapshot};
-use snapwarden_domain::settings::CleanupSettings;
-use snapwarden_domain::verdict::{Decision, Fence, Snapshot, Verdict, judge};
-use snapwarden_runtime::{Deadline, Ec2, Ended, Invocation};
+use snapwarden_domain::settings::{CleanupPolicy, CleanupSettings};
+use snapwarden_domain::verdict::{Decision, Fence, MassDeletion, Verdict, judge};
+use snapwarden_runtime::{Deadline, Ec2, Ended, Invocation, inventory};
 
 use crate::ec2::{self, Deletion};
 
 /// How many deletions are under way at a time.
 const CONCURRENCY: usize = 8;
 
-/// Judges all of the environment's snapshots, deletes those that no fence holds, and looks whether they are gone.
+/// Judges all of the environment's snapshots, deletes those that no fence holds, looks whether they are gone, and
+/// audits the backups.
 ///
 /// Once anything may be deleted, every way out is by the report: it says what is gone.
+///
+/// What there is no time for is handed on. The next hop judges everything anew, so it needs to be told nothing but how
+/// many snapshots the run has deleted: what failed here is due there again.
 pub(crate) async fn clean_up(
     invocation: Invocation<CleanupSettings>,
 ) -> Result<Ended<CleanupReport>, Failure> {
-    let Invocation { settings, ec2: client, .. } = &invocation;
-    let dry_run = invocation.event.dry_run;
+    let Invocation { settings, event, ec2: client, .. } = &invocation;
     let today = invocation.clock.today(&settings.timezone);
 
-    let snapshots = ec2::managed(client, &settings.environment).await?;
-    let instances = ec2::existing_instances(client).await?;
-    let verdicts = judge(&snapshots, &instances, today, settings);
+    let read =
+        inventory::read(client, &settings.environment, &settings.select, invocation.is_emulated).await?;
+    let verdicts = judge(&read.inventory, today, settings);
+    let now = invocation.clock.now();
+    let audit = Audit::of(&read.inventory, now, settings);
 
-    let mut report = CleanupReport {
-        environment: settings.environment.clone(),
-        run: invocation.event.run(),
-        dry_run,
-        today,
-        managed: snapshots.len(),
-        deleted: Vec::new(),
-        would_delete: Vec::new(),
-        held: Vec::new(),
-        held_unlisted: 0,
-        postponed: 0,
-        out_of_time: 0,
-        not_due: 0,
-        failed: Vec::new(),
-        problems: Vec::new(),
-        warnings: Vec::new(),
-        effort: Effort::default(),
+    let mut run = Run {
+        invocation: &invocation,
+        report: CleanupReport {
+            environment: settings.environment.clone(),
+            run: event.run(),
+            dry_run: event.dry_run,
+            today,
+            managed: verdicts.len(),
+            deleted: Vec::new(),
+            deleted_earlier: event.continuation.as_ref().map_or(0, |before| before.done),
+            would_delete: Vec::new(),
+            mass_deletion: MassDeletion::of(&verdicts, &settings.policy)
+                .filter(|_| !event.allow_mass_deletion),
+            held: Vec::new(),
+            held_unlisted: 0,
+            held_gib: 0,
+            postponed: 0,
+            out_of_time: 0,
+            not_due: 0,
+            failed: Vec::new(),
+            problems: Vec::new(),
+            warnings: read.warnings,
+            audit: None,
+            effort: Effort::default(),
+        },
     };
     let mut due = Vec::new();
     for Verdict { snapshot, decision } in &verdicts {
         match decision {
-            Decision::Keep(fence) => keep(&mut report, snapshot, *fence),
+            Decision::Keep(fence) => run.keep(snapshot, *fence),
             Decision::Delete => due.push(*snapshot),
         }
     }
-    let max = usize::try_from(settings.policy.max_deletes).unwrap_or(usize::MAX);
-    if dry_run {
-        would_delete(client, &due, max, &mut report).await;
-    } else {
-        delete_all(client, &due, max, invocation.deadline, &mut report).await;
-        verify(client, &settings.environment, invocation.deadline, &mut report).await;
+    if event.dry_run {
+        run.would_delete(&due).await;
+    } else if run.report.mass_deletion.is_none() {
+        run.delete_all(&due).await;
+        run.verify().await;
     }
 
-    report.warnings = warnings(&verdicts, &report);
+    let mut report = run.report;
+    report.warnings.extend(warnings(&verdicts, &report));
+    report.warnings.extend(audit.warnings());
+    report.audit = Some(audit);
     report.effort = invocation.effort();
-    Ok(Ended::Finished(report))
+    if report.out_of_time > 0 && invocation.may_hand_on {
+        let next = Continuation::after(event.continuation.as_ref(), &report.effort, report.deleted_in_all());
+        report.effort.handed_on = true;
+        return Ok(Ended::Unfinished { report: report.grouped(), next });
+    }
+    Ok(Ended::Finished(report.grouped()))
 }
 
-/// Says what would be deleted, and lets EC2 confirm the right to, by the first of them: the role has it for all of
-/// the environment's snapshots, or for none.
-async fn would_delete(client: &Ec2, due: &[&Snapshot], max: usize, report: &mut CleanupReport) {
-    let (now, later) = due.split_at(max.min(due.len()));
-    for snapshot in now {
-        tracing::info!(snapshot = snapshot.id, instance = snapshot.instance, "would be deleted");
-        report.would_delete.push((*snapshot).into());
-    }
-    for snapshot in later {
-        keep(report, snapshot, Fence::RunLimit);
-    }
-    if let Some(first) = now.first() {
-        report.problems.extend(ec2::may_delete(client, &first.id).await.err());
-    }
+/// A run on its way.
+struct Run<'a> {
+    invocation: &'a Invocation<CleanupSettings>,
+    report: CleanupReport,
 }
 
-/// Deletes the snapshots, in order, until so many are gone.
-///
-/// It goes in rounds: what turns out to be in use has taken nobody's place, so the next round is for as many as are
-/// still allowed. Otherwise the oldest ones, in use night after night, could fill up every run.
-async fn delete_all(
-    client: &Ec2,
-    due: &[&Snapshot],
-    max: usize,
-    deadline: Deadline,
-    report: &mut CleanupReport,
-) {
-    let (mut allowed, mut due) = (max, due);
-    while allowed > 0 && !due.is_empty() {
-        let (round, rest) = due.split_at(allowed.min(due.len()));
-        allowed -= delete_round(client, round, deadline, report).await;
-        due = rest;
+impl Run<'_> {
+    /// Says what would be deleted, and lets EC2 confirm the right to, by the first of them: the role has it for all of
+    /// the environment's snapshots, or for none.
+    async fn would_delete(&mut self, due: &[&Snapshot]) {
+        let (now, later) = due.split_at(self.max_deletes().min(due.len()));
+        for snapshot in now {
+            tracing::info!(snapshot = snapshot.id, instance = snapshot.instance, "would be deleted");
+            self.report.would_delete.push((*snapshot).into());
+        }
+        for snapshot in later {
+            self.keep(snapshot, Fence::RunLimit);
+        }
+        if let Some(first) = now.first() {
+            let denied = ec2::may_delete(&self.invocation.ec2, &first.id).await.err();
+            self.report.problems.extend(denied);
+        }
     }
-    for snapshot in due {
-        keep(report, snapshot, Fence::RunLimit);
-    }
-}
 
-/// Deletes these snapshots, and returns how many may be gone. One that cannot be deleted stops no other.
-async fn delete_round(
-    client: &Ec2,
-    snapshots: &[&Snapshot],
-    deadline: Deadline,
-    report: &mut CleanupReport,
-) -> usize {
-    let mut deletions = stream::iter(snapshots)
-        .map(async |snapshot| {
-            if deadline.has_passed() {
-                return (*snapshot, None);
+    /// How many snapshots this run may still delete.
+    fn max_deletes(&self) -> usize {
+        let Invocation { event, settings, .. } = self.invocation;
+        let max = event.max_deletes.unwrap_or(settings.policy.max_deletes);
+        let left = u64::from(max.min(CleanupPolicy::HIGHEST_MAX_DELETES))
+            .saturating_sub(self.report.deleted_earlier);
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// Deletes the snapshots, in order, until so many are gone.
+    ///
+    /// It goes in rounds: what turns out to be in use has taken nobody's place, so the next round is for as many as
+    /// are still allowed. Otherwise the oldest ones, in use night after night, could fill up every run.
+    async fn delete_all(&mut self, due: &[&Snapshot]) {
+        let (mut allowed, mut due) = (self.max_deletes(), due);
+        while allowed > 0 && !due.is_empty() {
+            let (round, rest) = due.split_at(allowed.min(due.len()));
+            allowed -= self.delete_round(round).await;
+            due = rest;
+        }
+        for snapshot in due {
+            self.keep(snapshot, Fence::RunLimit);
+        }
+    }
+
+    /// Deletes these snapshots, and returns how many may be gone. One that cannot be deleted stops no other.
+    async fn delete_round(&mut self, snapshots: &[&Snapshot]) -> usize {
+        let Invocation { ec2: client, deadline, .. } = self.invocation;
+        let mut deletions = stream::iter(snapshots)
+            .map(async |snapshot| (*snapshot, delete(client, &snapshot.id, *deadline).await))
+            .buffer_unordered(CONCURRENCY);
+        let mut used = 0;
+        while let Some((snapshot, outcome)) = deletions.next().await {
+            match outcome {
+                None => self.keep(snapshot, Fence::OutOfTime),
+                Some(Ok(Deletion::Held(fence))) => self.keep(snapshot, fence),
+                Some(Ok(Deletion::Done)) => {
+                    let Snapshot { id, instance, volume, delete_on, .. } = snapshot;
+                    tracing::info!(snapshot = id, instance, volume, delete_on, "deleted");
+                    self.report.deleted.push(snapshot.into());
+                    used += 1;
+                }
+                Some(Err(failure)) => {
+                    // Without a code, EC2's answer got lost: the snapshot may be gone.
+                    used += usize::from(failure.code.is_none());
+                    self.fail(&snapshot.id, snapshot.volume.clone(), failure);
+                }
             }
-            (*snapshot, Some(ec2::delete(client, &snapshot.id).await))
-        })
-        .buffer_unordered(CONCURRENCY);
-    let mut used = 0;
-    while let Some((snapshot, outcome)) = deletions.next().await {
-        match outcome {
-            None => keep(report, snapshot, Fence::OutOfTime),
-            Some(Ok(Deletion::InUse)) => keep(report, snapshot, Fence::InUse),
-            Some(Ok(Deletion::Done)) => {
+        }
+        used
+    }
+
+    /// Takes what EC2 still lists off the deleted ones: a deletion counts when the snapshot is seen to be gone.
+    ///
+    /// What cannot be seen, for want of an answer or of time, fails the run without hiding what it did.
+    async fn verify(&mut self) {
+        // EC2's lists lag behind its actions by some seconds.
+        const PAUSES_SECS: [u64; 4] = [0, 2, 5, 10];
+
+        let Invocation { ec2: client, settings, deadline, .. } = self.invocation;
+        let mut doubtful: BTreeSet<_> =
+            self.report.deleted.iter().map(|deleted| deleted.snapshot.clone()).collect();
+        let look = async {
+            for pause in PAUSES_SECS {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                doubtful = ec2::still_listed(client, &settings.environment, &doubtful).await?;
+                if doubtful.is_empty() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let looked = deadline.before_the_end(look).await;
+        let in_time = looked.unwrap_or_else(|| {
+            Err(Failure::new("the function was out of time", "the next run deletes what is still there"))
+        });
+        if let Err(failure) = in_time {
+            let count = doubtful.len();
+            let what = format!("{count} deletion{} could not be verified", if count == 1 { "" } else { "s" });
+            self.report.problems.push(failure.during(&what));
+            return;
+        }
+        let (there, gone) =
+            self.report.deleted.drain(..).partition(|deleted| doubtful.contains(&deleted.snapshot));
+        self.report.deleted = gone;
+        let there: Vec<_> = there;
+        for claimed in there {
+            let failure = Failure::new(
+                "EC2 accepted the deletion, but still lists the snapshot",
+                "the next run tries again; if this goes on, look for a lock on the snapshot",
+            );
+            self.fail(&claimed.snapshot, claimed.volume, failure);
+        }
+    }
+
+    fn keep(&mut self, snapshot: &Snapshot, fence: Fence) {
+        let report = &mut self.report;
+        match fence {
+            Fence::NotDue => report.not_due += 1,
+            Fence::RunLimit => report.postponed += 1,
+            Fence::OutOfTime => report.out_of_time += 1,
+            _ => {
                 let Snapshot { id, instance, volume, delete_on, .. } = snapshot;
-                tracing::info!(snapshot = id, instance, volume, delete_on, "deleted");
-                report.deleted.push(snapshot.into());
-                used += 1;
-            }
-            Some(Err(failure)) => {
-                // Without a code, EC2's answer got lost: the snapshot may be gone.
-                used += usize::from(failure.code.is_none());
-                fail(report, &snapshot.id, failure);
-            }
-        }
-    }
-    used
-}
-
-/// Takes what EC2 still lists off the deleted ones: a deletion counts when the snapshot is seen to be gone.
-///
-/// What cannot be seen, for want of an answer or of time, fails the run without hiding what it did.
-async fn verify(client: &Ec2, environment: &EnvironmentName, deadline: Deadline, report: &mut CleanupReport) {
-    // EC2's lists lag behind its actions by some seconds.
-    const PAUSES_SECS: [u64; 4] = [0, 2, 5, 10];
-
-    let mut doubtful: BTreeSet<_> = report.deleted.iter().map(|deleted| deleted.snapshot.clone()).collect();
-    let look = async {
-        for pause in PAUSES_SECS {
-            tokio::time::sleep(Duration::from_secs(pause)).await;
-            doubtful = ec2::still_listed(client, environment, &doubtful).await?;
-            if doubtful.is_empty() {
-                break;
-            }
-        }
-        Ok(())
-    };
-    let looked = deadline.before_the_end(look).await;
-    let in_time = looked.unwrap_or_else(|| {
-        Err(Failure::new("the function was out of time", "the next run deletes what is still there"))
-    });
-    if let Err(failure) = in_time {
-        let count = doubtful.len();
-        let what = format!("{count} deletion{} could not be verified", if count == 1 { "" } else { "s" });
-        report.problems.push(failure.during(&what));
-        return;
-    }
-    report.deleted.retain(|deleted| !doubtful.contains(&deleted.snapshot));
-    for id in doubtful {
-        let failure = Failure::new(
-            "EC2 accepted the deletion, but still lists the snapshot",
-            "the next run tries again; if this goes on, look for a lock on the snapshot",
-        );
-        fail(report, &id, failure);
-    }
-}
-
-fn keep(report: &mut CleanupReport, snapshot: &Snapshot, fence: Fence) {
-    match fence {
-        Fence::NotDue => report.not_due += 1,
-        Fence::RunLimit => report.postponed += 1,
-        Fence::OutOfTime => report.out_of_time += 1,
-        _ => {
-            let Snapshot { id, instance, volume, delete_on, .. } = snapshot;
-            tracing::info!(snapshot = id, instance, volume, delete_on, "held: {fence}");
-            if report.held.len() < CleanupReport::MAX_HELD {
-                report.held.push(HeldSnapshot {
-                    snapshot: snapshot.into(),
-                    fence,
-                    reason: fence.to_string(),
-                });
-            } else {
-                report.held_unlisted += 1;
+                let reason = fence.reason(snapshot);
+                tracing::info!(snapshot = id, instance, volume, delete_on, "held: {reason}");
+                report.held_gib += u64::from(snapshot.size_gib);
+                if report.held.len() < CleanupReport::MAX_HELD {
+                    let age_days = snapshot.age_days(self.invocation.clock.now());
+                    report.held.push(HeldSnapshot { snapshot: snapshot.into(), age_days, fence, reason });
+                } else {
+                    report.held_unlisted += 1;
+                }
             }
         }
     }
+
+    fn fail(&mut self, id: &str, volume: Option<String>, failure: Failure) {
+        tracing::error!(snapshot = id, volume, "not deleted: {failure}");
+        self.report.failed.push(FailedSnapshot { snapshot: id.to_owned(), volume, failure });
+    }
 }
 
-fn fail(report: &mut CleanupReport, id: &str, failure: Failure) {
-    tracing::error!(snapshot = id, "not deleted: {failure}");
-    report.failed.push(FailedSnapshot { snapshot: id.to_owned(), failure });
+/// The pauses before a deletion is tried again that failed in spite of the SDK's own retries.
+const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
+
+/// Deletes one snapshot when its turn comes; nothing where the function is out of time before.
+async fn delete(client: &Ec2, id: &str, deadline: Deadline) -> Option<Result<Deletion, Failure>> {
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        if deadline.has_passed() {
+            return None;
+        }
+        let outcome = ec2::delete(client, id).await;
+        let again = outcome.as_ref().is_err_and(ec2::may_pass);
+        match pauses.next().filter(|pause| again && !deadline.passes_within(*pause)) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Some(outcome),
+        }
+    }
 }
 
 /// What people have to set right, since no later run will.
 fn warnings(verdicts: &[Verdict<'_>], report: &CleanupReport) -> Vec<String> {
     let mut warnings = Vec::new();
-    for fence in [Fence::NotOurs, Fence::UnreadableDeleteOn, Fence::Unplaced] {
+    let for_good = |verdict: &Verdict<'_>| match verdict.decision {
+        Decision::Keep(fence) if fence.is_for_good() => Some(fence),
+        _ => None,
+    };
+    let fences: BTreeSet<_> = verdicts.iter().filter_map(for_good).collect();
+    for fence in fences {
         // Not from the report, which lists only so many.
         let mut held = verdicts.iter().filter(|verdict| verdict.decision == Decision::Keep(fence));
         if let Some(first) = held.next() {
@@ -217,7 +271,10 @@ fn warnings(verdicts: &[Verdict<'_>], report: &CleanupReport) -> Vec<String> {
         }
     }
     if report.postponed > 0 {
-        warnings.push(format!("left to the next run, although due: {}", report.postponed));
+        warnings.push(format!(
+            "left to the next run, although due: {} (`cargo xtask invoke cleanup --max-deletes N` gives one run more)",
+            report.postponed
+        ));
     }
     warnings
 }

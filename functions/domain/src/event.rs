@@ -25,6 +25,12 @@ pub struct Event {
     /// Whether to decide everything and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// How many snapshots this run of cleanup may delete, instead of its settings' `max_deletes`. Only by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_deletes: Option<u32>,
+    /// Lets this run of cleanup delete however large a share of all snapshots. Only by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_mass_deletion: bool,
     /// A clock to use instead of the real one. Only honoured against an emulator on the same host.
     #[serde(default, deserialize_with = "some_time", skip_serializing_if = "Option::is_none")]
     pub simulated_now: Option<Timestamp>,
@@ -45,6 +51,16 @@ pub enum EventError {
          \"schedule\": \"<ARN of the schedule, or manual>\", \"dry_run\": false}}"
     )]
     Unreadable(String),
+    /// It lifts a fence, and a schedule brings it: the fence would be lifted every night.
+    #[error(
+        "the event's {field} is refused: it is for one run by hand, and this one is of the schedule {schedule}"
+    )]
+    OnlyByHand {
+        /// The field.
+        field: &'static str,
+        /// What fired the run.
+        schedule: ScheduleName,
+    },
     /// Its time is too far from the clock to be a late or early delivery.
     #[error(
         "the event's scheduled_at {scheduled_at} is more than {hours} hours away from now, {now:.0}: \
@@ -81,6 +97,8 @@ impl Event {
             scheduled_at: now,
             schedule: ScheduleName::manual(),
             dry_run,
+            max_deletes: None,
+            allow_mass_deletion: false,
             simulated_now: None,
             pace: None,
             continuation: None,
@@ -98,14 +116,27 @@ impl Event {
 
     /// Reads an event, with errors that name the field at fault.
     pub fn from_json(value: Value) -> Result<Self, EventError> {
-        serde_path_to_error::deserialize(value).map_err(|error| {
+        let event: Self = serde_path_to_error::deserialize(value).map_err(|error| {
             let field = error.path().to_string();
             let reason = error.into_inner();
             EventError::Unreadable(match field.as_str() {
                 "." => reason.to_string(),
                 _ => format!("{field}: {reason}"),
             })
-        })
+        })?;
+        event.lifts_fences_only_by_hand()?;
+        Ok(event)
+    }
+
+    fn lifts_fences_only_by_hand(&self) -> Result<(), EventError> {
+        let lifted =
+            [("max_deletes", self.max_deletes.is_some()), ("allow_mass_deletion", self.allow_mass_deletion)];
+        match lifted.into_iter().find(|(_, is_lifted)| *is_lifted) {
+            Some((field, _)) if self.schedule != ScheduleName::manual() => {
+                Err(EventError::OnlyByHand { field, schedule: self.schedule.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The run this event belongs to.
@@ -140,6 +171,11 @@ impl Clock {
     /// after midnight write the same `DeleteOn`.
     pub fn scheduled_day(&self, zone: &Zone) -> Date {
         day(self.scheduled_at, zone)
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// The day that cleanup goes by: the earlier of the scheduled and the real one, so that neither a forged event
@@ -215,6 +251,21 @@ mod tests {
     fn a_misspelt_dry_run_does_not_start_a_real_run() {
         let event = json!({"scheduled_at": "2026-11-22T02:00:00Z", "schedule": "manual", "dryrun": true});
         assert!(refusal(event).contains("unknown field `dryrun`"));
+    }
+
+    /// A fence lifted in a schedule's input would be lifted every night.
+    #[test]
+    fn only_a_person_lifts_a_fence_and_for_one_run() {
+        for (field, value) in [("max_deletes", json!(9_000)), ("allow_mass_deletion", json!(true))] {
+            let event = |schedule: &str| {
+                Event::from_json(
+                    json!({"scheduled_at": "2026-11-22T02:00:00Z", "schedule": schedule, field: value}),
+                )
+            };
+            assert!(event("manual").is_ok());
+            let message = event("snapwarden-prod/cleanup").unwrap_err().to_string();
+            assert!(message.contains(field) && message.contains("snapwarden-prod/cleanup"), "{message}");
+        }
     }
 
     #[test]

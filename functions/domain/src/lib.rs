@@ -3,9 +3,11 @@
 //! Nothing here knows AWS's SDK, a clock or the network: everything is data and pure functions, so that what a
 //! function decides can be tested, shown in a dry run and replayed by the deployer without any of them.
 
+pub mod audit;
 pub mod checked;
 pub mod continuation;
 pub mod event;
+pub mod inventory;
 pub mod metrics;
 pub mod moment;
 pub mod names;

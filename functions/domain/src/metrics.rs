@@ -35,6 +35,23 @@ pub const DURATION_MS: &str = "DurationMs";
 
 /// Cleanup runs that ended, counted as [`BACKUP_RUNS`] are.
 pub const CLEANUP_RUNS: &str = "CleanupRuns";
+/// The age in hours of the newest completed snapshot of that selected volume whose newest one is oldest. No value
+/// while no volume has any.
+pub const OLDEST_BACKUP_AGE_HOURS: &str = "OldestBackupAgeHours";
+/// Volumes of selected instances, without those that tags leave out.
+pub const VOLUMES_SELECTED: &str = "VolumesSelected";
+/// Selected volumes that have no completed snapshot, although there was time to make one.
+pub const UNPROTECTED_VOLUMES: &str = "UnprotectedVolumes";
+/// Snapshots of the environment that are there after a cleanup.
+pub const SNAPSHOTS_MANAGED: &str = "SnapshotsManaged";
+/// Snapshots that a cleanup deleted.
+pub const SNAPSHOTS_DELETED: &str = "SnapshotsDeleted";
+/// Snapshots that a fence holds, although they are due.
+pub const SNAPSHOTS_HELD: &str = "SnapshotsHeld";
+/// The size of those in GiB: that of their volumes.
+pub const HELD_GIB: &str = "HeldGiB";
+/// Snapshots that are due, and left to the next run since this one has deleted as many as it may: the backlog.
+pub const SNAPSHOTS_POSTPONED: &str = "SnapshotsPostponed";
 
 /// One metric and its value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +89,11 @@ impl Metric {
     /// A number of things.
     pub fn count(name: &'static str, count: usize) -> Self {
         Self { name, unit: Unit::Count, value: number(u64::try_from(count).unwrap_or(u64::MAX)) }
+    }
+
+    /// An amount in the unit that the metric's name says.
+    pub fn amount(name: &'static str, amount: u64) -> Self {
+        Self { name, unit: Unit::None, value: number(amount) }
     }
 
     /// A duration in milliseconds.

@@ -51,6 +51,10 @@ pub struct CleanupSettings {
     pub timezone: Zone,
     /// The fences that no deletion passes.
     pub policy: CleanupPolicy,
+    /// Which instances are backed up: the audit looks for their backups.
+    pub select: Selector,
+    /// The longest time between two runs of the backup's schedule, in hours: how old a newest backup may be.
+    pub backup_interval_hours: u32,
 }
 
 impl Settings for BackupSettings {
@@ -79,10 +83,12 @@ impl Settings for CleanupSettings {
 pub struct CleanupPolicy {
     /// The newest complete snapshot sets of an instance that are never deleted, even when expired; 0 for none.
     pub floor: u32,
-    /// Days after the newest set of an instance that is gone, until its floor ends.
+    /// Days after the newest complete set of an instance that is gone, until its floor ends.
     pub orphan_floor_days: u32,
     /// The most snapshots one run deletes.
     pub max_deletes: u32,
+    /// A run that would delete a larger share of all snapshots than this, in percent, stops before it deletes any.
+    pub mass_deletion_percent: u32,
 }
 
 impl CleanupPolicy {

@@ -30,7 +30,7 @@ pub(crate) fn ec2_endpoint(variable: impl Fn(&str) -> Option<String>) -> Option<
 }
 
 /// Whether a URL's host is this one. Whatever looks unusual is not.
-fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else {
         return false;
     };

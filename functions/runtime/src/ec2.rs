@@ -39,6 +39,11 @@ impl Ec2 {
         &self.client
     }
 
+    /// The client without a turn: for paginators, each page of which takes a turn of its own.
+    pub(crate) fn unpaced(&self) -> &Client {
+        &self.client
+    }
+
     /// How many calls there were, with the SDK's own repetitions.
     pub fn calls(&self) -> u64 {
         self.meter.calls()
@@ -51,7 +56,7 @@ impl Ec2 {
 }
 
 /// The most that EC2 lists a page.
-const PAGE: i32 = 1_000;
+pub(crate) const PAGE: i32 = 1_000;
 
 /// All instances that match the filters, as `read` sees them; page by page, like [`snapshots`].
 pub async fn instances<T>(

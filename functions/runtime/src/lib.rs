@@ -9,6 +9,7 @@ mod deadline;
 pub mod ec2;
 mod ending;
 mod hand_on;
+pub mod inventory;
 mod log;
 mod meter;
 mod notification;
@@ -46,6 +47,8 @@ pub struct Invocation<S> {
     pub clock: Clock,
     /// EC2.
     pub ec2: Ec2,
+    /// Whether an emulator on this host answers in EC2's place.
+    pub is_emulated: bool,
     /// When to stop starting anything.
     pub deadline: Deadline,
     /// When the invocation started.
@@ -175,6 +178,7 @@ impl<F> Function<F> {
             settings,
             event: event.clone(),
             clock,
+            is_emulated: endpoint.as_deref().is_some_and(clock::is_loopback),
             deadline: call.deadline,
             started: Instant::now(),
         };

@@ -14,6 +14,7 @@ use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::saved_plan::SavedPlan;
 use snapwarden_deployer::world::{Observed, differences, fingerprint};
 
+use super::cleanup_diff;
 use super::plan::PlanScope;
 use super::status::{firings, resources};
 use crate::context::{Context, block_on};
@@ -35,6 +36,9 @@ pub(crate) struct DeployArgs {
     /// Take the environment's lock from whoever holds it
     #[arg(long)]
     break_lock: bool,
+    /// Let a changed cleanup policy delete snapshots that the deployed one would not
+    #[arg(long)]
+    accept_deletions: bool,
     #[command(flatten)]
     scope: PlanScope,
 }
@@ -46,6 +50,7 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
             Some(path) => saved(context, args, path).await?,
             None => fresh(context, args).await?,
         };
+        cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
         let mut approval = session.approve(context, &plan, "Apply this to", args.yes)?;
         if args.plan.is_some() {
             approval = Approval::JustThis;

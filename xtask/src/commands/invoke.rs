@@ -1,5 +1,7 @@
 //! `cargo xtask invoke`: runs a deployed function now and shows its report.
 
+use std::num::NonZeroU16;
+
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -8,6 +10,7 @@ use snapwarden_deployer::invoke::invoke;
 use snapwarden_deployer::scope::Function;
 use snapwarden_domain::event::Event;
 use snapwarden_domain::report::{BackupReport, CleanupReport};
+use snapwarden_domain::settings::CleanupPolicy;
 
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
@@ -22,6 +25,15 @@ pub(crate) struct InvokeArgs {
     /// Decide everything, change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Let this run of cleanup delete so many snapshots, instead of the environment's `max_deletes`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CleanupPolicy::HIGHEST_MAX_DELETES)))]
+    max_deletes: Option<u32>,
+    /// Let this run of cleanup delete however large a share of all snapshots
+    #[arg(long)]
+    allow_mass_deletion: bool,
+    /// Go at so many times EC2's published request rates; only the emulators allow it
+    #[arg(long, value_name = "N")]
+    pace: Option<NonZeroU16>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -44,9 +56,17 @@ impl From<FunctionName> for Function {
 /// Invokes the released version and waits for its report.
 pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult {
     let function = args.function.into();
+    if function == Function::Backup && (args.max_deletes.is_some() || args.allow_mass_deletion) {
+        return Err(Failure::new(Exit::Usage, "--max-deletes and --allow-mass-deletion are for cleanup"));
+    }
     let answer = block_on(async {
         let session = Session::open(context).await?;
-        let event = Event::manual(Timestamp::now(), args.dry_run);
+        let event = Event {
+            max_deletes: args.max_deletes,
+            allow_mass_deletion: args.allow_mass_deletion,
+            pace: args.pace,
+            ..Event::manual(Timestamp::now(), args.dry_run)
+        };
         let task = context.progress().start(format!("running {}", session.scope.function(function)));
         let answer =
             invoke(&session.aws, &session.scope.alias_arn(function), &event).await.map_err(|error| {

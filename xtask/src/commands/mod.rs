@@ -1,6 +1,8 @@
 //! The commands, one file each: `x.rs` holds `XArgs` and `cmd_x`.
 
+pub(crate) mod adopt_snapshots;
 pub(crate) mod build;
+pub(crate) mod cleanup_diff;
 pub(crate) mod deploy;
 pub(crate) mod destroy;
 mod drain;

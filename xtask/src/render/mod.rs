@@ -1,6 +1,8 @@
 //! Results as text for people.
 
+pub(crate) mod adoption;
 pub(crate) mod apply;
+pub(crate) mod cleanup_diff;
 pub(crate) mod failure;
 pub(crate) mod log;
 pub(crate) mod plan;

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use snapwarden_domain::report::{BackupReport, CleanupReport, Outcome, Report};
+use snapwarden_domain::audit::{Audit, Protection};
+use snapwarden_domain::report::{BackupReport, CleanupReport, DueSnapshot, Outcome, Report};
 
 use super::style::{BAD, NOTICE, painted};
 use super::table::table;
@@ -39,32 +40,67 @@ pub(crate) fn backup(report: &BackupReport) -> String {
     ending(&table(header, rows), report, report.instances.is_empty(), &report.warnings)
 }
 
-/// What a cleanup run did, snapshot by snapshot.
+/// What a cleanup run did, volume by volume, and how well the volumes are backed up.
 pub(crate) fn cleanup(report: &CleanupReport) -> String {
-    let cells = |snapshot: &snapwarden_domain::report::DueSnapshot, verdict: &str| {
-        [
-            snapshot.snapshot.clone(),
-            snapshot.volume.clone().unwrap_or_default(),
-            snapshot.instance.clone().unwrap_or_default(),
-            snapshot.delete_on.clone().unwrap_or_default(),
-            verdict.to_owned(),
-        ]
-    };
-    let deleted = report.deleted.iter().map(|snapshot| cells(snapshot, "deleted"));
-    let would = report.would_delete.iter().map(|snapshot| cells(snapshot, "would be deleted"));
-    let held = report.held.iter().map(|held| cells(&held.snapshot, &format!("kept: {}", held.reason)));
-    let failed = report.failed.iter().map(|failed| {
+    let stopped = report.mass_deletion.is_some();
+    let would = if stopped { "would be deleted, once let through" } else { "would be deleted" };
+    let mut rows: Vec<_> =
+        report.deleted.iter().map(|snapshot| row(snapshot, "deleted".to_owned())).collect();
+    rows.extend(report.would_delete.iter().map(|snapshot| row(snapshot, would.to_owned())));
+    rows.extend(report.held.iter().map(|held| row(&held.snapshot, format!("kept: {}", held.reason))));
+    rows.extend(report.failed.iter().map(|failed| {
+        let volume = failed.volume.clone().unwrap_or_default();
         let blank = String::new;
-        [failed.snapshot.clone(), blank(), blank(), blank(), format!("FAILED: {}", failed.failure)]
-    });
-    let rows: Vec<_> = deleted.chain(would).chain(held).chain(failed).collect();
+        let verdict = format!("FAILED: {}", failed.failure);
+        [volume, blank(), failed.snapshot.clone(), blank(), blank(), blank(), verdict]
+    }));
+    // By volume, each with its oldest snapshot first.
+    rows.sort_by(|a, b| (&a[1], &a[0], &a[4], &a[2]).cmp(&(&b[1], &b[0], &b[4], &b[2])));
     let empty = rows.is_empty();
-    ending(
-        &table(["SNAPSHOT", "VOLUME", "INSTANCE", "DELETE ON", "VERDICT"], rows),
-        report,
-        empty,
-        &report.warnings,
-    )
+    let header = ["VOLUME", "INSTANCE", "SNAPSHOT", "GIB", "STARTED", "DELETE ON", "VERDICT"];
+    let audit = report.audit.as_ref().map(audit).unwrap_or_default();
+    audit + &ending(&table(header, rows), report, empty, &report.warnings)
+}
+
+fn row(snapshot: &DueSnapshot, verdict: String) -> [String; 7] {
+    [
+        snapshot.volume.clone().unwrap_or_default(),
+        snapshot.instance.clone().unwrap_or_default(),
+        snapshot.snapshot.clone(),
+        snapshot.size_gib.to_string(),
+        snapshot.started_at.map(|at| at.strftime("%F %H:%M").to_string()).unwrap_or_default(),
+        snapshot.delete_on.clone().unwrap_or_default(),
+        verdict,
+    ]
+}
+
+/// The volumes whose backups need a person; what is as it should be takes no line.
+fn audit(audit: &Audit) -> String {
+    let rows: Vec<_> = audit
+        .volumes
+        .iter()
+        .filter_map(|volume| {
+            let backups = match volume.protection {
+                Protection::Unprotected => "NEVER BACKED UP",
+                Protection::Stale => "STALE",
+                Protection::New => "new: not backed up yet",
+                Protection::Protected => return None,
+            };
+            Some([
+                volume.volume.clone(),
+                volume.instance.clone(),
+                volume.name.clone().unwrap_or_default(),
+                volume.newest.clone().unwrap_or_default(),
+                volume.age_hours.map(|hours| format!("{hours} h")).unwrap_or_default(),
+                backups.to_owned(),
+            ])
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let table = table(["VOLUME", "INSTANCE", "NAME", "NEWEST SNAPSHOT", "AGE", "BACKUPS"], rows);
+    format!("{table}\n\n")
 }
 
 /// The table, the warnings, and the run in one line.

@@ -274,6 +274,7 @@ fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
         clock: event.clock(at).unwrap(),
         event,
         ec2: Ec2::new(&mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules), true, NonZeroU16::MIN),
+        is_emulated: false,
         deadline: Deadline::never(),
         started: Instant::now(),
         may_hand_on: false,

@@ -2,8 +2,10 @@ use jiff::civil::date;
 use serde_json::json;
 
 use super::*;
+use crate::audit::{Audit, Protection, VolumeAudit};
+use crate::inventory::Snapshot;
 use crate::settings::CleanupPolicy;
-use crate::verdict::{Fence, Snapshot};
+use crate::verdict::{Fence, MassDeletion};
 
 fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
     let instances: Vec<_> = outcomes
@@ -87,7 +89,7 @@ fn other_versions_and_jq_scripts_keep_reading_the_reports() {
         value["held"][0],
         json!({
             "snapshot": "snap-2", "volume": null, "instance": "i-1", "delete_on": "2026-11-01",
-            "fence": "floor", "reason": "it is one of its instance's newest complete copies (cleanup.floor)",
+            "size_gib": 8, "age_days": 21, "fence": "floor", "reason": "it is one of its instance's newest complete copies (cleanup.floor)",
         })
     );
     assert_eq!(value["today"], "2026-11-22");
@@ -108,6 +110,42 @@ fn the_summary_of_a_cleanup_counts_what_it_does_not_list() {
     assert_eq!(cleanup().failures(), ["snap-3: no answer (hint: run again)"]);
 }
 
+/// A night that would take most of the backups has to wake somebody, and to say how it can go on.
+#[test]
+fn a_mass_deletion_fails_the_run_and_says_how_to_let_it_through() {
+    let stop = MassDeletion { due: 60, managed: 100, allowed_percent: 50 };
+    let stopped = CleanupReport {
+        mass_deletion: Some(stop),
+        deleted: vec![],
+        failed: vec![],
+        postponed: 0,
+        ..cleanup()
+    };
+    assert_eq!(
+        stopped.summary(),
+        "STOPPED before the first deletion: 60 of 100 snapshots would be deleted, more than the 50 % that one run \
+         may (cleanup.mass_deletion_percent), 3 held, 12 not due"
+    );
+    assert!(stopped.failures()[0].contains("--allow-mass-deletion"), "{:?}", stopped.failures());
+    let dry = CleanupReport { dry_run: true, ..stopped };
+    assert!(dry.summary().starts_with("dry run: a real run would STOP"), "{}", dry.summary());
+    assert_eq!(dry.failures(), [""; 0], "a dry run shows what would go, which an error could not");
+}
+
+/// People read a report volume by volume.
+#[test]
+fn lists_are_grouped_by_volume() {
+    let of = |id: &str, volume: &str| DueSnapshot {
+        snapshot: id.to_owned(),
+        volume: Some(volume.to_owned()),
+        ..cleanup().deleted[0].clone()
+    };
+    let deleted = vec![of("snap-1", "vol-2"), of("snap-2", "vol-1"), of("snap-3", "vol-2")];
+    let grouped = CleanupReport { deleted, ..cleanup() }.grouped();
+    let ids: Vec<_> = grouped.deleted.iter().map(|deleted| deleted.snapshot.as_str()).collect();
+    assert_eq!(ids, ["snap-2", "snap-1", "snap-3"]);
+}
+
 #[test]
 fn a_cleanup_that_was_cut_short_is_not_a_success() {
     let late = CleanupReport { out_of_time: 4, failed: vec![], ..cleanup() };
@@ -124,8 +162,13 @@ fn a_cleanup_that_was_cut_short_is_not_a_success() {
 fn reports_of_older_functions_are_still_read() {
     let mut value = serde_json::to_value(cleanup()).unwrap();
     let fields = value.as_object_mut().unwrap();
-    assert!(fields.remove("out_of_time").is_some() && fields.remove("problems").is_some());
-    assert_eq!(serde_json::from_value::<CleanupReport>(value).unwrap(), cleanup());
+    for added in ["out_of_time", "problems", "audit", "held_gib"] {
+        assert!(fields.remove(added).is_some(), "{added}");
+    }
+    assert_eq!(
+        serde_json::from_value::<CleanupReport>(value).unwrap(),
+        CleanupReport { held_gib: 0, ..cleanup() }
+    );
     let mut value = serde_json::to_value(backup(vec![], false)).unwrap();
     assert!(value.as_object_mut().unwrap().remove("snapshots_unlisted").is_some());
     assert!(serde_json::from_value::<BackupReport>(value).is_ok());
@@ -140,27 +183,51 @@ fn the_report_of_the_largest_cleanup_reaches_whoever_asked() {
     let snapshot = Snapshot {
         id: "snap-0123456789abcdef0".to_owned(),
         volume: Some("vol-0123456789abcdef0".to_owned()),
-        state: crate::verdict::State::Completed,
-        archived: false,
-        started_at: None,
-        environment: None,
+        size_gib: 65_536,
+        started_at: Some("2026-11-22T02:00:09Z".parse().unwrap()),
         instance: Some("\"".repeat(256)),
-        run: None,
         delete_on: Some("\"".repeat(256)),
+        ..Snapshot::default()
     };
     let expired = Snapshot { delete_on: Some("2026-11-22".to_owned()), ..snapshot.clone() };
     let held = HeldSnapshot {
         snapshot: DueSnapshot::from(&snapshot),
+        age_days: Some(10_000),
         fence: Fence::Unplaced,
         reason: Fence::Unplaced.to_string(),
     };
     let largest = CleanupReport {
         deleted: vec![DueSnapshot::from(&expired); CleanupPolicy::HIGHEST_MAX_DELETES as usize],
         held: vec![held; CleanupReport::MAX_HELD],
+        audit: Some(largest_audit()),
         ..cleanup()
     };
     let size = serde_json::to_vec(&largest).unwrap().len();
     assert!(size < LIMIT, "{size}");
+}
+
+fn largest_audit() -> Audit {
+    let volume = VolumeAudit {
+        volume: "vol-0123456789abcdef0".to_owned(),
+        instance: "i-0123456789abcdef0".to_owned(),
+        name: Some("\"".repeat(60)),
+        protection: Protection::Unprotected,
+        newest: Some("snap-0123456789abcdef0".to_owned()),
+        age_hours: Some(87_600),
+        copies: 1_000,
+    };
+    let failed = crate::audit::FailedSnapshot {
+        snapshot: "snap-0123456789abcdef0".to_owned(),
+        volume: Some("vol-0123456789abcdef0".to_owned()),
+        started_at: Some("2026-11-22T02:00:09Z".parse().unwrap()),
+        message: Some("\"".repeat(200)),
+    };
+    Audit {
+        never_backed_up: vec!["i-0123456789abcdef0".to_owned(); Audit::MAX_LISTED],
+        volumes: vec![volume; Audit::MAX_LISTED],
+        failed_snapshots: vec![failed; Audit::MAX_LISTED],
+        ..Audit::default()
+    }
 }
 
 #[test]
@@ -194,6 +261,8 @@ fn cleanup() -> CleanupReport {
         volume: None,
         instance: Some("i-1".to_owned()),
         delete_on: Some("2026-11-01".to_owned()),
+        size_gib: 8,
+        started_at: None,
     };
     CleanupReport {
         environment: "prod".parse().unwrap(),
@@ -202,22 +271,28 @@ fn cleanup() -> CleanupReport {
         today: date(2026, 11, 22),
         managed: 24,
         deleted: vec![due("snap-1")],
+        deleted_earlier: 0,
         would_delete: vec![],
+        mass_deletion: None,
         held: vec![HeldSnapshot {
             snapshot: due("snap-2"),
+            age_days: Some(21),
             fence: Fence::Floor,
             reason: Fence::Floor.to_string(),
         }],
         held_unlisted: 2,
+        held_gib: 24,
         postponed: 7,
         out_of_time: 0,
         not_due: 12,
         failed: vec![FailedSnapshot {
             snapshot: "snap-3".to_owned(),
+            volume: None,
             failure: Failure::new("no answer", "run again"),
         }],
         problems: vec![],
         warnings: vec![],
+        audit: None,
         effort: Effort { duration_ms: 9, ..Effort::default() },
     }
 }

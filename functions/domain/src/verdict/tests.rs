@@ -1,18 +1,21 @@
-use jiff::SignedDuration;
-use jiff::civil::date;
-use proptest::prelude::*;
-use proptest::sample::select;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::inventory::Instance;
 use crate::settings::CleanupPolicy;
+use jiff::civil::date;
+use jiff::{SignedDuration, Span, Timestamp};
 
 const TODAY: Date = date(2026, 11, 22);
 
 fn settings(floor: u32) -> CleanupSettings {
     CleanupSettings {
         environment: "prod".parse().unwrap(),
+        alias_arn: String::new(),
         timezone: "UTC".parse().unwrap(),
-        policy: CleanupPolicy { floor, orphan_floor_days: 90, max_deletes: 5000 },
+        policy: CleanupPolicy { floor, orphan_floor_days: 90, max_deletes: 5000, mass_deletion_percent: 50 },
+        select: crate::settings::Selector::default(),
+        backup_interval_hours: 24,
     }
 }
 
@@ -22,18 +25,32 @@ fn expired(id: &str, run_day: &str) -> Snapshot {
         id: id.to_owned(),
         volume: Some("vol-1".to_owned()),
         state: State::Completed,
-        archived: false,
         started_at: Some(format!("{run_day}T02:00:09Z").parse().unwrap()),
         environment: Some("prod".to_owned()),
         instance: Some("i-1".to_owned()),
         run: Some(format!("snapwarden-prod/backup@{run_day}T02:00:00Z")),
         delete_on: Some("2026-11-22".to_owned()),
+        ..Snapshot::default()
     }
 }
 
+/// The snapshots in an account where these instances and volumes exist.
+fn inventory(snapshots: &[Snapshot], instances: &[&str], volumes: &[&str]) -> Inventory {
+    let instance = |id: &&str| Instance { id: (*id).to_owned(), ..Instance::default() };
+    Inventory {
+        snapshots: snapshots.to_vec(),
+        instances: instances.iter().map(instance).collect(),
+        volumes: volumes.iter().map(|id| (*id).to_owned()).collect(),
+    }
+}
+
+/// The verdicts where the instance exists and its volumes are gone, so that only the floor of sets holds.
 fn verdicts(snapshots: &[Snapshot], settings: &CleanupSettings) -> BTreeMap<String, Decision> {
-    let instances = BTreeSet::from(["i-1".to_owned()]);
-    judge(snapshots, &instances, TODAY, settings)
+    verdicts_in(&inventory(snapshots, &["i-1"], &[]), settings)
+}
+
+fn verdicts_in(inventory: &Inventory, settings: &CleanupSettings) -> BTreeMap<String, Decision> {
+    judge(inventory, TODAY, settings)
         .into_iter()
         .map(|verdict| (verdict.snapshot.id.clone(), verdict.decision))
         .collect()
@@ -56,6 +73,10 @@ fn each_fence_holds_by_itself() {
         (Fence::NotDue, Snapshot { delete_on: text("2026-11-23"), ..snapshot() }),
         (Fence::Archived, Snapshot { archived: true, ..snapshot() }),
         (Fence::Unsettled, Snapshot { state: State::Unsettled, ..snapshot() }),
+        (Fence::Unsettled, Snapshot { state: State::Pending, ..snapshot() }),
+        (Fence::AwsBackup, Snapshot { aws_backup: true, ..snapshot() }),
+        (Fence::Locked, Snapshot { locked: true, ..snapshot() }),
+        (Fence::InUse, Snapshot { image: text("ami-1"), ..snapshot() }),
     ] {
         assert_eq!(decision(snapshot.clone(), &settings(0)), Decision::Keep(fence), "{snapshot:?}");
     }
@@ -154,7 +175,9 @@ fn what_has_been_due_for_longest_goes_first() {
         .map(|day| Snapshot { delete_on: Some(day.to_owned()), ..expired(day, day) })
         .collect();
     let settings = settings(0);
-    let ids: Vec<_> = deleted(&snapshots, &settings).into_iter().map(|snapshot| &snapshot.id).collect();
+    let inventory = inventory(&snapshots, &["i-1"], &[]);
+    let ids: Vec<_> =
+        judge(&inventory, TODAY, &settings).into_iter().map(|verdict| &verdict.snapshot.id).collect();
     assert_eq!(ids, ["2026-11-18", "2026-11-19", "2026-11-20"]);
 }
 
@@ -182,158 +205,101 @@ fn halves_of_two_attempts_do_not_displace_the_last_whole_copy() {
     assert_eq!(whole_again["snap-second"], Decision::Keep(Fence::Floor), "the second attempt made all of it");
 }
 
-fn days_around_today() -> impl Strategy<Value = String> {
-    (-200..30_i32).prop_map(|offset| (TODAY + Span::new().days(offset)).to_string())
+/// A detached volume is in no set any more, and its old copies are all there is of it but the volume itself.
+#[test]
+fn the_newest_copies_of_a_detached_volume_stay_as_long_as_it_exists() {
+    let of = |volume: &str, snapshot: Snapshot| Snapshot { volume: Some(volume.to_owned()), ..snapshot };
+    let snapshots = [
+        of("vol-2", expired("snap-older", "2026-11-13")),
+        of("vol-2", expired("snap-detached", "2026-11-14")),
+        of("vol-1", expired("snap-same-set", "2026-11-14")),
+        of("vol-1", expired("snap-newest", "2026-11-15")),
+    ];
+    let exists = inventory(&snapshots, &["i-1"], &["vol-1", "vol-2"]);
+    let verdicts = verdicts_in(&exists, &settings(1));
+    assert_eq!(verdicts["snap-newest"], Decision::Keep(Fence::Floor));
+    assert_eq!(verdicts["snap-detached"], Decision::Keep(Fence::VolumeFloor));
+    assert_eq!(verdicts["snap-same-set"], Decision::Delete);
+    assert_eq!(verdicts["snap-older"], Decision::Delete);
+
+    let gone = inventory(&snapshots, &["i-1"], &["vol-1"]);
+    assert_eq!(verdicts_in(&gone, &settings(1))["snap-detached"], Decision::Delete);
+    assert_eq!(verdicts_in(&exists, &settings(0))["snap-detached"], Decision::Delete);
 }
 
-prop_compose! {
-    fn any_snapshot()(
-        volume in proptest::option::weighted(0.9, select(vec!["vol-1", "vol-2"])),
-        state in select(vec![State::Completed, State::Completed, State::Completed, State::Error, State::Unsettled]),
-        archived in proptest::bool::weighted(0.1),
-        started in proptest::option::weighted(0.9, days_around_today()),
-        environment in proptest::option::weighted(0.95, select(vec!["prod", "prod", "prod", "staging"])),
-        instance in proptest::option::weighted(0.9, select(vec!["i-1", "i-2", "i-gone"])),
-        run in proptest::option::weighted(0.9, prop_oneof![
-            8 => days_around_today().prop_map(|day| format!("g/backup@{day}T02:00:00Z")),
-            1 => Just("nonsense".to_owned()),
-        ]),
-        delete_on in proptest::option::weighted(0.9, prop_oneof![8 => days_around_today(), 1 => Just("soon".to_owned())]),
-    ) -> Snapshot {
-        Snapshot {
-            id: String::new(),
-            volume: volume.map(str::to_owned),
-            state,
-            archived,
-            started_at: started.map(|day| format!("{day}T02:00:09Z").parse().unwrap()),
-            environment: environment.map(str::to_owned),
-            instance: instance.map(str::to_owned),
-            run,
-            delete_on,
-        }
-    }
-}
-
-prop_compose! {
-    /// Few instances, volumes and runs, so that sets of several members and second attempts are common.
-    fn any_snapshots()(
-        snapshots in proptest::collection::vec(any_snapshot(), 0..24),
-        repeats in proptest::collection::vec(
-            (any::<proptest::sample::Index>(), any::<bool>(), proptest::bool::weighted(0.3)), 0..12,
-        ),
-    ) -> Vec<Snapshot> {
-        let mut all = snapshots.clone();
-        for (index, other_volume, other_moment) in repeats {
-            if let Some(snapshot) = snapshots.get(index.index(snapshots.len().max(1))) {
-                let volume = if other_volume { Some("vol-3".to_owned()) } else { snapshot.volume.clone() };
-                let shift = SignedDuration::from_mins(if other_moment { 3 } else { 0 });
-                let started_at = snapshot.started_at.map(|at| at + shift);
-                all.push(Snapshot { volume, started_at, state: State::Completed, ..snapshot.clone() });
-            }
-        }
-        for (number, snapshot) in all.iter_mut().enumerate() {
-            snapshot.id = format!("snap-{number:02}");
-        }
-        all
-    }
-}
-
-fn existing() -> BTreeSet<String> {
-    ["i-1", "i-2"].map(str::to_owned).into()
-}
-
-fn deleted<'a>(snapshots: &'a [Snapshot], settings: &CleanupSettings) -> Vec<&'a Snapshot> {
-    judge(snapshots, &existing(), TODAY, settings)
-        .into_iter()
-        .filter(|verdict| verdict.decision == Decision::Delete)
-        .map(|verdict| verdict.snapshot)
-        .collect()
-}
-
-/// The days of the complete sets of an instance among `snapshots`, told in other words than the code's own.
-fn complete_days(snapshots: &[&Snapshot], instance: &str) -> BTreeSet<String> {
-    let members: Vec<_> = snapshots
-        .iter()
-        .filter(|s| s.environment.as_deref() == Some("prod") && s.instance.as_deref() == Some(instance))
-        .filter(|s| s.run.as_deref().is_some_and(|run| run != "nonsense"))
-        .collect();
-    let restorable = |s: &Snapshot| s.state == State::Completed && !s.archived;
-    let made_at_once = |run: &Option<String>, moment: Timestamp| {
-        members.iter().filter(|s| s.run == *run).all(|member| {
-            let stands_for = |s: &Snapshot| match &member.volume {
-                Some(_) => s.volume == member.volume,
-                None => s.id == member.id,
-            };
-            members
-                .iter()
-                .any(|s| s.run == *run && s.started_at == Some(moment) && restorable(s) && stands_for(s))
-        })
+/// Terminated by mistake, an instance may leave its disks behind: what they were like last stays, however old.
+#[test]
+fn copies_outlive_the_floor_of_an_instance_that_is_gone_while_its_volume_exists() {
+    let old = Snapshot { instance: Some("i-gone".to_owned()), ..expired("snap-1", "2020-01-01") };
+    let with = |volumes: &[&str]| {
+        verdicts_in(&inventory(std::slice::from_ref(&old), &[], volumes), &settings(1))["snap-1"]
     };
-    members
-        .iter()
-        .filter(|s| s.started_at.is_some_and(|moment| made_at_once(&s.run, moment)))
-        .filter_map(|s| s.run.clone())
-        .collect()
+    assert_eq!(with(&["vol-1"]), Decision::Keep(Fence::VolumeFloor));
+    assert_eq!(with(&[]), Decision::Delete);
 }
 
-proptest! {
-    #[test]
-    fn nothing_is_deleted_without_every_fence_out_of_the_way(
-        snapshots in any_snapshots(), floor in 0..3_u32,
-    ) {
-        for snapshot in deleted(&snapshots, &settings(floor)) {
-            prop_assert_eq!(snapshot.environment.as_deref(), Some("prod"));
-            prop_assert!(snapshot.delete_on.as_ref().unwrap().parse::<DeleteOn>().unwrap().date() <= TODAY);
-            prop_assert!(!snapshot.archived);
-            prop_assert!(snapshot.state != State::Unsettled);
-        }
-    }
+fn adopted(id: &str, day: &str) -> Snapshot {
+    Snapshot { instance: None, run: None, adopted: true, ..expired(id, day) }
+}
 
-    #[test]
-    fn every_snapshot_gets_one_verdict_whatever_the_order_of_the_list(
-        (snapshots, shuffled) in any_snapshots().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
-        floor in 0..3_u32,
-    ) {
-        let settings = settings(floor);
-        let verdicts = judge(&snapshots, &existing(), TODAY, &settings);
-        prop_assert_eq!(verdicts.len(), snapshots.len());
-        prop_assert_eq!(verdicts, judge(&shuffled, &existing(), TODAY, &settings));
-    }
+/// What another program made belongs to no set: it must neither take a set's place nor vanish as a last copy.
+#[test]
+fn adopted_snapshots_are_held_by_volume_and_never_displace_a_set() {
+    let set = expired("snap-set", "2026-11-10");
+    let newer = adopted("snap-new", "2026-11-15");
+    let older = adopted("snap-old", "2026-11-09");
+    let all = [set, newer, older];
+    let verdicts = verdicts_in(&inventory(&all, &["i-1"], &["vol-1"]), &settings(1));
+    assert_eq!(verdicts["snap-set"], Decision::Keep(Fence::Floor));
+    assert_eq!(verdicts["snap-new"], Decision::Keep(Fence::VolumeFloor));
+    assert_eq!(verdicts["snap-old"], Decision::Delete);
+}
 
-    #[test]
-    fn a_higher_floor_never_deletes_more(snapshots in any_snapshots(), floor in 0..3_u32) {
-        let low = deleted(&snapshots, &settings(floor));
-        let high = deleted(&snapshots, &settings(floor + 1));
-        prop_assert!(high.iter().all(|snapshot| low.contains(snapshot)));
-    }
+/// Nobody knows of which instance it was, so the days of a gone volume count for it.
+#[test]
+fn the_last_adopted_copy_of_a_volume_that_is_gone_stays_for_the_orphans_days() {
+    let alone = |snapshot| verdicts_in(&inventory(&[snapshot], &[], &[]), &settings(1))["snap-1"];
+    assert_eq!(alone(adopted("snap-1", "2026-08-25")), Decision::Keep(Fence::VolumeFloor), "after 89 days");
+    assert_eq!(alone(adopted("snap-1", "2026-08-24")), Decision::Delete, "after 90 days");
+    let copy = Snapshot { volume: Some("vol-ffffffff".to_owned()), ..adopted("snap-1", "2020-01-01") };
+    assert_eq!(alone(copy), Decision::Keep(Fence::Unplaced), "a copy, whose volume EC2 does not tell");
+}
 
-    #[test]
-    fn the_newest_complete_sets_survive_whatever_their_delete_on_says(
-        mut snapshots in any_snapshots(), floor in 1..3_u32,
-    ) {
-        for snapshot in &mut snapshots {
-            snapshot.delete_on = Some("2000-01-01".to_owned());
-            // A run that cannot be read is placed by its start, which `complete_days` leaves to its own test.
-            snapshot.run = snapshot.run.take().filter(|run| run != "nonsense");
-        }
-        let gone = deleted(&snapshots, &settings(floor));
-        let left: Vec<_> = snapshots.iter().filter(|snapshot| !gone.contains(snapshot)).collect();
-        let all: Vec<_> = snapshots.iter().collect();
-        for instance in ["i-1", "i-2"] {
-            let before = complete_days(&all, instance);
-            let after = complete_days(&left, instance);
-            for day in before.iter().rev().take(floor as usize) {
-                prop_assert!(after.contains(day), "{instance} lost {day}");
-            }
-        }
-    }
+#[test]
+fn a_reason_names_the_ami() {
+    let snapshot = Snapshot { image: Some("ami-1".to_owned()), ..Snapshot::default() };
+    assert_eq!(Fence::InUse.reason(&snapshot), "ami-1 is made of it");
+    assert_eq!(Fence::InUse.reason(&Snapshot::default()), "an AMI or fast snapshot restore uses it");
+}
 
-    #[test]
-    fn a_second_cleanup_on_the_same_day_deletes_nothing_of_worth(snapshots in any_snapshots(), floor in 0..3_u32) {
-        let settings = settings(floor);
-        let gone = deleted(&snapshots, &settings);
-        let left: Vec<_> = snapshots.iter().filter(|s| !gone.contains(s)).cloned().collect();
-        // What the first one left of a set must not look like more than it was.
-        prop_assert!(deleted(&left, &settings).iter().all(|snapshot| snapshot.state == State::Error));
+fn mass_deletion(due: usize, not_due: usize, percent: u32) -> Option<MassDeletion> {
+    let mut settings = settings(0);
+    settings.policy.mass_deletion_percent = percent;
+    let mut snapshots: Vec<_> = (0..due).map(|n| expired(&format!("snap-{n}"), "2026-11-10")).collect();
+    let later = |n: usize| Snapshot {
+        delete_on: Some("2027-01-01".to_owned()),
+        ..expired(&format!("snap-later-{n}"), "2026-11-11")
+    };
+    snapshots.extend((0..not_due).map(later));
+    let inventory = inventory(&snapshots, &["i-1"], &[]);
+    MassDeletion::of(&judge(&inventory, TODAY, &settings), &settings.policy)
+}
+
+/// Of two nights of snapshots kept one day each, half go every night: that is no accident.
+#[test]
+fn only_more_than_the_share_and_more_than_a_few_is_a_mass_deletion() {
+    assert_eq!(mass_deletion(20, 0, 1), None, "a few always go");
+    assert_eq!(mass_deletion(50, 50, 50), None, "exactly the share");
+    assert_eq!(mass_deletion(51, 49, 50), Some(MassDeletion { due: 51, managed: 100, allowed_percent: 50 }));
+    assert_eq!(mass_deletion(21, 0, 100), None, "all may go");
+    assert_eq!(mass_deletion(21, 79, 20).map(|stop| stop.due), Some(21));
+}
+
+#[test]
+fn the_default_snapshot_of_which_nothing_is_known_is_never_deleted() {
+    for floor in [0, 1] {
+        assert!(matches!(decision(Snapshot::default(), &settings(floor)), Decision::Keep(_)));
     }
 }
+
+mod properties;

@@ -1,0 +1,104 @@
+//! `cargo xtask cleanup-diff`: which snapshots the environment's file would have deleted that the deployed functions
+//! would not; and the question that a deploy asks about them.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use snapwarden_deployer::draining::Draining;
+use snapwarden_deployer::environment::{Cloud, Environment};
+use snapwarden_deployer::inventory;
+use snapwarden_deployer::plan::Plan;
+use snapwarden_deployer::policy_gate::{NewDeletion, PolicyChange};
+
+use crate::context::{Context, block_on};
+use crate::failure::{CommandResult, Exit, Failure};
+use crate::session::Session;
+use crate::{output, render};
+
+/// Flags of `cleanup-diff`.
+#[derive(Args, Debug)]
+pub(crate) struct CleanupDiffArgs {}
+
+/// What a changed policy would delete.
+#[derive(Debug, Serialize)]
+pub(crate) struct CleanupDiff {
+    /// The environment's name.
+    pub(crate) environment: String,
+    /// The next cleanup, as of which both policies were tried.
+    pub(crate) at: Timestamp,
+    /// What is known of the deployed policy; absent where both delete the same.
+    pub(crate) deployed: Option<&'static str>,
+    /// What only the new policy would delete, grouped by volume.
+    pub(crate) new_deletions: Vec<NewDeletion>,
+}
+
+/// Shows the difference; changes nothing.
+pub(crate) fn cmd_cleanup_diff(context: &Context, _: &CleanupDiffArgs) -> CommandResult {
+    let diff = block_on(async {
+        let session = Session::open(context).await?;
+        let observed = session.observe().await?;
+        let draining = Draining::of(&observed, &session.scope);
+        let desired = session.desired(&BTreeMap::new(), draining)?;
+        let change = PolicyChange::pending(&observed, &desired, &session.scope);
+        look(&session, change).await
+    })?;
+    output::result(context, &diff, render::cleanup_diff::text(&diff))
+}
+
+/// Counts what a plan's new policy would delete, and asks before it is applied. To plan a deploy is no yes to that:
+/// it takes a flag of its own.
+pub(crate) async fn approve(
+    context: &Context,
+    session: &Session,
+    plan: &Plan,
+    accept_deletions: bool,
+) -> Result<(), Failure> {
+    let Some(change) = PolicyChange::of(plan, &session.scope) else { return Ok(()) };
+    let diff = look(session, Some(change))
+        .await
+        .map_err(|failure| failure.context("cannot tell what the new cleanup policy would delete"))?;
+    let count = diff.new_deletions.len();
+    if count == 0 {
+        return Ok(());
+    }
+    let text = render::cleanup_diff::text(&diff);
+    if accept_deletions {
+        context.progress().note(&text);
+        return Ok(());
+    }
+    let question =
+        format!("Deploy a cleanup policy that deletes {} more?", render::cleanup_diff::snapshots(count));
+    output::confirm(context, &text, &question).map_err(|failure| {
+        if failure.exit() != Exit::Usage {
+            return failure;
+        }
+        context.progress().note(&text);
+        let again = context.command_line("cleanup-diff");
+        Failure::new(Exit::Refused, failure.to_string())
+            .hint(format!("`{again}` lists them; go ahead with --accept-deletions"))
+    })
+}
+
+async fn look(session: &Session, change: Option<PolicyChange>) -> Result<CleanupDiff, Failure> {
+    let at = next_cleanup(&session.environment, Timestamp::now());
+    let mut diff = CleanupDiff {
+        environment: session.scope.environment.to_string(),
+        at,
+        deployed: change.as_ref().map(PolicyChange::deployed),
+        new_deletions: Vec::new(),
+    };
+    if let Some(change) = change {
+        let is_emulated = session.environment.cloud == Cloud::Local;
+        let inventory = inventory::of_cleanup(&session.aws, change.after(), Vec::new(), is_emulated).await?;
+        diff.new_deletions = change.new_deletions(&inventory, at);
+    }
+    Ok(diff)
+}
+
+/// When cleanup runs next by the environment's file, or now where that is never.
+fn next_cleanup(environment: &Environment, now: Timestamp) -> Timestamp {
+    let schedule = &environment.cleanup.schedule.expression;
+    schedule.next_after(now, environment.timezone.rules(), Some(now)).unwrap_or(now)
+}

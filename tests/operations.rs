@@ -30,7 +30,11 @@ fn a_run_that_failed_for_good_is_told_in_plain_text_and_shows_in_status() {
 
     let received = block_on(aws.sqs.receive_message().queue_url(&queue).max_number_of_messages(10).send());
     let messages = received.unwrap().messages.unwrap_or_default();
-    assert_eq!(messages.len(), 1, "one message for one failed run, none for the cleanup that was fine: {messages:?}");
+    assert_eq!(
+        messages.len(),
+        1,
+        "one message for one failed run, none for the cleanup that was fine: {messages:?}"
+    );
     let envelope: Value = serde_json::from_str(messages[0].body().unwrap()).unwrap();
     assert_eq!(envelope["Subject"], "Snapwarden local: backup failed");
     let text = envelope["Message"].as_str().unwrap();
@@ -63,7 +67,9 @@ fn status_tells_the_last_runs_the_release_and_the_coverage() {
     let status = local.run(&["status", "--json"]);
     let value: Value = serde_json::from_str(&status.stdout).unwrap();
     assert_eq!(status.code, 0, "{status:?}");
-    for (index, (function, summary)) in [("backup", "3 snapshots made"), ("cleanup", "3 not due")].iter().enumerate() {
+    for (index, (function, summary)) in
+        [("backup", "3 snapshots made"), ("cleanup", "3 not due")].iter().enumerate()
+    {
         let run = &value["runs"][index];
         assert_eq!(run["function"], *function);
         assert_eq!(run["ended"]["failed"], false, "{value}");
@@ -134,14 +140,18 @@ fn alarms_and_dashboard_look_only_at_what_the_functions_write() {
     let aws = local.aws();
     let mut written = BTreeSet::new();
     for function in ["backup", "cleanup"] {
-        let call = aws.logs.filter_log_events().log_group_name(format!("/aws/lambda/snapwarden-local-{function}"));
+        let call =
+            aws.logs.filter_log_events().log_group_name(format!("/aws/lambda/snapwarden-local-{function}"));
         for event in block_on(call.send()).unwrap().events.unwrap_or_default() {
-            let Ok(line) = serde_json::from_str::<Value>(event.message().unwrap_or_default()) else { continue };
+            let Ok(line) = serde_json::from_str::<Value>(event.message().unwrap_or_default()) else {
+                continue;
+            };
             for directive in line["_aws"]["CloudWatchMetrics"].as_array().into_iter().flatten() {
                 assert_eq!(directive["Namespace"], "Snapwarden");
                 assert_eq!(directive["Dimensions"], serde_json::json!([["Environment"]]));
                 assert_eq!(line["Environment"], "local");
-                let names = directive["Metrics"].as_array().unwrap().iter().map(|metric| metric["Name"].clone());
+                let names =
+                    directive["Metrics"].as_array().unwrap().iter().map(|metric| metric["Name"].clone());
                 written.extend(names.filter_map(|name| name.as_str().map(str::to_owned)));
             }
         }
@@ -152,8 +162,7 @@ fn alarms_and_dashboard_look_only_at_what_the_functions_write() {
         looked_at.extend(alarm.metric_name().map(str::to_owned));
     }
     let call = aws.cloudwatch.get_dashboard().dashboard_name("snapwarden-local-eu-central-1");
-    let body: Value =
-        serde_json::from_str(&block_on(call.send()).unwrap().dashboard_body.unwrap()).unwrap();
+    let body: Value = serde_json::from_str(&block_on(call.send()).unwrap().dashboard_body.unwrap()).unwrap();
     for widget in body["widgets"].as_array().unwrap() {
         for line in widget["properties"]["metrics"].as_array().into_iter().flatten() {
             if line[0] == "Snapwarden" {

@@ -66,8 +66,8 @@ pub async fn last_runs(
     Ok(told_by(&lines))
 }
 
-/// The lines by which a run ends, in the words that [`told_by`] looks for.
-const PATTERN: &str = r#"?"outcome" ?"CloudWatchMetrics" ?"platform.report""#;
+/// The lines that [`told_by`] reads: how runs ended, in their own words and in Lambda's, and what they measured.
+const PATTERN: &str = r#"{ ($.outcome = "succeeded") || ($.outcome = "failed") || ($.type = "platform.report") || ($.BackupRuns >= 0) || ($.CleanupRuns >= 0) }"#;
 
 /// What lines tell, the oldest first.
 fn told_by(lines: &[(Timestamp, String)]) -> Runs {

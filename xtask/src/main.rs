@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan, report, status,
-    test,
+    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan,
+    report, status, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;

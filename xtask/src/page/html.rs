@@ -1,5 +1,6 @@
 //! The page as HTML.
 
+use jiff::civil::Date;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use snapwarden_deployer::inventory::Snapshot;
 
@@ -78,7 +79,7 @@ fn calendar(page: &Page<'_>) -> Markup {
                             tr {
                                 th scope="col" { "Volume" }
                                 @for day in &page.days {
-                                    th scope="col" title=(day) { (day.day()) }
+                                    th scope="col" title=(day) { (day_number(*day, page.days[0])) }
                                 }
                                 th scope="col" { "Newest" }
                             }
@@ -89,6 +90,12 @@ fn calendar(page: &Page<'_>) -> Markup {
             }
         }
     }
+}
+
+/// The day of the month, with the month where it changes.
+fn day_number(day: Date, first: Date) -> String {
+    let is_last_of_month = day.tomorrow().is_ok_and(|next| next.month() != day.month());
+    if day == first || is_last_of_month { day.strftime("%b %-d").to_string() } else { day.day().to_string() }
 }
 
 fn calendar_row(page: &Page<'_>, row: &Row<'_>) -> Markup {
@@ -128,7 +135,7 @@ fn expiries(page: &Page<'_>) -> Markup {
             @else {
                 div.scroll {
                     table {
-                        thead { tr { th { "Day" } th { "Snapshots" } th { "GiB, at most" } th { "Cost a month, at most" } } }
+                        thead { tr { th { "Day" } th.number { "Snapshots" } th.number { "GiB, at most" } th.number { "Cost a month, at most" } } }
                         tbody {
                             @for (day, share) in &page.expiries {
                                 tr { td { (day) } td.number { (share.snapshots) } td.number { (share.gib) }
@@ -152,10 +159,10 @@ fn trouble(page: &Page<'_>, title: &str, meaning: &str, snapshots: &[&Snapshot])
             h2 { (title) }
             @if snapshots.is_empty() { p { "None." } }
             @else {
-                p { (meaning) (share.snapshots) " snapshots, " (share.gib) " GiB, " (cost(page, share)) " a month at most." }
+                p { (meaning) (counted(share.snapshots)) ", " (share.gib) " GiB, " (cost(page, share)) " a month at most." }
                 div.scroll {
                     table {
-                        thead { tr { th { "Snapshot" } th { "Volume" } th { "DeleteOn" } th { "GiB" } } }
+                        thead { tr { th { "Snapshot" } th { "Volume" } th { "DeleteOn" } th.number { "GiB" } } }
                         tbody {
                             @for snapshot in snapshots.iter().take(LISTED) {
                                 tr {
@@ -184,7 +191,7 @@ fn restores(page: &Page<'_>) -> Markup {
                 details id=(row.volume) {
                     summary {
                         code { (row.volume) } " of " (row.instance.unwrap_or("no instance")) ": "
-                        (row.snapshots.len()) " snapshots"
+                        (counted(row.snapshots.len()))
                     }
                     @for snapshot in &row.snapshots {
                         p {
@@ -210,6 +217,10 @@ fn restore(page: &Page<'_>, snapshot: &Snapshot) -> String {
         "aws ec2 create-volume --region {region} --availability-zone {zone} --snapshot-id {}{kind}",
         snapshot.snapshot
     )
+}
+
+fn counted(snapshots: usize) -> String {
+    format!("{snapshots} snapshot{}", if snapshots == 1 { "" } else { "s" })
 }
 
 /// GiB are whole numbers well below 2^53.

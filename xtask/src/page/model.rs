@@ -32,9 +32,7 @@ pub(crate) struct Facts<'a> {
 pub(crate) struct Page<'a> {
     /// What it was made of.
     pub(crate) facts: Facts<'a>,
-    /// The day it is about.
-    pub(crate) today: Date,
-    /// The days of the calendar, the oldest first.
+    /// The days of the calendar, today first: on a phone, what lies to the right is out of sight.
     pub(crate) days: Vec<Date>,
     /// Every volume that has a snapshot, by instance.
     pub(crate) rows: Vec<Row<'a>>,
@@ -104,8 +102,7 @@ impl<'a> Page<'a> {
     /// Sorts the facts into what the page says.
     pub(crate) fn of(facts: Facts<'a>) -> Self {
         let today = day(facts.now, facts.zone);
-        let days: Vec<Date> =
-            (0..DAYS).rev().filter_map(|ago| today.checked_sub(ago.days()).ok()).collect();
+        let days: Vec<Date> = (0..DAYS).filter_map(|ago| today.checked_sub(ago.days()).ok()).collect();
         let mut by_volume: BTreeMap<(Option<&str>, &str), Vec<&Snapshot>> = BTreeMap::new();
         let mut expiries: BTreeMap<Date, Share> = BTreeMap::new();
         let mut held = Vec::new();
@@ -125,7 +122,6 @@ impl<'a> Page<'a> {
         let orphaned = facts.snapshots.iter().filter(|it| !facts.volumes.contains_key(&it.volume)).collect();
         Self {
             facts,
-            today,
             rows: by_volume.into_iter().map(row).collect(),
             days,
             expiries,
@@ -152,7 +148,7 @@ fn row<'a>(
     let mut cells = vec![Cell::Nothing; days.len()];
     for snapshot in &snapshots {
         let Some(begun) = snapshot.started_at.map(|at| day(at, facts.zone)) else { continue };
-        let Ok(index) = days.binary_search(&begun) else { continue };
+        let Some(index) = days.iter().position(|day| *day == begun) else { continue };
         cells[index] = cells[index].max(cell(snapshot));
     }
     let newest = snapshots.iter().find(|snapshot| cell(snapshot) == Cell::Complete);

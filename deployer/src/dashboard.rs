@@ -42,7 +42,7 @@ pub fn owner(body: &Value) -> Option<&str> {
 
 /// Links that start with `#` stay within the console of the partition and Region.
 fn header(scope: &Scope) -> String {
-    let Scope { environment, account, region } = scope;
+    let Scope { environment, account, region, .. } = scope;
     let logs = Function::ALL.map(|function| {
         // The console wants the name encoded, and the percent signs of that encoded as `$25`.
         let group = scope.log_group(function).replace('/', "$252F");

@@ -16,7 +16,17 @@ use snapwarden_runtime::inventory::{read_around, read_snapshot};
 
 use crate::aws::Aws;
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Condition, Resources, Right};
 use crate::scope::Scope;
+
+/// What it takes to take the inventory.
+pub const RIGHTS: &[Right] = &[
+    Right::on(Resources::Everything, "ec2:DescribeSnapshots").when(Condition::InRegion),
+    Right::on(Resources::Everything, "ec2:DescribeVolumes").when(Condition::InRegion),
+    Right::on(Resources::LogGroupContents, "logs:FilterLogEvents"),
+    Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
+    Right::on(Resources::DeadLetterQueue, "sqs:GetQueueAttributes"),
+];
 
 /// One snapshot that carries the environment's tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -1,10 +1,17 @@
 //! IAM policy documents: read from `policies/*.yaml`, filled from the scope, and compared by meaning.
 
+pub mod deployer;
+pub mod lint;
+pub mod reference;
+pub mod trust;
+
 use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use self::lint::{Finding, Use, lint};
 
 use crate::environment::Environment;
 use crate::scope::{Function, Scope};
@@ -54,6 +61,19 @@ pub enum PolicyError {
 /// What the roles are for, which is also part of their names.
 pub fn purposes() -> impl Iterator<Item = &'static str> {
     DOCUMENTS.into_iter().map(|(purpose, _)| purpose)
+}
+
+/// What is wrong with the documents of all roles, see [`lint`].
+pub fn lint_roles(environment: &Environment, scope: &Scope) -> Result<Vec<Finding>, PolicyError> {
+    let mut findings = Vec::new();
+    for (purpose, policies) in role_policies(environment, scope)? {
+        let text = DOCUMENTS.iter().find(|(document, _)| *document == purpose).map_or("", |(_, text)| text);
+        let name = format!("policies/{purpose}.yaml");
+        for (document, of) in [(policies.permissions, Use::Inline), (policies.trust, Use::Trust)] {
+            findings.extend(lint(&name, &document.0, of, |sid| lint::comment_above(text, sid)));
+        }
+    }
+    Ok(findings)
 }
 
 /// The policies of every role of an environment, by the role's purpose.

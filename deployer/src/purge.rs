@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::aws::Aws;
 use crate::error::{AwsError, Call};
 use crate::inventory::{self, Snapshot};
+use crate::rights::{Condition, Resources, Right};
 use crate::scope::Scope;
 
 /// What became of the snapshots.
@@ -28,6 +29,9 @@ pub struct Remaining {
     /// Why it is still there.
     pub reason: String,
 }
+
+/// What it takes to delete snapshots.
+pub const RIGHTS: &[Right] = &[Right::on(Resources::Snapshots, "ec2:DeleteSnapshot").when(Condition::Owned)];
 
 /// How many deletions are under way at a time.
 const CONCURRENCY: usize = 8;

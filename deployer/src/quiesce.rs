@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::aws::Aws;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::kinds::{Kind, LambdaFunction, Schedule, read};
+use crate::rights::{Resources, Right};
 use crate::scope::{Function, Scope};
 use crate::world::{Desired, Observed, ResourceId};
 
@@ -29,6 +30,9 @@ pub fn halted(observed: &Observed) -> Desired {
     }
     desired
 }
+
+/// What it takes to see runs end.
+pub const RIGHTS: &[Right] = &[Right::on(Resources::LogGroupContents, "logs:FilterLogEvents")];
 
 /// How long CloudWatch Logs may take to show that a run has begun.
 const LOG_LAG: Duration = Duration::from_secs(10);

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 use commands::{
     adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan,
-    report, status, test,
+    policies, report, status, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -59,6 +59,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Write a page about the backups: coverage, ages, what expires, restore commands
     Report(report::ReportArgs),
+    /// What the roles may do, and what whoever deploys has to be allowed
+    Policies(policies::PoliciesArgs),
     /// The local AWS environment: emulators on this machine
     Local(local_command::LocalArgs),
     /// Run every test, with all the set-up that they need
@@ -92,6 +94,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
         Command::Logs(args) => logs::cmd_logs(context, &args),
         Command::Report(args) => report::cmd_report(context, &args),
+        Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
         Command::Test(args) => test::cmd_test(context, &args),
     }

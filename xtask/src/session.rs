@@ -1,8 +1,6 @@
 //! A connection to an environment: its file read, its cloud reached, and the account proven to be the right one.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,11 +15,10 @@ use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
-use ureq::http::Uri;
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::local::{LocalCloud, Ports};
+use crate::local::{LocalCloud, Ports, endpoint};
 use crate::{bundle, output, render};
 
 /// A connection to an environment, with its file or, for a destroy, with as much of it as can be read.
@@ -34,6 +31,8 @@ pub(crate) struct Session<E = Environment> {
     pub(crate) aws: Aws,
     /// Who is calling, such as `user/ann`.
     pub(crate) caller: String,
+    /// The same as an ARN.
+    pub(crate) caller_arn: String,
     /// What in the file is valid and yet hardly meant.
     pub(crate) warnings: Vec<Finding>,
     cloud: Cloud,
@@ -133,11 +132,7 @@ impl Session<Identity> {
     pub(crate) async fn open_identity(context: &Context) -> Result<Self, Failure> {
         let identity = context.identity()?;
         start_local(context, &identity)?;
-        let scope = Scope {
-            account: identity.account.clone(),
-            region: identity.region.clone(),
-            environment: identity.environment.clone(),
-        };
+        let scope = Scope::identified_by(&identity);
         Self::reach(context, identity.clone(), scope, &identity).await
     }
 }
@@ -164,7 +159,15 @@ impl<E> Session<E> {
         check_account(&scope, &caller)?;
         // `arn:aws:sts::123456789012:assumed-role/ci/run-7`: what comes before is known.
         let name = caller.arn.splitn(6, ':').nth(5).unwrap_or(&caller.arn).to_owned();
-        Ok(Self { environment, scope, aws, caller: name, warnings: Vec::new(), cloud: identity.cloud })
+        Ok(Self {
+            environment,
+            scope,
+            aws,
+            caller: name,
+            caller_arn: caller.arn,
+            warnings: Vec::new(),
+            cloud: identity.cloud,
+        })
     }
 
     /// Says what in the file is hardly meant.
@@ -193,7 +196,7 @@ impl<E> Session<E> {
             context.progress().note(&plan_text);
             return Ok(Approval::Whatever);
         }
-        let Scope { environment, account, region } = &self.scope;
+        let Scope { environment, account, region, .. } = &self.scope;
         let question = format!("{question} environment {environment} in account {account}, {region}?");
         output::confirm(context, &plan_text, &question)?;
         Ok(Approval::JustThis)
@@ -235,28 +238,13 @@ fn local_endpoints(context: &Context, identity: &Identity) -> Result<LocalEndpoi
     let status = local_cloud(context, identity).status()?;
     match (status.endpoint, status.endpoint_ec2) {
         (Some(general), Some(ec2)) => Ok(LocalEndpoints {
-            general: through_proxy("SNAPWARDEN_LOCAL_ENDPOINT", general)?,
-            ec2: through_proxy("SNAPWARDEN_LOCAL_ENDPOINT_EC2", ec2)?,
+            general: endpoint::general(endpoint::LOCAL, general)?,
+            ec2: endpoint::ec2(endpoint::LOCAL, ec2)?,
         }),
         _ => {
             Err(Failure::new(Exit::Failed, "the local environment has stopped").hint("run the command again"))
         }
     }
-}
-
-/// The emulator's address or, where the variable holds one, that of a proxy in front of it: tests record calls there,
-/// and break them. Only on this machine, since what is meant for the emulators must never reach an account.
-fn through_proxy(variable: &str, emulator: String) -> Result<String, Failure> {
-    let proxy = match env::var(variable) {
-        Ok(proxy) if !proxy.is_empty() => proxy,
-        _ => return Ok(emulator),
-    };
-    let host = proxy.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned)).unwrap_or_default();
-    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
-        return Ok(proxy);
-    }
-    Err(Failure::new(Exit::Usage, format!("{variable}: `{proxy}` is not an address of this machine"))
-        .hint("set it to a proxy such as http://127.0.0.1:8080, or unset it"))
 }
 
 /// The account in the example files.

@@ -3,6 +3,7 @@
 //! Every value is checked by its own type while it is read, so an error carries the line and the key it stands at.
 
 mod bounded;
+mod iam;
 mod identity;
 mod lint;
 mod load;
@@ -26,6 +27,7 @@ use snapwarden_domain::retention::Retention;
 use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
+pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
 pub use lint::{Finding, Severity};
 pub use load::{LoadError, list, load, load_and_lint, parse};
@@ -60,6 +62,9 @@ pub struct Environment {
     /// What both functions have in common.
     #[serde(default)]
     pub functions: Functions,
+    /// Where the roles are in IAM, and what limits them.
+    #[serde(default)]
+    pub iam: Iam,
     /// What becomes of the log groups when the environment is destroyed.
     #[serde(default)]
     pub logs: LogsOnDestroy,

@@ -13,6 +13,7 @@ use super::{Blueprint, Context, FoundOf, Kind, StepError, Topic, tags};
 use crate::alarms::{self, Condition};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::metrics::Metric;
+use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Scope;
 use crate::world::{Found, ResourceId};
 
@@ -84,6 +85,37 @@ impl Kind for Alarm {
             other => other,
         };
         format!("{} {} {sign} {threshold}", statistic.to_lowercase(), metric.name)
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::AllAlarms, "cloudwatch:DescribeAlarms"),
+                        Right::on(Resources::Alarms, "cloudwatch:ListTagsForResource"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Alarms, "cloudwatch:PutMetricAlarm"),
+                        Right::on(Resources::Alarms, "cloudwatch:TagResource"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Alarms, "cloudwatch:PutMetricAlarm"),
+                        Right::on(Resources::Alarms, "cloudwatch:TagResource"),
+                        Right::on(Resources::Alarms, "cloudwatch:UntagResource"),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::Alarms, "cloudwatch:DeleteAlarms")] },
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

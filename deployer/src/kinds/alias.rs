@@ -13,6 +13,7 @@ use super::function::{Version, fenced, wait_until_ready};
 use super::invoke_permissions::{self, Permissions};
 use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError};
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
 use crate::wait;
 use crate::world::{Found, ResourceId};
@@ -90,6 +91,42 @@ impl Kind for Alias {
 
     fn describe(found: &FoundOf<Self>) -> String {
         format!("version {}", found.handle.version)
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:GetAlias"),
+                        Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
+                        Right::on(Resources::FunctionVersions, "lambda:GetPolicy"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
+                        Right::on(Resources::Functions, "lambda:PublishVersion"),
+                        Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
+                        Right::on(Resources::Functions, "lambda:CreateAlias"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
+                        Right::on(Resources::Functions, "lambda:PublishVersion"),
+                        Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
+                        Right::on(Resources::Functions, "lambda:UpdateAlias"),
+                        Right::on(Resources::FunctionVersions, "lambda:RemovePermission"),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::Functions, "lambda:DeleteAlias")] },
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::alias::function_of;
 use super::{Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, StepError, alias_name};
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
 use crate::world::{Found, ResourceId};
 
@@ -85,6 +86,23 @@ impl Kind for AsynchronousInvocation {
     fn describe(found: &FoundOf<Self>) -> String {
         let Properties { retry_attempts, max_age_seconds, .. } = found.properties;
         format!("tried {} times within {} h", retry_attempts + 1, max_age_seconds / 3600)
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:GetFunctionEventInvokeConfig")] }
+            }
+            Purpose::Create => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig")] }
+            }
+            Purpose::Update => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig")] }
+            }
+            Purpose::Delete => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:DeleteFunctionEventInvokeConfig")] }
+            }
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

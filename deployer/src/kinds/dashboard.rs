@@ -12,6 +12,7 @@ use snapwarden_domain::tags;
 use super::{Blueprint, Context, FoundOf, Kind, StepError};
 use crate::dashboard;
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Purpose, Resources, Right};
 use crate::world::Found;
 
 /// The kind.
@@ -39,6 +40,15 @@ impl Kind for Dashboard {
     fn describe(found: &FoundOf<Self>) -> String {
         let widgets = found.properties.body.get("widgets").and_then(Value::as_array).map_or(0, Vec::len);
         format!("{widgets} widgets")
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => const { &[Right::on(Resources::Dashboard, "cloudwatch:GetDashboard")] },
+            Purpose::Create => const { &[Right::on(Resources::Dashboard, "cloudwatch:PutDashboard")] },
+            Purpose::Update => const { &[Right::on(Resources::Dashboard, "cloudwatch:PutDashboard")] },
+            Purpose::Delete => const { &[Right::on(Resources::Dashboard, "cloudwatch:DeleteDashboards")] },
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

@@ -21,6 +21,7 @@ use crate::backup_interval;
 use crate::draining::Draining;
 use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::scope::{Function, Scope};
 use crate::wait;
 use crate::world::{Found, ResourceId};
@@ -126,6 +127,51 @@ impl Kind for LambdaFunction {
         let version = &found.properties.version;
         let (runtime, architecture) = (&version.runtime, &version.architecture);
         format!("{runtime} {architecture}, {} MB, {} s", version.memory_mb, version.timeout_seconds)
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:GetFunction"),
+                        Right::on(Resources::Functions, "lambda:ListTags"),
+                        Right::on(Resources::Functions, "lambda:GetFunctionRecursionConfig"),
+                        Right::on(Resources::Functions, "lambda:GetPolicy"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:CreateFunction"),
+                        Right::on(Resources::Functions, "lambda:TagResource"),
+                        Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
+                        Right::on(Resources::Functions, "lambda:PutFunctionRecursionConfig"),
+                        Right::on(Resources::FunctionRoles, "iam:PassRole")
+                            .when(Condition::PassedTo("lambda.amazonaws.com")),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Functions, "lambda:UpdateFunctionCode"),
+                        Right::on(Resources::Functions, "lambda:UpdateFunctionConfiguration"),
+                        Right::on(Resources::FunctionRoles, "iam:PassRole")
+                            .when(Condition::PassedTo("lambda.amazonaws.com")),
+                        Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
+                        Right::on(Resources::Functions, "lambda:PutFunctionRecursionConfig"),
+                        Right::on(Resources::Functions, "lambda:RemovePermission"),
+                        Right::on(Resources::Functions, "lambda:PutFunctionConcurrency"),
+                        Right::on(Resources::Functions, "lambda:DeleteFunctionConcurrency"),
+                        Right::on(Resources::Functions, "lambda:TagResource"),
+                        Right::on(Resources::Functions, "lambda:UntagResource"),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::Functions, "lambda:DeleteFunction")] },
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

@@ -31,6 +31,7 @@ use crate::environment::Environment;
 use crate::error::AwsError;
 use crate::event::{Event, Listener};
 use crate::policy::RolePolicies;
+use crate::rights::{Purpose, Right};
 use crate::scope::{Function, Scope};
 use crate::world::{Found, ResourceId};
 
@@ -105,6 +106,12 @@ pub trait Kind: Send + Sync + 'static {
 
     /// What is worth knowing of one at a glance. Pure.
     fn describe(found: &FoundOf<Self>) -> String;
+
+    /// The rights that it takes to do this with resources of this kind. A call without its right, and a right without
+    /// its call, fail the proofs in `tests/least_privilege/`. Pure.
+    fn rights(_purpose: Purpose) -> &'static [Right] {
+        &[]
+    }
 
     /// Finds the environment's resources, wanted or not, and whatever has one of their names.
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError>;

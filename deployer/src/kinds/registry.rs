@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{Blueprint, Context, FoundOf, KINDS, Kind, StepError};
 use crate::error::AwsError;
 use crate::plan::Order;
+use crate::rights::{Purpose, Right};
 use crate::scope::Scope;
 use crate::world::{Desired, Found, Observed, ResourceId};
 
@@ -32,6 +33,8 @@ pub trait AnyKind: Send + Sync {
     fn why(&self, name: &str, property: &str) -> Option<String>;
     /// [`Kind::describe`]; nothing where the properties are not those of this kind.
     fn describe(&self, found: &Found) -> String;
+    /// [`Kind::rights`].
+    fn rights(&self, purpose: Purpose) -> &'static [Right];
     /// [`Kind::observe`].
     async fn observe(&self, cx: &Context) -> Result<Vec<(String, Found)>, AwsError>;
     /// [`Kind::create`].
@@ -81,6 +84,10 @@ impl<K: Kind> AnyKind for Erased<K> {
 
     fn describe(&self, found: &Found) -> String {
         read::<K>(found).map(|found| K::describe(&found)).unwrap_or_default()
+    }
+
+    fn rights(&self, purpose: Purpose) -> &'static [Right] {
+        K::rights(purpose)
     }
 
     async fn observe(&self, cx: &Context) -> Result<Vec<(String, Found)>, AwsError> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
+use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::world::Found;
 
 /// The kind.
@@ -49,8 +50,13 @@ impl Kind for Role {
         let roles = blueprint.policies.iter().map(|(purpose, policies)| {
             let properties = Properties {
                 description: policies.description.clone(),
-                path: "/".to_owned(),
-                permissions_boundary: None,
+                path: blueprint.environment.iam.role_path.to_string(),
+                permissions_boundary: blueprint
+                    .environment
+                    .iam
+                    .permissions_boundary
+                    .as_ref()
+                    .map(ToString::to_string),
                 trust: policies.trust.clone(),
                 policies: BTreeMap::from([(POLICY.to_owned(), policies.permissions.clone())]),
                 attached: Vec::new(),
@@ -65,8 +71,12 @@ impl Kind for Role {
         let extra = |rest: &str| !rest.starts_with(POLICY);
         let why = match property {
             "attached" => "an attached policy gives the role more than Snapwarden vouches for",
-            "permissions_boundary" => "a boundary can take away what the function needs",
-            "path" => "the path is part of the ARN that functions and schedules name",
+            "permissions_boundary" => {
+                "iam.permissions_boundary in the environment file; another one can take away what the role needs"
+            }
+            "path" => {
+                "iam.role_path in the environment file; it is part of the ARN that functions and schedules name"
+            }
             "description" | "trust.Version" => return None,
             _ if property.starts_with("trust.") => "who may assume the role: policies/ in the checkout",
             _ if property.strip_prefix("policies.").is_some_and(extra) => {
@@ -80,6 +90,56 @@ impl Kind for Role {
 
     fn describe(found: &FoundOf<Self>) -> String {
         found.properties.description.clone()
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:GetRole"),
+                        Right::on(Resources::Roles, "iam:ListRolePolicies"),
+                        Right::on(Resources::Roles, "iam:GetRolePolicy"),
+                        Right::on(Resources::Roles, "iam:ListAttachedRolePolicies"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:CreateRole").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:PutRolePolicy").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:TagRole"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:UpdateAssumeRolePolicy"),
+                        Right::on(Resources::Roles, "iam:UpdateRole"),
+                        Right::on(Resources::Roles, "iam:PutRolePermissionsBoundary")
+                            .when(Condition::OnlyBounded),
+                        Right::on(Resources::Roles, "iam:DeleteRolePermissionsBoundary")
+                            .when(Condition::OnlyUnbounded),
+                        Right::on(Resources::Roles, "iam:PutRolePolicy").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:DeleteRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DetachRolePolicy"),
+                        Right::on(Resources::Roles, "iam:TagRole"),
+                        Right::on(Resources::Roles, "iam:UntagRole"),
+                    ]
+                }
+            }
+            Purpose::Delete => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:DeleteRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DetachRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DeleteRole"),
+                    ]
+                }
+            }
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

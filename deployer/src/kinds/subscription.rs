@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, Topic};
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Scope;
 use crate::world::{Found, ResourceId};
 
@@ -66,6 +67,22 @@ impl Kind for Subscription {
             return "waits for its owner to confirm it".to_owned();
         }
         "confirmed".to_owned()
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Topic, "sns:ListSubscriptionsByTopic"),
+                        Right::on(Resources::Everything, "sns:GetSubscriptionAttributes"),
+                    ]
+                }
+            }
+            Purpose::Create => const { &[Right::on(Resources::Topic, "sns:Subscribe")] },
+            Purpose::Update => const { &[Right::on(Resources::Everything, "sns:SetSubscriptionAttributes")] },
+            Purpose::Delete => const { &[Right::on(Resources::Everything, "sns:Unsubscribe")] },
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
+use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Scope;
 use crate::world::Found;
 
@@ -63,6 +64,37 @@ impl Kind for Topic {
         match found.properties.kms_key {
             Some(_) => "told by alarms and failing runs, encrypted".to_owned(),
             None => "told by alarms and failing runs".to_owned(),
+        }
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Topic, "sns:GetTopicAttributes"),
+                        Right::on(Resources::Topic, "sns:ListTagsForResource"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Topic, "sns:CreateTopic"),
+                        Right::on(Resources::Topic, "sns:TagResource"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Topic, "sns:SetTopicAttributes"),
+                        Right::on(Resources::Topic, "sns:TagResource"),
+                        Right::on(Resources::Topic, "sns:UntagResource"),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::Topic, "sns:DeleteTopic")] },
         }
     }
 

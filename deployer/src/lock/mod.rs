@@ -23,8 +23,17 @@ use tokio::time::{Instant, sleep};
 
 use crate::apply::{Guard, Halt};
 use crate::error::{AwsError, ErrorClass};
+use crate::rights::{Resources, Right};
 
 pub use parameter::Parameter;
+
+/// What it takes to take, hold and give back the lock.
+pub const RIGHTS: &[Right] = &[
+    Right::on(Resources::Lock, "ssm:PutParameter"),
+    Right::on(Resources::Lock, "ssm:AddTagsToResource"),
+    Right::on(Resources::Lock, "ssm:GetParameter"),
+    Right::on(Resources::Lock, "ssm:DeleteParameter"),
+];
 
 /// How long a lock is respected that its holder does not renew.
 pub const LEASE: Duration = Duration::from_secs(90);

@@ -2,19 +2,48 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
 use snapwarden_domain::moment::moments;
 use snapwarden_domain::report::VolumeSnapshot;
+use snapwarden_domain::retention::{Days, Earned, Retention};
 
 /// An instance that the tag selects.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selected {
     pub(crate) id: String,
     pub(crate) name: Option<String>,
-    /// Its EBS volumes.
+    /// Its EBS volumes that are backed up.
     pub(crate) volumes: BTreeSet<String>,
+    /// Whether its boot volume is left out.
+    pub(crate) exclude_boot: bool,
+    /// Its other volumes that are left out.
+    pub(crate) exclude_data: BTreeSet<String>,
+    /// How long its daily snapshots are kept, where its owner says so.
+    pub(crate) retention_days: Option<Days>,
+    /// What of its owner's tags could not be read.
+    pub(crate) warnings: Vec<String>,
     /// Whether it is just being started: EC2 may not list its volumes yet.
     pub(crate) starting: bool,
+}
+
+impl Selected {
+    /// What its snapshots of a day earn, by the environment's retention or its own.
+    pub(crate) fn earned(&self, environments: &Retention, day: Date) -> Earned {
+        let daily_days = self.retention_days.unwrap_or(environments.daily_days);
+        Retention { daily_days, ..*environments }.earned(day)
+    }
+
+    /// Whether there is no volume to back up, and none to come.
+    pub(crate) fn has_nothing_to_back_up(&self) -> bool {
+        self.volumes.is_empty() && !self.starting
+    }
+
+    /// Its volumes, of which no snapshot is made.
+    pub(crate) fn without_snapshots(&self) -> Vec<VolumeSnapshot> {
+        let volume = |volume: &String| VolumeSnapshot { snapshot: None, volume: volume.clone() };
+        self.volumes.iter().map(volume).collect()
+    }
 }
 
 /// A snapshot that the run has made already and that is completed or on its way there.
@@ -24,6 +53,20 @@ pub(crate) struct Made {
     pub(crate) instance: String,
     pub(crate) volume: String,
     pub(crate) started_at: Option<Timestamp>,
+    /// Which of the run's hops made it.
+    pub(crate) hop: u32,
+}
+
+/// How old the newest snapshot of a later hop may be for that hop to be at work still. A hop lasts a quarter of an
+/// hour at most and makes snapshots throughout.
+const AT_WORK: SignedDuration = SignedDuration::from_mins(20);
+
+/// Whether a later hop of the run is at work, so that this one is not wanted: Lambda has repeated it, or delivered it
+/// twice, after it had handed on. To go on, and to hand on again, would fork the run's chain of hops. Should the later
+/// hop fail, Lambda repeats that one; and once the chain has been still for a while, the run can be started again.
+pub(crate) fn is_superseded(hop: u32, made: &[Made], now: Timestamp) -> bool {
+    let is_recent = |at: Timestamp| now.duration_since(at) <= AT_WORK;
+    made.iter().any(|made| made.hop > hop && made.started_at.is_some_and(is_recent))
 }
 
 /// What to do about an instance.
@@ -68,7 +111,7 @@ mod tests {
 
     fn instance(volumes: &[&str]) -> Selected {
         let volumes = volumes.iter().map(|&volume| volume.to_owned()).collect();
-        Selected { id: "i-1".to_owned(), name: None, volumes, starting: false }
+        Selected { id: "i-1".to_owned(), volumes, ..Selected::default() }
     }
 
     fn made(instance: &str, volume: &str) -> Made {
@@ -81,6 +124,7 @@ mod tests {
             instance: instance.to_owned(),
             volume: volume.to_owned(),
             started_at: Some(at.parse().unwrap()),
+            hop: 0,
         }
     }
 
@@ -128,5 +172,30 @@ mod tests {
     fn an_instance_that_is_just_starting_is_not_taken_for_one_without_volumes() {
         assert_eq!(decide(&Selected { starting: true, ..instance(&[]) }, &[]), Action::NotYet);
         assert_eq!(decide(&Selected { starting: true, ..instance(&["vol-1"]) }, &[]), Action::Create);
+    }
+
+    #[test]
+    fn an_instances_own_retention_replaces_the_daily_one_alone() {
+        let days = |days: u32| Days::try_from(days).unwrap();
+        let retention = Retention { daily_days: days(7), weekly_days: Some(days(28)), monthly_days: None };
+        let own = Selected { retention_days: Some(days(3)), ..instance(&["vol-1"]) };
+        let sunday = "2026-11-22".parse().unwrap();
+        assert_eq!(own.earned(&retention, sunday).delete_on.to_string(), "2026-11-25");
+        let monday = "2026-11-23".parse().unwrap();
+        assert_eq!(own.earned(&retention, monday).delete_on.to_string(), "2026-12-21");
+    }
+
+    #[test]
+    fn a_repeated_hop_leaves_the_run_to_the_one_it_handed_on_to() {
+        let of = |hop| Made { hop, ..made_at("i-1", "vol-1", "2026-11-22T02:20:00Z") };
+        let at = |text: &str| text.parse().unwrap();
+        let soon = at("2026-11-22T02:21:00Z");
+        assert!(is_superseded(0, &[of(0), of(1)], soon));
+        assert!(!is_superseded(1, &[of(0), of(1)], soon), "the last hop's own repetition goes on");
+        assert!(!is_superseded(0, &[of(0)], soon));
+        assert!(
+            !is_superseded(0, &[of(1)], at("2026-11-22T02:41:00Z")),
+            "that chain has come to a standstill"
+        );
     }
 }

@@ -6,18 +6,21 @@ use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::types::{
-    Instance, InstanceSpecification, InstanceStateName, ResourceType, Snapshot, SnapshotInfo, SnapshotState,
-    Tag, TagSpecification,
+    CopyTagsFromSource, Instance, InstanceSpecification, InstanceStateName, ResourceType, Snapshot,
+    SnapshotInfo, SnapshotState, Tag, TagSpecification,
 };
+use jiff::civil::Date;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::{Failure, VolumeSnapshot};
-use snapwarden_domain::retention::DeleteOn;
 use snapwarden_domain::run::RunId;
-use snapwarden_domain::settings::Selector;
+use snapwarden_domain::settings::{BackupSettings, Selector};
 use snapwarden_domain::tags;
 use snapwarden_runtime::{Api, Ec2, ec2};
 
+use crate::copied_tags::{Copying, VolumeTags};
 use crate::decide::{Made, Selected};
+use crate::set::{NotMade, Sets};
+use snapwarden_domain::wishes;
 
 /// The instances that the tag selects and that have disks to back up, by id.
 pub(crate) async fn selected(client: &Ec2, select: &Selector) -> Result<Vec<Selected>, Failure> {
@@ -36,13 +39,53 @@ pub(crate) async fn selected(client: &Ec2, select: &Selector) -> Result<Vec<Sele
 }
 
 fn read_instance(instance: &Instance) -> Option<Selected> {
-    let volumes = instance.block_device_mappings().iter().filter_map(|device| device.ebs()?.volume_id());
-    Some(Selected {
+    let wishes = wishes::read(|key| ec2::tag(instance.tags(), key));
+    let mut read = Selected {
         id: instance.instance_id()?.to_owned(),
         name: ec2::tag(instance.tags(), tags::NAME).filter(|name| !name.is_empty()).map(str::to_owned),
-        volumes: volumes.map(str::to_owned).collect(),
         starting: instance.state().and_then(|state| state.name()) == Some(&InstanceStateName::Pending),
-    })
+        retention_days: wishes.retention_days,
+        warnings: wishes.warnings,
+        ..Selected::default()
+    };
+    let mut named = wishes.exclude_volumes;
+    for device in instance.block_device_mappings() {
+        let Some(id) = device.ebs().and_then(|disk| disk.volume_id()) else { continue };
+        let is_named = named.remove(id);
+        // EC2 takes the boot volume's id for a mistake in the list of data volumes.
+        let is_boot = device.device_name().is_some() && device.device_name() == instance.root_device_name();
+        if is_boot && (wishes.exclude_boot || is_named) {
+            read.exclude_boot = true;
+        } else if is_named {
+            read.exclude_data.insert(id.to_owned());
+        } else {
+            read.volumes.insert(id.to_owned());
+        }
+    }
+    let not_attached = |id| format!("{} names {id}, which is not attached to it", tags::EXCLUDE_VOLUMES);
+    // One that is just being started may not list its volumes yet.
+    read.warnings.extend(named.into_iter().filter(|_| !read.starting).map(not_attached));
+    Some(read)
+}
+
+/// The tags' keys of the volumes that are attached to these instances.
+async fn volume_tags(client: &Ec2, instances: &[&Selected]) -> Result<VolumeTags, Failure> {
+    /// The most that EC2 lists a page (source: EC2 API reference, `DescribeVolumes`).
+    const PAGE: i32 = 500;
+
+    let attached =
+        ec2::one_of("attachment.instance-id", instances.iter().map(|instance| instance.id.as_str()));
+    let call = client.turn(Api::DescribeVolumes).await.describe_volumes().filters(attached);
+    let mut pages = call.max_results(PAGE).into_paginator().send();
+    let mut known = VolumeTags::new();
+    while let Some(page) = pages.next().await {
+        for volume in page.map_err(|error| ec2::failure(&error))?.volumes() {
+            let keys = volume.tags().iter().filter_map(|tag| tag.key().map(str::to_owned));
+            known.extend(volume.volume_id().map(|id| (id.to_owned(), keys.collect())));
+        }
+        client.turn(Api::DescribeVolumes).await;
+    }
+    Ok(known)
 }
 
 /// What the run has made already, without what failed; of one instance, or of all.
@@ -65,71 +108,107 @@ fn read_snapshot(snapshot: &Snapshot) -> Option<Made> {
         instance: ec2::tag(snapshot.tags(), tags::INSTANCE)?.to_owned(),
         volume: snapshot.volume_id()?.to_owned(),
         started_at: ec2::started_at(snapshot),
+        hop: ec2::tag(snapshot.tags(), tags::HOP).and_then(|hop| hop.parse().ok()).unwrap_or(0),
     })
 }
 
-/// What the snapshots of a run have in common.
-pub(crate) struct Label<'a> {
-    pub(crate) environment: &'a EnvironmentName,
+/// Snapshot sets of one run in EC2.
+pub(crate) struct RunSets<'a> {
+    pub(crate) ec2: &'a Ec2,
+    pub(crate) settings: &'a BackupSettings,
     pub(crate) run: &'a RunId,
-    pub(crate) delete_on: DeleteOn,
+    pub(crate) hop: u32,
+    /// The day that the run belongs to.
+    pub(crate) day: Date,
+    pub(crate) dry_run: bool,
 }
 
-/// Makes one snapshot set of all of the instance's volumes, at one moment, with its tags in the same call: there is
-/// no time at which a snapshot exists that cleanup does not know.
-///
-/// With `dry_run`, only asks EC2 whether it would, and returns no snapshot.
-pub(crate) async fn create(
-    client: &Ec2,
-    instance: &Selected,
-    label: &Label<'_>,
-    dry_run: bool,
-) -> Result<Vec<VolumeSnapshot>, Failure> {
-    // CreateSnapshots knows no client token. Were the SDK to repeat a call whose answer got lost, every disk would be
-    // snapshotted twice. So an unclear end fails the instance, and the run's retry by Lambda, minutes later, looks
-    // for what was made before it makes anything.
-    let once = Config::builder().retry_config(RetryConfig::disabled()).timeout_config(
-        TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).operation_timeout(PATIENCE).build(),
-    );
-    let answer = client
-        .turn(Api::CreateSnapshots)
-        .await
-        .create_snapshots()
-        .instance_specification(InstanceSpecification::builder().instance_id(&instance.id).build())
-        .description(format!("Snapwarden backup of {}, run {}", instance.id, label.run))
-        .tag_specifications(tag_specification(instance, label))
-        .dry_run(dry_run)
-        .customize()
-        .config_override(once)
-        .send()
-        .await;
-    match answer {
-        Ok(answer) => read_answer(instance, answer.snapshots()),
-        Err(error) => match ec2::failure(&error) {
-            failure if dry_run && failure.code.as_deref() == Some("DryRunOperation") => Ok(Vec::new()),
-            failure => Err(failure),
-        },
+impl Sets for RunSets<'_> {
+    async fn volume_tags(&self, instances: &[&Selected]) -> Result<VolumeTags, Failure> {
+        volume_tags(self.ec2, instances).await
+    }
+
+    async fn made(&self, instance: &Selected) -> Result<Vec<Made>, Failure> {
+        made(self.ec2, &self.settings.environment, self.run, Some(instance)).await
+    }
+
+    /// Makes one snapshot set of the instance's volumes, at one moment, with its tags in the same call: there is no
+    /// time at which a snapshot exists that cleanup does not know.
+    async fn create(&self, instance: &Selected, copying: &Copying) -> Result<Vec<VolumeSnapshot>, NotMade> {
+        // CreateSnapshots knows no client token. Were the SDK to repeat a call whose answer got lost, every disk
+        // would be snapshotted twice.
+        let once = Config::builder().retry_config(RetryConfig::disabled()).timeout_config(
+            TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).operation_timeout(PATIENCE).build(),
+        );
+        let disks = InstanceSpecification::builder()
+            .instance_id(&instance.id)
+            .set_exclude_boot_volume(instance.exclude_boot.then_some(true))
+            .set_exclude_data_volume_ids(
+                (!instance.exclude_data.is_empty()).then(|| instance.exclude_data.iter().cloned().collect()),
+            );
+        let copies = matches!(copying, Copying::Copy { .. }).then_some(CopyTagsFromSource::Volume);
+        let answer = self
+            .ec2
+            .turn(Api::CreateSnapshots)
+            .await
+            .create_snapshots()
+            .instance_specification(disks.build())
+            .description(format!("Snapwarden backup of {}, run {}", instance.id, self.run))
+            .tag_specifications(self.tags(instance, copying))
+            .set_copy_tags_from_source(copies)
+            .dry_run(self.dry_run)
+            .customize()
+            .config_override(once)
+            .send()
+            .await;
+        match answer {
+            Ok(answer) => read_answer(instance, answer.snapshots()).map_err(NotMade::Refused),
+            Err(error) => {
+                let is_internal = error.raw_response().is_some_and(|raw| raw.status().is_server_error());
+                match ec2::failure(&error) {
+                    failure if self.dry_run && failure.code.as_deref() == Some("DryRunOperation") => {
+                        Ok(Vec::new())
+                    }
+                    failure if is_unclear(&failure, is_internal) => Err(NotMade::Unclear(failure)),
+                    failure => Err(NotMade::Refused(failure)),
+                }
+            }
+        }
+    }
+}
+
+impl RunSets<'_> {
+    fn tags(&self, instance: &Selected, copying: &Copying) -> TagSpecification {
+        let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+        let earned = instance.earned(&self.settings.retention, self.day);
+        let mut specification = TagSpecification::builder()
+            .resource_type(ResourceType::Snapshot)
+            .tags(tag(tags::DELETE_ON, &earned.delete_on.to_string()))
+            .tags(tag(tags::ENVIRONMENT, self.settings.environment.as_str()))
+            .tags(tag(tags::RUN, &self.run.to_string()))
+            .tags(tag(tags::INSTANCE, &instance.id));
+        if self.hop > 0 {
+            specification = specification.tags(tag(tags::HOP, &self.hop.to_string()));
+        }
+        if *copying != (Copying::Copy { with_name: false }) {
+            let name = instance.name.as_ref().unwrap_or(&instance.id);
+            specification = specification.tags(tag(tags::NAME, name));
+        }
+        specification.build()
     }
 }
 
 /// How long EC2 may take to answer: long for many volumes at once, and shorter than what the deadline leaves.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-/// Whether EC2 says for certain that nothing was made, for a reason that passes with time.
-pub(crate) fn is_refused_for_now(failure: &Failure) -> bool {
-    matches!(failure.code.as_deref(), Some("RequestLimitExceeded" | "SnapshotCreationPerVolumeRateExceeded"))
-}
-
-fn tag_specification(instance: &Selected, label: &Label<'_>) -> TagSpecification {
-    let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-    TagSpecification::builder()
-        .resource_type(ResourceType::Snapshot)
-        .tags(tag(tags::DELETE_ON, &label.delete_on.to_string()))
-        .tags(tag(tags::ENVIRONMENT, label.environment.as_str()))
-        .tags(tag(tags::RUN, &label.run.to_string()))
-        .tags(tag(tags::INSTANCE, &instance.id))
-        .tags(tag(tags::NAME, instance.name.as_ref().unwrap_or(&instance.id)))
-        .build()
+/// Whether the snapshots may have been made all the same. A throttled call was not let in, though EC2 answers it with
+/// a server error's status (source: EC2 API reference, "Error codes").
+fn is_unclear(failure: &Failure, is_internal: bool) -> bool {
+    match failure.code.as_deref() {
+        Some("RequestLimitExceeded") => false,
+        Some("InternalError" | "InternalFailure" | "Unavailable" | "ServiceUnavailable") | None => true,
+        Some(_) => is_internal,
+    }
 }
 
 fn read_answer(instance: &Selected, answer: &[SnapshotInfo]) -> Result<Vec<VolumeSnapshot>, Failure> {

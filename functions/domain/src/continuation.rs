@@ -1,5 +1,7 @@
 //! What one invocation of a run hands on to the next.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::checked;
@@ -118,10 +120,12 @@ impl Continuation {
         self
     }
 
-    /// How a resource failed in an earlier hop, if it did.
-    pub fn failure_of(&self, resource: &str) -> Option<&Failure> {
-        let of = |earlier: &&EarlierFailure| earlier.resources.iter().any(|id| id == resource);
-        self.failures.iter().find(of).map(|earlier| &earlier.failure)
+    /// What failed in earlier hops, by the id of what it happened to.
+    pub fn failures_by_resource(&self) -> BTreeMap<&str, &Failure> {
+        self.failures
+            .iter()
+            .flat_map(|earlier| earlier.resources.iter().map(|id| (id.as_str(), &earlier.failure)))
+            .collect()
     }
 }
 
@@ -173,8 +177,7 @@ mod tests {
     fn an_earlier_failure_is_found_by_its_resource() {
         let next = empty().with_failures([("i-1".to_owned(), denied()), ("i-2".to_owned(), denied())]);
         assert_eq!(next.failures.len(), 1, "one reason is sent once");
-        assert_eq!(next.failure_of("i-2"), Some(&denied()));
-        assert_eq!(next.failure_of("i-3"), None);
+        assert_eq!(next.failures_by_resource(), [("i-1", &denied()), ("i-2", &denied())].into());
         assert_eq!(Continuation::after(Some(&next), &Effort::default(), 3).hop, 2);
     }
 

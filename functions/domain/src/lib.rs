@@ -20,3 +20,4 @@ mod schema;
 pub mod settings;
 pub mod tags;
 pub mod verdict;
+pub mod wishes;

@@ -28,12 +28,48 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The day from which on cleanup may delete the snapshots made on `day`.
-    pub fn delete_on(&self, day: Date) -> DeleteOn {
+    /// What the snapshots made on `day` earn.
+    pub fn earned(&self, day: Date) -> Earned {
         let weekly = self.weekly_days.filter(|_| day.weekday() == Weekday::Monday);
         let monthly = self.monthly_days.filter(|_| day.day() == 1);
-        let term = [weekly, monthly].into_iter().flatten().fold(self.daily_days, Days::max);
-        DeleteOn(term.after(day))
+        let terms = [(Some(self.daily_days), Term::Daily), (weekly, Term::Weekly), (monthly, Term::Monthly)];
+        let (days, term) = terms.into_iter().filter_map(|(days, term)| Some((days?, term))).fold(
+            (Days::MIN, Term::Daily),
+            |furthest, next| if next.0 > furthest.0 { next } else { furthest },
+        );
+        Earned { term, delete_on: DeleteOn(days.after(day)) }
+    }
+}
+
+/// How long a day's snapshots are kept, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Earned {
+    /// The term that reaches furthest.
+    pub term: Term,
+    /// The day from which on cleanup may delete them.
+    pub delete_on: DeleteOn,
+}
+
+/// The terms of a [`Retention`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Term {
+    /// What every day earns.
+    #[default]
+    Daily,
+    /// What a Monday earns.
+    Weekly,
+    /// What the first of a month earns.
+    Monthly,
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Daily => "daily",
+            Self::Weekly => "weekly",
+            Self::Monthly => "monthly",
+        })
     }
 }
 
@@ -192,21 +228,25 @@ mod tests {
     fn a_day_earns_the_furthest_term_that_applies_to_it() {
         let retention =
             Retention { daily_days: days(7), weekly_days: Some(days(28)), monthly_days: Some(days(365)) };
-        for (day, delete_on) in [
-            (date(2026, 11, 22), "2026-11-29"), // a Sunday
-            (date(2026, 11, 23), "2026-12-21"), // a Monday
-            (date(2026, 12, 1), "2027-12-01"),  // a first, and a Tuesday
-            (date(2026, 6, 1), "2027-06-01"),   // a first, and a Monday
-            (date(2024, 2, 23), "2024-03-01"),  // across a leap day
+        for (day, term, delete_on) in [
+            (date(2026, 11, 22), Term::Daily, "2026-11-29"),  // a Sunday
+            (date(2026, 11, 23), Term::Weekly, "2026-12-21"), // a Monday
+            (date(2026, 12, 1), Term::Monthly, "2027-12-01"), // a first, and a Tuesday
+            (date(2026, 6, 1), Term::Monthly, "2027-06-01"),  // a first, and a Monday
+            (date(2024, 2, 23), Term::Daily, "2024-03-01"),   // across a leap day
+            (date(2028, 2, 1), Term::Monthly, "2029-01-31"),  // 365 days across a leap day
+            (date(2026, 3, 29), Term::Daily, "2026-04-05"),   // the day that daylight saving begins in Europe
         ] {
-            assert_eq!(retention.delete_on(day).to_string(), delete_on, "{day}");
+            let earned = retention.earned(day);
+            assert_eq!((earned.term, earned.delete_on.to_string().as_str()), (term, delete_on), "{day}");
         }
     }
 
     #[test]
     fn a_short_weekly_term_never_shortens_the_daily_one() {
         let retention = Retention { daily_days: days(30), weekly_days: Some(days(7)), monthly_days: None };
-        assert_eq!(retention.delete_on(date(2026, 11, 23)).to_string(), "2026-12-23");
+        let earned = retention.earned(date(2026, 11, 23));
+        assert_eq!((earned.term, earned.delete_on.to_string().as_str()), (Term::Daily, "2026-12-23"));
     }
 
     #[test]
@@ -259,8 +299,15 @@ mod tests {
                 weekly_days: weekly.map(days),
                 monthly_days: monthly.map(days),
             };
-            let delete_on = retention.delete_on(day);
+            let Earned { term, delete_on } = retention.earned(day);
             prop_assert!(delete_on.date() >= days(daily).after(day));
+            prop_assert!(term != Term::Weekly || day.weekday() == Weekday::Monday);
+            prop_assert!(term != Term::Monthly || day.day() == 1);
+            for (earns, term) in [(day.weekday() == Weekday::Monday, weekly), (day.day() == 1, monthly)] {
+                if let Some(term) = term.filter(|_| earns) {
+                    prop_assert!(delete_on.date() >= days(term).after(day), "the furthest that the day earns");
+                }
+            }
             prop_assert_eq!(delete_on.to_string().parse::<DeleteOn>().unwrap(), delete_on);
             prop_assert!(!delete_on.has_come(day) || day == Date::MAX);
             prop_assert!(delete_on.has_come(delete_on.date()));

@@ -15,14 +15,17 @@ pub const INSTANCE: &str = "snapwarden:instance";
 /// When a snapshot that another program had made was adopted. It belongs to no set, so the floor goes by its volume.
 pub const ADOPTED: &str = "snapwarden:adopted";
 
-/// On an instance: `true` leaves its root volume out of the backup.
-pub const EXCLUDE_BOOT: &str = "BackupExcludeBoot";
-
-/// On an instance: the ids of volumes to leave out of the backup, separated by spaces or commas.
-pub const EXCLUDE_VOLUMES: &str = "BackupExcludeVolumes";
-
 /// The day (`YYYY-MM-DD`, in the environment's time zone) from which on cleanup may delete a snapshot.
 pub const DELETE_ON: &str = "DeleteOn";
 
 /// AWS's own convention for the name that consoles show.
 pub const NAME: &str = "Name";
+
+/// On an instance, by its owner: how many days to keep its daily snapshots, instead of the environment's `daily_days`.
+pub const RETENTION_DAYS: &str = "BackupRetentionDays";
+
+/// On an instance, by its owner: `true` leaves its boot volume out.
+pub const EXCLUDE_BOOT: &str = "BackupExcludeBoot";
+
+/// On an instance, by its owner: ids of volumes to leave out, separated by commas or spaces.
+pub const EXCLUDE_VOLUMES: &str = "BackupExcludeVolumes";

@@ -63,9 +63,9 @@ fn log_warnings(report: &impl Report) {
     }
 }
 
-/// Writes the metrics, unless the run was a dry one: an alarm must not take that for a backup.
+/// Writes the metrics, unless the run was a dry one, which no alarm may take for a backup, or goes on elsewhere.
 fn publish(report: &impl Report, at: Timestamp, mut out: impl io::Write) {
-    if report.is_dry_run() {
+    if report.is_dry_run() || report.effort().handed_on {
         return;
     }
     let line = metrics::document(report.environment(), report.run(), at, &report.metrics());
@@ -184,6 +184,8 @@ mod tests {
         assert!(line.contains(r#""BackupRuns":1.0"#) && line.ends_with("}\n"), "{line}");
         assert_eq!(line.lines().count(), 1);
         assert_eq!(published(&Night { dry_run: true, ..night() }), "");
+        let effort = Effort { handed_on: true, ..Effort::default() };
+        assert_eq!(published(&Night { effort, ..night() }), "", "another hop is the run's last");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use snapwarden_domain::inventory::{AttachedVolume, Instance, Inventory, Snapshot
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::settings::Selector;
-use snapwarden_domain::tags;
+use snapwarden_domain::{tags, wishes};
 
 use crate::ec2::{Ec2, PAGE, failure, instances, one_of, snapshots, started_at, tag};
 use crate::pace::Api;
@@ -124,12 +124,12 @@ fn read_instance(instance: &types::Instance, select: &Selector) -> Option<Instan
                 | InstanceStateName::Stopped
         )
     );
+    let wishes = wishes::read(tag);
     let volumes = instance.block_device_mappings().iter().filter_map(|device| {
         let disk = device.ebs()?;
         let id = disk.volume_id()?.to_owned();
         let is_root = device.device_name().is_some() && device.device_name() == instance.root_device_name();
-        let excluded = is_root && tag(tags::EXCLUDE_BOOT) == Some("true")
-            || tag(tags::EXCLUDE_VOLUMES).is_some_and(|ids| names(ids, &id));
+        let excluded = is_root && wishes.exclude_boot || wishes.exclude_volumes.contains(&id);
         Some(AttachedVolume { attached_at: disk.attach_time().and_then(timestamp), id, excluded })
     });
     Some(Instance {
@@ -138,10 +138,6 @@ fn read_instance(instance: &types::Instance, select: &Selector) -> Option<Instan
         volumes: volumes.collect(),
         id,
     })
-}
-
-fn names(ids: &str, id: &str) -> bool {
-    ids.split([' ', ',', ';']).any(|one| one == id)
 }
 
 fn timestamp(time: &aws_sdk_ec2::primitives::DateTime) -> Option<Timestamp> {

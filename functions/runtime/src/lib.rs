@@ -45,6 +45,8 @@ pub struct Invocation<S> {
     pub event: Event,
     /// The run's clock, checked against the real one.
     pub clock: Clock,
+    /// The real time when the invocation started, whatever the run's clock says.
+    pub real_now: Timestamp,
     /// EC2.
     pub ec2: Ec2,
     /// Whether an emulator on this host answers in EC2's place.
@@ -76,7 +78,7 @@ impl<S> Invocation<S> {
 /// How far an invocation got.
 #[derive(Debug)]
 pub enum Ended<R> {
-    /// The run is over.
+    /// The run is over, or another invocation sees to it: then the report says that it is handed on.
     Finished(R),
     /// There is work left for another hop. Only where [`Invocation::may_hand_on`].
     Unfinished {
@@ -166,7 +168,8 @@ impl<F> Function<F> {
         let invalid_event = |error| ending::refused("InvalidEvent", error);
         let event = Event::from_json(call.event).map_err(invalid_event)?;
         let endpoint = clock::ec2_endpoint(variable);
-        let clock = clock::of(&event, Timestamp::now(), endpoint.as_deref()).map_err(invalid_event)?;
+        let real_now = Timestamp::now();
+        let clock = clock::of(&event, real_now, endpoint.as_deref()).map_err(invalid_event)?;
 
         let (run, hop) = (event.run(), event.hop());
         let span = tracing::info_span!("run", %run, hop, request = call.id);
@@ -179,6 +182,7 @@ impl<F> Function<F> {
             event: event.clone(),
             clock,
             is_emulated: endpoint.as_deref().is_some_and(clock::is_loopback),
+            real_now,
             deadline: call.deadline,
             started: Instant::now(),
         };

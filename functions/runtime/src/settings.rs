@@ -33,9 +33,10 @@ mod tests {
     fn wrong_settings_name_the_variable_and_the_field() {
         assert!(refusal(None).contains("SNAPWARDEN_SETTINGS is not set"));
         assert!(refusal(Some("")).contains("SNAPWARDEN_SETTINGS: EOF"));
-        let policy = r#"{"environment": "prod", "timezone": "UTC", "policy": {"floor": -1}}"#;
+        let policy =
+            r#"{"environment": "prod", "alias_arn": "arn", "timezone": "UTC", "policy": {"floor": -1}}"#;
         assert!(refusal(Some(policy)).contains("field policy.floor: invalid value: integer `-1`"));
-        let zone = r#"{"environment": "prod", "timezone": "Mars"}"#;
+        let zone = r#"{"environment": "prod", "alias_arn": "arn", "timezone": "Mars"}"#;
         assert!(refusal(Some(zone)).contains("field timezone: `Mars` is not a time zone"));
         let unknown = r#"{"environment": "prod", "floor": 1}"#;
         assert!(refusal(Some(unknown)).contains("unknown field `floor`"));

@@ -11,6 +11,7 @@ use snapwarden_deployer::apply::{Guard, Report, apply};
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::Plan;
+use snapwarden_deployer::rights::simulation;
 use snapwarden_deployer::saved_plan::SavedPlan;
 use snapwarden_deployer::world::{Observed, differences, fingerprint};
 
@@ -59,6 +60,7 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
             (Report::default(), observed)
         } else {
             let command = "deploy";
+            check_rights(context, &session, &plan).await?;
             exclusively(context, &session, command, args.break_lock, async |guard| {
                 let now = session.observe().await?;
                 let plan = match approval {
@@ -83,6 +85,32 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
         });
         output::result(context, &value, render::status::inventory(&resources(&observed), &firings))
     })
+}
+
+/// Stops before the first change where IAM says that the caller lacks a right that the plan takes.
+async fn check_rights(context: &Context, session: &Session, plan: &Plan) -> CommandResult {
+    let missing =
+        simulation::missing(&session.aws, &session.scope, registry(), plan, &session.caller_arn).await;
+    if !missing.possibly.is_empty() {
+        let actions: Vec<&str> = missing.possibly.keys().map(String::as_str).collect();
+        let text = format!("IAM does not allow {}, which this deploy may take", actions.join(", "));
+        context.progress().note(&text);
+    }
+    if missing.certainly.is_empty() {
+        return Ok(());
+    }
+    let lines = missing.certainly.iter().flat_map(|(action, resources)| {
+        resources.iter().map(move |resource| format!("\n  {action} on {resource}"))
+    });
+    let message = format!(
+        "nothing was changed: IAM does not allow {} what this deploy takes:{}",
+        session.caller,
+        lines.collect::<String>()
+    );
+    Err(Failure::new(Exit::Refused, message).hint(format!(
+        "`{}` writes a policy that allows all of it",
+        context.command_line("policies deployer")
+    )))
 }
 
 /// Somebody changed the environment between the plan and the yes.

@@ -8,6 +8,7 @@ use snapwarden_deployer::apply::Report;
 use snapwarden_deployer::environment::{Identity, LogsOnDestroy};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
+use snapwarden_deployer::lock::{Parameter, Slot};
 use snapwarden_deployer::plan::{Options, Plan, Verb, plan};
 use snapwarden_deployer::purge::Purged;
 use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
@@ -68,8 +69,11 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             Snapshots::Keep => Vec::new(),
         };
         let (mut report, mut purged) = (Report::default(), Purged::default());
-        if !plan.is_empty() || !doomed.is_empty() {
-            let approval = approve(context, &session, &plan, &doomed, args)?;
+        let nothing = plan.is_empty() && doomed.is_empty();
+        // What dies right before it gives its lock back leaves nothing else.
+        if !nothing || Parameter::of(&session.aws, &session.scope).read().await?.is_some() {
+            let approval =
+                if nothing { Approval::JustThis } else { approve(context, &session, &plan, &doomed, args)? };
             (report, purged) = exclusively(context, &session, "destroy", args.break_lock, async |guard| {
                 let now = session.observe().await?;
                 if approval == Approval::JustThis && fingerprint(&now) != fingerprint(&observed) {

@@ -10,6 +10,7 @@ use snapwarden_deployer::invoke::invoke;
 use snapwarden_deployer::scope::Function;
 use snapwarden_domain::event::Event;
 use snapwarden_domain::report::{BackupReport, CleanupReport};
+use snapwarden_domain::run::RunId;
 use snapwarden_domain::settings::CleanupPolicy;
 
 use crate::context::{Context, block_on};
@@ -31,9 +32,29 @@ pub(crate) struct InvokeArgs {
     /// Let this run of cleanup delete however large a share of all snapshots
     #[arg(long)]
     allow_mass_deletion: bool,
-    /// Go at so many times EC2's published request rates; only the emulators allow it
-    #[arg(long, value_name = "N")]
+    /// Go on with this run, as reports name it, instead of starting one of now; at most 48 hours old
+    #[arg(long, value_name = "RUN")]
+    run: Option<RunId>,
+    /// Go at so many times EC2's published request rates; only for the local environment
+    #[arg(long, value_name = "TIMES")]
     pace: Option<NonZeroU16>,
+}
+
+impl InvokeArgs {
+    fn event(&self, now: Timestamp) -> Event {
+        let event = Event {
+            max_deletes: self.max_deletes,
+            allow_mass_deletion: self.allow_mass_deletion,
+            pace: self.pace,
+            ..Event::manual(now, self.dry_run)
+        };
+        match &self.run {
+            Some(run) => {
+                Event { scheduled_at: run.scheduled_at(), schedule: run.schedule().clone(), ..event }
+            }
+            None => event,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -61,12 +82,7 @@ pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult 
     }
     let answer = block_on(async {
         let session = Session::open(context).await?;
-        let event = Event {
-            max_deletes: args.max_deletes,
-            allow_mass_deletion: args.allow_mass_deletion,
-            pace: args.pace,
-            ..Event::manual(Timestamp::now(), args.dry_run)
-        };
+        let event = args.event(Timestamp::now());
         let task = context.progress().start(format!("running {}", session.scope.function(function)));
         let answer =
             invoke(&session.aws, &session.scope.alias_arn(function), &event).await.map_err(|error| {

@@ -12,6 +12,7 @@ pub(crate) mod local;
 pub(crate) mod logs;
 pub(crate) mod night;
 pub(crate) mod plan;
+pub(crate) mod policies;
 mod purge;
 pub(crate) mod report;
 pub(crate) mod status;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use snapwarden_domain::audit::{Audit, Protection};
 use snapwarden_domain::report::{BackupReport, CleanupReport, DueSnapshot, Outcome, Report};
+use snapwarden_domain::retention::Term;
 
 use super::style::{BAD, NOTICE, painted};
 use super::table::table;
@@ -16,7 +17,12 @@ pub(crate) fn backup(report: &BackupReport) -> String {
             Outcome::AlreadyDone => "already done".to_owned(),
             Outcome::WouldCreate => "would be backed up".to_owned(),
             Outcome::NoVolumes => "no volumes".to_owned(),
+            Outcome::Postponed => "left to the next hop".to_owned(),
             Outcome::Failed(failure) => format!("FAILED: {failure}"),
+        };
+        let delete_on = match instance.retention {
+            Term::Daily => instance.delete_on.to_string(),
+            term => format!("{} ({term})", instance.delete_on),
         };
         let cells = |volume: &str, snapshot: &str| {
             [
@@ -24,7 +30,7 @@ pub(crate) fn backup(report: &BackupReport) -> String {
                 instance.name.clone().unwrap_or_default(),
                 volume.to_owned(),
                 snapshot.to_owned(),
-                instance.delete_on.to_string(),
+                delete_on.clone(),
                 outcome.clone(),
             ]
         };
@@ -109,6 +115,16 @@ fn ending(table: &str, report: &impl Report, empty: bool, warnings: &[String]) -
     for warning in warnings {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} {warning}", painted(NOTICE, "warning:"));
+    }
+    let effort = report.effort();
+    if effort.handed_on {
+        let next = effort.hops + 1;
+        let _ =
+            writeln!(text, "the run goes on by itself in hop {next}: the last hop's report is in the log");
+    }
+    if effort.hops > 0 || effort.throttles > 0 {
+        let (hops, calls, throttles) = (effort.hops, effort.api_calls, effort.throttles);
+        let _ = writeln!(text, "hops: {hops}, EC2 calls: {calls}, throttled: {throttles}");
     }
     let failures = report.failures();
     let summary = report.summary();

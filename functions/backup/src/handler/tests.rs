@@ -1,22 +1,28 @@
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::ErrorMetadata;
 use aws_sdk_ec2::operation::create_snapshots::{CreateSnapshotsError, CreateSnapshotsOutput};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsInput, DescribeSnapshotsOutput};
+use aws_sdk_ec2::operation::describe_volumes::{DescribeVolumesError, DescribeVolumesOutput};
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::{
-    EbsInstanceBlockDevice, Instance, InstanceBlockDeviceMapping, InstanceState, InstanceStateName,
-    Reservation, Snapshot, SnapshotInfo, SnapshotState, Tag,
+    CopyTagsFromSource, EbsInstanceBlockDevice, Instance, InstanceBlockDeviceMapping, InstanceState,
+    InstanceStateName, Reservation, Snapshot, SnapshotInfo, SnapshotState, Tag, Volume,
 };
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::event::Event;
-use snapwarden_domain::report::Report as _;
+use snapwarden_domain::report::{Effort, Report as _};
 use snapwarden_runtime::{Deadline, Ec2};
 use tokio::time::Instant;
 
 use super::*;
+use crate::copied_tags::Copying;
+use crate::decide::Selected;
+use crate::set::{NotMade, Sets as _};
 
 const RUN: &str = "manual@2026-11-22T02:00:00Z";
 
@@ -33,6 +39,7 @@ async fn every_volume_of_every_selected_instance_is_backed_up_with_the_tags_that
             tags.sort();
             instance_of(request) == "i-1"
                 && request.dry_run() == Some(false)
+                && request.copy_tags_from_source() == Some(&CopyTagsFromSource::Volume)
                 && tags
                     == [
                         "DeleteOn=2026-11-29",
@@ -89,18 +96,56 @@ async fn one_instances_failure_stops_no_other_and_is_named() {
     assert!(failures[0].starts_with("i-1 (db): UnauthorizedOperation: as asked (hint: "), "{failures:?}");
 }
 
-#[tokio::test]
-async fn a_lost_answer_is_never_repeated_blindly() {
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_looked_for_before_anything_is_repeated() {
     let instances = lists(vec![instance("i-1", "", &["vol-1"])]);
     let broken = mock!(Client::create_snapshots)
         .match_requests(|_| true)
         .sequence()
         .http_status(500, None)
-        .http_status(500, None)
+        .output(|| answer(&["vol-1"]))
         .build();
-    let report = run(&[&instances, &no_snapshots(), &broken]).await.unwrap();
+    // Not on the first look, nor before the call, nor soon after it.
+    let made = mock!(Client::describe_snapshots)
+        .match_requests(|_| true)
+        .sequence()
+        .output(|| DescribeSnapshotsOutput::builder().build())
+        .times(4)
+        .output(|| DescribeSnapshotsOutput::builder().snapshots(pending("vol-1", "i-1", 0)).build())
+        .build();
+    let report = run(&[&instances, &made, &broken]).await.unwrap();
     assert_eq!(broken.num_calls(), 1, "a second call could make a second snapshot of every disk");
-    assert_eq!(report.failures().len(), 1);
+    assert_eq!(report.instances[0].outcome, Outcome::Created);
+}
+
+#[tokio::test]
+async fn ec2s_rate_limit_is_no_unclear_end_though_it_looks_like_one() {
+    for (code, status, unclear) in [
+        ("RequestLimitExceeded", 503, false),
+        ("InternalError", 500, true),
+        ("SomethingNew", 500, true),
+        ("SnapshotLimitExceeded", 400, false),
+    ] {
+        let xml = format!("<Response><Errors><Error><Code>{code}</Code></Error></Errors></Response>");
+        let refused = mock!(Client::create_snapshots)
+            .match_requests(|_| true)
+            .sequence()
+            .http_status(status, Some(xml))
+            .build();
+        let invocation = invocation(&[&refused]);
+        let run = RUN.parse().unwrap();
+        let sets = RunSets {
+            ec2: &invocation.ec2,
+            settings: &invocation.settings,
+            run: &run,
+            hop: 0,
+            day: "2026-11-22".parse().unwrap(),
+            dry_run: false,
+        };
+        let copying = Copying::Copy { with_name: true };
+        let ended = sets.create(&selected("i-1", "vol-1"), &copying).await.unwrap_err();
+        assert_eq!(matches!(ended, NotMade::Unclear(_)), unclear, "{ended:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,7 +289,7 @@ async fn a_dry_run_proves_the_rights_and_makes_nothing() {
     dry_run(&mut invocation);
     let report = back_up(invocation).await.unwrap().into_report();
     assert_eq!(report.instances[0].outcome, Outcome::WouldCreate);
-    assert_eq!(report.instances[0].snapshots, planned(&selected("i-1", "vol-1")));
+    assert_eq!(report.instances[0].snapshots, selected("i-1", "vol-1").without_snapshots());
     assert_eq!(report.snapshots_created, 0);
     assert_eq!(report.failures().len(), 1);
 }
@@ -258,6 +303,136 @@ async fn a_run_out_of_time_fails_so_that_its_retry_does_the_rest() {
     assert!(report.failures()[0].contains("out of time"), "{:?}", report.failures());
 }
 
+#[tokio::test]
+async fn what_the_owner_leaves_out_is_left_out_and_kept_as_long_as_they_say() {
+    let tagged = |tags: &[(&str, &str)]| {
+        let mut db = instance("i-1", "", &["vol-0a", "vol-0b", "vol-0c"]);
+        db.root_device_name = Some("/dev/xvda".to_owned());
+        db.block_device_mappings.as_mut().unwrap()[0].device_name = Some("/dev/xvda".to_owned());
+        let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build());
+        db.tags.as_mut().unwrap().extend(tags);
+        lists(vec![db])
+    };
+    let asked = mock!(Client::create_snapshots)
+        .match_requests(|request| {
+            let disks = request.instance_specification().unwrap();
+            let tags = request.tag_specifications()[0].tags();
+            disks.exclude_boot_volume() == Some(true)
+                && disks.exclude_data_volume_ids() == ["vol-0b"]
+                && tags.iter().any(|tag| tag.value() == Some("2026-12-22"))
+        })
+        .then_output(|| answer(&["vol-0c"]));
+    let wishes = tagged(&[("BackupExcludeVolumes", "vol-0a vol-0b vol-0d"), ("BackupRetentionDays", "30")]);
+    let report = run(&[&wishes, &no_snapshots(), &asked]).await.unwrap();
+    assert_eq!(report.instances[0].outcome, Outcome::Created, "{report:?}");
+    assert_eq!(report.warnings, ["i-1: BackupExcludeVolumes names vol-0d, which is not attached to it"]);
+
+    let everything = tagged(&[("BackupExcludeVolumes", "vol-0a vol-0b vol-0c")]);
+    let failure = run(&[&everything, &no_snapshots()]).await.unwrap_err();
+    assert!(failure.message.contains("has an EBS volume to back up"), "nothing at all is no backup");
+}
+
+#[tokio::test]
+async fn volumes_whose_tags_would_collide_are_backed_up_without_copies() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"])]);
+    let volumes = mock!(Client::describe_volumes)
+        .match_requests(|request| {
+            request.filters()[0].name() == Some("attachment.instance-id")
+                && request.filters()[0].values() == ["i-1"]
+        })
+        .then_output(|| {
+            let restored = Tag::builder().key("DeleteOn").value("2020-01-01").build();
+            let volume = Volume::builder().volume_id("vol-1").tags(restored).build();
+            DescribeVolumesOutput::builder().volumes(volume).build()
+        });
+    let without = mock!(Client::create_snapshots)
+        .match_requests(|request| request.copy_tags_from_source().is_none())
+        .then_output(|| answer(&["vol-1"]));
+    let report = run(&[&instances, &no_snapshots(), &volumes, &without]).await.unwrap();
+    assert_eq!(report.instances[0].outcome, Outcome::Created);
+    assert!(report.warnings[0].contains("vol-1 has a tag DeleteOn of its own"), "{:?}", report.warnings);
+}
+
+#[tokio::test]
+async fn a_backup_does_not_depend_on_the_right_to_look_at_volumes() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"])]);
+    let denied = mock!(Client::describe_volumes).match_requests(|_| true).then_error(|| {
+        DescribeVolumesError::generic(ErrorMetadata::builder().code("UnauthorizedOperation").build())
+    });
+    let report = run(&[&instances, &no_snapshots(), &denied, &creates("i-1", &["vol-1"])]).await.unwrap();
+    assert_eq!(report.instances[0].outcome, Outcome::Created);
+}
+
+/// Lambda's deadline comes after the first instance's turn and before the second's.
+async fn cut_short(may_hand_on: bool) -> Ended<BackupReport> {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"]), instance("i-2", "", &["vol-2"])]);
+    let busy = mock!(Client::create_snapshots)
+        .match_requests(|request| instance_of(request) == "i-2")
+        .then_error(|| error("RequestLimitExceeded"));
+    let rules = [&instances, &no_snapshots(), &creates("i-1", &["vol-1"]), &busy];
+    let mut invocation = invocation(&rules);
+    let now = std::time::SystemTime::now();
+    invocation.deadline = Deadline::of(now + Duration::from_secs(12), now);
+    invocation.may_hand_on = may_hand_on;
+    back_up(invocation).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_there_is_no_time_for_is_handed_on() {
+    let Ended::Unfinished { report, next } = cut_short(true).await else { panic!() };
+    assert_eq!(
+        report.summary(),
+        "1 instance backed up, 1 snapshot made, deleted from 2026-11-29 on, 1 left to the next hop"
+    );
+    assert!(report.effort.handed_on);
+    assert_eq!((next.hop, next.done, next.failures.len()), (1, 1, 0));
+    assert!(next.api_calls >= 5, "{next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_handed_on_fails_so_that_lambda_repeats_it() {
+    let Ended::Finished(report) = cut_short(false).await else { panic!() };
+    assert!(report.failures()[0].contains("out of time"), "{:?}", report.failures());
+}
+
+#[tokio::test]
+async fn the_last_hop_answers_for_the_whole_run() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"]), instance("i-2", "", &["vol-2"])]);
+    let made = mock!(Client::describe_snapshots)
+        .match_requests(|_| true)
+        .then_output(|| DescribeSnapshotsOutput::builder().snapshots(pending("vol-1", "i-1", 0)).build());
+    let marked = mock!(Client::create_snapshots)
+        .match_requests(|request| {
+            let mut tags = request.tag_specifications()[0].tags().iter();
+            tags.any(|tag| tag.key() == Some("snapwarden:hop") && tag.value() == Some("1"))
+        })
+        .then_error(|| error("UnauthorizedOperation"));
+    let mut invocation = invocation(&[&instances, &made, &marked]);
+    let effort = Effort { api_calls: 100, throttles: 2, duration_ms: 840_000, ..Effort::default() };
+    invocation.event.continuation =
+        Some(Continuation::after(None, &effort, 7).with_warnings(["i-1: look".to_owned()]));
+    let report = back_up(invocation).await.unwrap().into_report();
+    assert_eq!(report.summary(), "1 instance backed up, 7 snapshots made, 1 FAILED");
+    assert_eq!(report.warnings, ["i-1: look"]);
+    assert_eq!((report.effort.hops, report.effort.throttles), (1, 2));
+    assert!(report.effort.api_calls > 100 && report.effort.duration_ms >= 840_000);
+}
+
+/// Lambda repeats an invocation that it lost sight of, and may deliver one twice.
+#[tokio::test]
+async fn a_repeated_middle_hop_does_not_fork_the_chain() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1"]), instance("i-2", "", &["vol-2"])]);
+    let made = mock!(Client::describe_snapshots)
+        .match_requests(|_| true)
+        .then_output(|| DescribeSnapshotsOutput::builder().snapshots(pending("vol-1", "i-1", 2)).build());
+    let mut invocation = invocation(&[&instances, &made]);
+    invocation.may_hand_on = true;
+    invocation.event.continuation = Some(Continuation::after(None, &Effort::default(), 7));
+    let Ended::Finished(report) = back_up(invocation).await.unwrap() else { panic!("a second chain") };
+    assert!(report.failures().is_empty(), "a failure would be repeated as well");
+    assert!(report.effort.handed_on && report.warnings[0].contains("a later hop"), "{report:?}");
+}
+
 async fn run(rules: &[&Rule]) -> Result<BackupReport, Failure> {
     back_up(invocation(rules)).await.map(Ended::into_report)
 }
@@ -269,9 +444,14 @@ fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
     }"#;
     let at = "2026-11-22T02:00:00Z".parse().unwrap();
     let event = Event::manual(at, false);
+    let untagged = mock!(Client::describe_volumes)
+        .match_requests(|_| true)
+        .then_output(|| DescribeVolumesOutput::builder().build());
+    let rules = rules.iter().copied().chain([&untagged]);
     Invocation {
         settings: serde_json::from_str(settings).unwrap(),
         clock: event.clock(at).unwrap(),
+        real_now: at,
         event,
         ec2: Ec2::new(&mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules), true, NonZeroU16::MIN),
         is_emulated: false,
@@ -290,7 +470,7 @@ fn dry_run(invocation: &mut Invocation<BackupSettings>) {
 }
 
 fn selected(id: &str, volume: &str) -> Selected {
-    Selected { id: id.to_owned(), name: None, volumes: [volume.to_owned()].into(), starting: false }
+    Selected { id: id.to_owned(), volumes: [volume.to_owned()].into(), ..Selected::default() }
 }
 
 fn instance(id: &str, name: &str, volumes: &[&str]) -> Instance {
@@ -316,6 +496,19 @@ fn lists(instances: Vec<Instance>) -> Rule {
             let reservation = Reservation::builder().set_instances(Some(instances.clone())).build();
             DescribeInstancesOutput::builder().reservations(reservation).build()
         })
+}
+
+/// A snapshot that a hop of the run has made at its start.
+fn pending(volume: &str, instance: &str, hop: u32) -> Snapshot {
+    let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+    Snapshot::builder()
+        .snapshot_id(format!("snap-of-{volume}"))
+        .volume_id(volume)
+        .tags(tag("snapwarden:instance", instance))
+        .tags(tag("snapwarden:hop", &hop.to_string()))
+        .state(SnapshotState::Pending)
+        .start_time(DateTime::from_secs(1_795_312_809))
+        .build()
 }
 
 fn no_snapshots() -> Rule {

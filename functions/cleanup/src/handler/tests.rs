@@ -679,6 +679,7 @@ fn invocation(rules: &[&Rule]) -> Invocation<CleanupSettings> {
     Invocation {
         settings: serde_json::from_str(settings).unwrap(),
         clock: event.clock(at).unwrap(),
+        real_now: at,
         event,
         ec2: Ec2::new(&mock_client!(aws_sdk_ec2, RuleMode::MatchAny, &rules), true, NonZeroU16::MIN),
         is_emulated: false,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Effort, Failure, Report, counted, cut};
 use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
-use crate::retention::DeleteOn;
+use crate::retention::{DeleteOn, Term};
 use crate::run::RunId;
 
 /// What a run of the backup function did.
@@ -19,11 +19,14 @@ pub struct BackupReport {
     pub dry_run: bool,
     /// How many instances carry the tag that selects them.
     pub selected: usize,
-    /// Every selected instance, by id.
+    /// The selected instances, by id: all, up to [`Self::MAX_INSTANCES`].
     pub instances: Vec<InstanceReport>,
+    /// How many more instances there are than listed, by outcome.
+    #[serde(default)]
+    pub instances_unlisted: Outcomes,
     /// What people should look at, though the run is fine.
     pub warnings: Vec<String>,
-    /// How many snapshots this invocation made.
+    /// How many snapshots the run has made, in all of its hops.
     pub snapshots_created: usize,
     /// How many more snapshots the instances have, or would have, than are listed with them.
     #[serde(default)]
@@ -47,6 +50,9 @@ pub struct InstanceReport {
     pub snapshots: Vec<VolumeSnapshot>,
     /// The `DeleteOn` that the run gives its snapshots.
     pub delete_on: DeleteOn,
+    /// The term of retention that this day comes from.
+    #[serde(default)]
+    pub retention: Term,
 }
 
 /// How a backup of one instance ended.
@@ -61,8 +67,42 @@ pub enum Outcome {
     WouldCreate,
     /// There is no EBS volume to back up.
     NoVolumes,
+    /// Nothing yet: it is left to the run's next hop.
+    Postponed,
     /// It was not made.
     Failed(Failure),
+}
+
+/// How many instances ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outcomes {
+    /// Those of [`Outcome::Created`].
+    pub created: usize,
+    /// Those of [`Outcome::AlreadyDone`].
+    pub already_done: usize,
+    /// Those of [`Outcome::WouldCreate`].
+    pub would_create: usize,
+    /// Those of [`Outcome::NoVolumes`].
+    pub no_volumes: usize,
+    /// Those of [`Outcome::Postponed`].
+    pub postponed: usize,
+    /// Those of [`Outcome::Failed`].
+    pub failed: usize,
+}
+
+impl Outcomes {
+    fn add(&mut self, outcome: &Outcome) {
+        let count = match outcome {
+            Outcome::Created => &mut self.created,
+            Outcome::AlreadyDone => &mut self.already_done,
+            Outcome::WouldCreate => &mut self.would_create,
+            Outcome::NoVolumes => &mut self.no_volumes,
+            Outcome::Postponed => &mut self.postponed,
+            Outcome::Failed(_) => &mut self.failed,
+        };
+        *count += 1;
+    }
 }
 
 /// A snapshot of a volume; without an id where it was not made.
@@ -75,15 +115,36 @@ pub struct VolumeSnapshot {
 }
 
 impl BackupReport {
+    /// The most instances listed. Lambda takes an answer of more than 6 MB for a failure of the function.
+    pub const MAX_INSTANCES: usize = 10_000;
+
     /// The most snapshots listed: about two megabytes.
-    pub const MAX_SNAPSHOTS: usize = 30_000;
+    pub const MAX_SNAPSHOTS: usize = 25_000;
+
+    /// The most warnings listed.
+    pub const MAX_WARNINGS: usize = 2_000;
 
     /// The longest name of an instance listed, in bytes.
     const MAX_NAME: usize = 64;
 
-    /// The report as it fits Lambda's limit for some ten thousand instances.
+    /// How all instances ended, listed or not.
+    pub fn outcomes(&self) -> Outcomes {
+        let mut outcomes = self.instances_unlisted;
+        self.instances.iter().for_each(|instance| outcomes.add(&instance.outcome));
+        outcomes
+    }
+
+    /// The report as it fits Lambda's limit, whatever the size of the fleet: what failed is listed first.
     #[must_use]
     pub fn shortened(mut self) -> Self {
+        if self.instances.len() > Self::MAX_INSTANCES {
+            self.instances.sort_by_key(|instance| !matches!(instance.outcome, Outcome::Failed(_)));
+            for dropped in self.instances.split_off(Self::MAX_INSTANCES) {
+                self.instances_unlisted.add(&dropped.outcome);
+                self.snapshots_unlisted += dropped.snapshots.len();
+            }
+            self.instances.sort_by(|a, b| a.instance.cmp(&b.instance));
+        }
         let mut listed = 0;
         for instance in &mut self.instances {
             if let Some(name) = &mut instance.name {
@@ -93,6 +154,11 @@ impl BackupReport {
                 self.snapshots_unlisted += std::mem::take(&mut instance.snapshots).len();
             }
             listed += instance.snapshots.len();
+        }
+        let more = self.warnings.len().saturating_sub(Self::MAX_WARNINGS);
+        if more > 0 {
+            self.warnings.truncate(Self::MAX_WARNINGS);
+            self.warnings.push(format!("and {more} more warnings, which the function's log has"));
         }
         self
     }
@@ -116,33 +182,30 @@ impl Report for BackupReport {
     }
 
     fn summary(&self) -> String {
-        let count = |is: fn(&Outcome) -> bool| self.instances.iter().filter(|i| is(&i.outcome)).count();
-        let snapshots = |is: fn(&Outcome) -> bool| -> usize {
-            self.instances.iter().filter(|i| is(&i.outcome)).map(|i| i.snapshots.len()).sum()
-        };
-        let would = count(|o| *o == Outcome::WouldCreate);
-        let done = count(|o| *o == Outcome::AlreadyDone);
-        let empty = count(|o| *o == Outcome::NoVolumes);
-        let failed = count(|o| matches!(o, Outcome::Failed(_)));
-
+        let Outcomes { created, already_done, would_create, no_volumes, postponed, failed } = self.outcomes();
+        // What a later hop finds done is this very run's own work.
+        let (backed_up, already_done) =
+            if self.effort.hops > 0 { (created + already_done, 0) } else { (created, already_done) };
         let mut parts = if self.dry_run {
-            let planned = snapshots(|o| *o == Outcome::WouldCreate) + self.snapshots_unlisted;
+            let would = |i: &&InstanceReport| i.outcome == Outcome::WouldCreate;
+            let planned: usize = self.instances.iter().filter(would).map(|i| i.snapshots.len()).sum();
             vec![
-                format!("dry run: {} would be backed up", counted(would, "instance")),
-                format!("{} would be made", counted(planned, "snapshot")),
+                format!("dry run: {} would be backed up", counted(would_create, "instance")),
+                format!("{} would be made", counted(planned + self.snapshots_unlisted, "snapshot")),
             ]
         } else {
             vec![
-                format!("{} backed up", counted(count(|o| *o == Outcome::Created), "instance")),
+                format!("{} backed up", counted(backed_up, "instance")),
                 format!("{} made", counted(self.snapshots_created, "snapshot")),
             ]
         };
         let made = |i: &&InstanceReport| matches!(i.outcome, Outcome::Created | Outcome::WouldCreate);
-        if let Some(instance) = self.instances.iter().find(made) {
-            parts.push(format!("deleted from {} on", instance.delete_on));
+        if let Some(first) = self.instances.iter().filter(made).map(|instance| instance.delete_on).min() {
+            parts.push(format!("deleted from {first} on"));
         }
-        parts.extend((done > 0).then(|| format!("{done} already done")));
-        parts.extend((empty > 0).then(|| format!("{empty} without volumes")));
+        parts.extend((already_done > 0).then(|| format!("{already_done} already done")));
+        parts.extend((no_volumes > 0).then(|| format!("{no_volumes} without volumes")));
+        parts.extend((postponed > 0).then(|| format!("{postponed} left to the next hop")));
         parts.extend((failed > 0).then(|| format!("{failed} FAILED")));
         parts.join(", ")
     }
@@ -163,16 +226,13 @@ impl Report for BackupReport {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        let count = |is: fn(&Outcome) -> bool| self.instances.iter().filter(|i| is(&i.outcome)).count();
+        let outcomes = self.outcomes();
         let throttles = usize::try_from(self.effort.throttles).unwrap_or(usize::MAX);
         vec![
             Metric::count(metrics::BACKUP_RUNS, 1),
             Metric::count(metrics::INSTANCES_SELECTED, self.selected),
-            Metric::count(
-                metrics::INSTANCES_BACKED_UP,
-                count(|o| matches!(o, Outcome::Created | Outcome::AlreadyDone)),
-            ),
-            Metric::count(metrics::INSTANCES_FAILED, count(|o| matches!(o, Outcome::Failed(_)))),
+            Metric::count(metrics::INSTANCES_BACKED_UP, outcomes.created + outcomes.already_done),
+            Metric::count(metrics::INSTANCES_FAILED, outcomes.failed),
             Metric::count(metrics::SNAPSHOTS_CREATED, self.snapshots_created),
             Metric::count(metrics::THROTTLES, throttles),
             Metric::milliseconds(metrics::DURATION_MS, self.effort.duration_ms),

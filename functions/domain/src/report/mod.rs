@@ -15,7 +15,7 @@ use crate::metrics::Metric;
 use crate::names::EnvironmentName;
 use crate::run::RunId;
 
-pub use backup::{BackupReport, InstanceReport, Outcome, VolumeSnapshot};
+pub use backup::{BackupReport, InstanceReport, Outcome, Outcomes, VolumeSnapshot};
 pub use cleanup::{CleanupReport, DueSnapshot, FailedSnapshot, HeldSnapshot};
 
 /// What both reports have in common.

@@ -4,6 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::audit::{Audit, Protection, VolumeAudit};
 use crate::inventory::Snapshot;
+use crate::retention::Term;
 use crate::settings::CleanupPolicy;
 use crate::verdict::{Fence, MassDeletion};
 
@@ -23,6 +24,7 @@ fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
             },
             outcome,
             delete_on: date(2026, 11, 29).into(),
+            retention: Term::Daily,
         })
         .collect();
     BackupReport {
@@ -33,6 +35,7 @@ fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
         snapshots_created: instances.iter().filter(|i| i.outcome == Outcome::Created).count(),
         instances,
         snapshots_unlisted: 0,
+        instances_unlisted: Outcomes::default(),
         warnings: Vec::new(),
         effort: Effort { duration_ms: 1, ..Effort::default() },
     }
@@ -78,7 +81,7 @@ fn other_versions_and_jq_scripts_keep_reading_the_reports() {
         value["instances"][0],
         json!({
             "instance": "i-1", "name": "web", "outcome": "failed", "code": "UnauthorizedOperation",
-            "message": "not allowed", "hint": "deploy again", "snapshots": [], "delete_on": "2026-11-29",
+            "message": "not allowed", "hint": "deploy again", "snapshots": [], "delete_on": "2026-11-29", "retention": "daily",
         })
     );
     assert_eq!(serde_json::from_value::<BackupReport>(value).unwrap(), report);
@@ -242,13 +245,18 @@ fn the_report_of_the_largest_backup_reaches_whoever_asked() {
         outcome,
         snapshots: vec![made.clone(); volumes],
         delete_on: date(2026, 11, 29).into(),
+        retention: Term::Daily,
     };
     let mut largest = backup(vec![], false);
     largest.instances = vec![instance(Outcome::Created, 128); 1_000];
-    largest.instances.extend(vec![instance(Outcome::NoVolumes, 0); 9_000]);
+    largest.instances.extend(vec![instance(Outcome::NoVolumes, 0); 48_000]);
+    largest.instances.extend(vec![instance(denied(), 0); 1_000]);
     largest.warnings =
-        vec!["i-0123456789abcdef0 is selected, but has no EBS volume to back up".to_owned(); 9_000];
+        vec!["i-0123456789abcdef0 is selected, but has no EBS volume to back up".to_owned(); 48_000];
+    let before = (largest.summary(), largest.failures().len());
     let report = largest.shortened();
+    let after = (report.summary(), report.failures().len());
+    assert_eq!(after, before, "what is not listed is counted, and what failed is listed");
     let listed: usize = report.instances.iter().map(|instance| instance.snapshots.len()).sum();
     assert_eq!(listed + report.snapshots_unlisted, 128_000);
     let size = serde_json::to_vec(&report).unwrap().len();

@@ -15,6 +15,7 @@ fn scope() -> Scope {
         account: "123456789012".to_owned().try_into().unwrap(),
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "prod".parse().unwrap(),
+        iam: snapwarden_deployer::environment::Iam::default(),
     }
 }
 

@@ -146,6 +146,8 @@ pub trait Order {
     fn parent(&self, resource: &ResourceId, scope: &Scope) -> Option<ResourceId>;
     /// Whether AWS cannot change the property of an existing resource.
     fn is_fixed(&self, resource: &ResourceId, property: &str) -> bool;
+    /// Whether AWS lets nobody delete what was found, and lets it go by itself.
+    fn goes_by_itself(&self, resource: &ResourceId, found: &Found) -> bool;
     /// Where a property's wanted value comes from, or what another one would do.
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String>;
 }
@@ -186,7 +188,10 @@ pub fn plan(
         .keys()
         .chain(observed.keys())
         .map(|id| (id, (desired.get(id), observed.get(id))))
-        .filter(|(id, (wanted, _))| wanted.is_some() || is_ours(id))
+        .filter(|(id, (wanted, found))| {
+            let goes = found.is_some_and(|found| order.goes_by_itself(id, found));
+            wanted.is_some() || is_ours(id) && !goes
+        })
         .collect();
     let mut steps: Vec<Step> = Vec::with_capacity(all.len());
     // What is replaced takes its children with it, and theirs.
@@ -204,7 +209,7 @@ pub fn plan(
             }
         }
     }
-    let left_alone = observed.keys().filter(|id| !all.contains_key(id)).cloned().collect();
+    let left_alone = observed.keys().filter(|id| !all.contains_key(id) && !is_ours(id)).cloned().collect();
     Ok(Plan { steps, left_alone })
 }
 

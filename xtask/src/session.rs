@@ -99,6 +99,16 @@ impl Session {
         Ok((session, Arc::new(code)))
     }
 
+    /// The same, for a look: `None` where a local environment is not running, which a look does not change.
+    pub(crate) async fn open_running(context: &Context) -> Result<Option<Self>, Failure> {
+        let (environment, warnings) = context.environment_with_findings()?;
+        let identity = Identity::from(&environment);
+        if identity.cloud == Cloud::Local && !local_cloud(context, &identity).status()?.running {
+            return Ok(None);
+        }
+        Ok(Some(Self { warnings, ..Self::connect(context, environment).await? }))
+    }
+
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
         let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
         Self::reach(context, environment, scope, &identity).await
@@ -174,7 +184,7 @@ impl<E> Session<E> {
 
     /// What the deployer's effects need.
     pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
-        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener)
+        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener).on_behalf_of(&self.caller)
     }
 
     /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The

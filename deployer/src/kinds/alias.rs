@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::function::{Version, wait_until_ready};
@@ -40,6 +41,12 @@ pub struct Properties {
 pub struct Handle {
     /// The number that Lambda gave the served version.
     pub version: String,
+    /// Who released it, and from which commit.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// When it was published.
+    #[serde(default)]
+    pub published_at: Option<Timestamp>,
 }
 
 #[async_trait(?Send)]
@@ -140,7 +147,9 @@ impl Kind for Alias {
             let permissions = invoke_permissions::observe(cx, &name, Some(ALIAS)).await?;
             let serves = Version::found(&configuration);
             let properties = Properties { serves, published, also_serves, permissions };
-            let (handle, revision) = (Handle { version }, alias.revision_id);
+            let published_at = configuration.last_modified().and_then(lambda_time);
+            let note = configuration.description().filter(|note| !note.is_empty()).map(str::to_owned);
+            let (handle, revision) = (Handle { version, note, published_at }, alias.revision_id);
             found.push((alias_name(&cx.scope, function), Found { properties, handle, tags: None, revision }));
         }
         Ok(found)
@@ -201,6 +210,7 @@ async fn publish(cx: &Context, function: &str, wanted: &Version) -> Result<Strin
     let published = wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
         // The digest makes Lambda refuse when somebody replaced the code in between.
         let call = cx.aws.lambda.publish_version().function_name(function).code_sha256(&wanted.code_sha256);
+        let call = call.set_description(cx.release_note());
         call.send().await.call("lambda:PublishVersion")
     })
     .await?;
@@ -213,6 +223,11 @@ async fn publish(cx: &Context, function: &str, wanted: &Version) -> Result<Strin
     } else {
         Err(StepError::Changed { what: format!("version {version} of {function}") })
     }
+}
+
+/// Lambda's own form of a time: `2026-11-24T18:00:00.000+0000`.
+fn lambda_time(text: &str) -> Option<Timestamp> {
+    Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", text).ok()
 }
 
 /// The name of a function's alias: `function:live`.

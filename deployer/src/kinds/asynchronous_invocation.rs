@@ -36,6 +36,9 @@ pub struct Properties {
 /// The most that Lambda allows, and its default.
 const RETRY_ATTEMPTS: i32 = 2;
 
+/// How often a run is tried in all, unless it succeeds before.
+pub(super) const ATTEMPTS: u32 = RETRY_ATTEMPTS.unsigned_abs() + 1;
+
 /// Six hours: the most that Lambda allows, and its default.
 const MAX_AGE_SECONDS: i32 = 6 * 60 * 60;
 

@@ -12,6 +12,7 @@ use aws_sdk_lambda::types::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use snapwarden_domain::notification::{self, Notifications};
 use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSettings};
 
 use super::invoke_permissions::{self, Permissions};
@@ -301,10 +302,10 @@ impl Version {
             handler: "bootstrap".to_owned(),
             memory_mb: functions.memory_mb.as_i32(),
             timeout_seconds: functions.timeout_seconds.as_i32(),
-            environment: BTreeMap::from([(
-                settings::VARIABLE.to_owned(),
-                settings_json(blueprint, function),
-            )]),
+            environment: BTreeMap::from([
+                (settings::VARIABLE.to_owned(), settings_json(blueprint, function)),
+                (notification::VARIABLE.to_owned(), notifications_json(blueprint.scope, function)),
+            ]),
             log_group: blueprint.scope.log_group(function),
             log_format: LogFormat::Json.as_str().to_owned(),
             layers: Vec::new(),
@@ -323,6 +324,7 @@ impl Version {
             "subnets" => "from within a VPC the function may not reach EC2",
             _ if property.starts_with("environment.") => match property.split('.').nth(1) {
                 Some(settings::VARIABLE) => "the settings that the environment file asks for",
+                Some(notification::VARIABLE) => "who is told of a run that failed for good",
                 _ => "a variable that Snapwarden does not set",
             },
             _ => return None,
@@ -367,7 +369,7 @@ impl Version {
 /// A variable's value as plans may show it. Of one that is not ours nobody knows whether it is a secret, so only its
 /// checksum leaves this place: enough to see a change by, and too little to confirm a guess with.
 fn shown(name: &str, value: &str) -> String {
-    if name == settings::VARIABLE {
+    if [settings::VARIABLE, notification::VARIABLE].contains(&name) {
         return value.to_owned();
     }
     format!("(hidden, checksum {})", &hex::encode(Sha256::digest(value))[..4])
@@ -390,6 +392,17 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
         }
     };
     settings.to_string()
+}
+
+/// Whom the function tells that a run failed for good.
+fn notifications_json(scope: &Scope, function: Function) -> String {
+    let notifications = Notifications {
+        topic_arn: scope.topic_arn(),
+        environment: scope.environment.clone(),
+        function: function.as_str().to_owned(),
+        attempts: super::asynchronous_invocation::ATTEMPTS,
+    };
+    serde_json::json!(notifications).to_string()
 }
 
 /// What the cleanup function goes by.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::tags;
 
-use crate::environment::{AccountId, Environment, Region};
+use crate::environment::{AccountId, Environment, Iam, Identity, Region};
 
 /// The tag that remembers on AWS that an environment is protected, whatever its file says later.
 pub const PROTECTED_TAG: &str = "snapwarden:protected";
@@ -23,6 +23,8 @@ pub struct Scope {
     pub region: Region,
     /// The environment's name.
     pub environment: EnvironmentName,
+    /// Where the roles are in IAM, and what limits them.
+    pub iam: Iam,
 }
 
 /// The two Lambda functions.
@@ -58,6 +60,17 @@ impl Scope {
             account: environment.account.clone(),
             region: environment.region.clone(),
             environment: environment.environment.clone(),
+            iam: environment.iam.clone(),
+        }
+    }
+
+    /// The same, of an environment of whose file no more could be read.
+    pub fn identified_by(identity: &Identity) -> Self {
+        Self {
+            account: identity.account.clone(),
+            region: identity.region.clone(),
+            environment: identity.environment.clone(),
+            iam: identity.iam.clone(),
         }
     }
 
@@ -92,12 +105,42 @@ impl Scope {
 
     /// A role's name. IAM is global, so the Region is part of it.
     pub fn role(&self, purpose: &str) -> String {
-        format!("snapwarden-{}-{}-{purpose}", self.environment, self.region)
+        format!("{}snapwarden-{}-{}-{purpose}", self.iam.role_name_prefix, self.environment, self.region)
     }
 
     /// The dead-letter queue of both schedules.
     pub fn dead_letter_queue(&self) -> String {
         format!("snapwarden-{}-dead-letters", self.environment)
+    }
+
+    /// The SNS topic that everybody is told through.
+    pub fn topic(&self) -> String {
+        format!("snapwarden-{}-notifications", self.environment)
+    }
+
+    /// The ARN of the topic.
+    pub fn topic_arn(&self) -> String {
+        self.arn("sns", &self.topic())
+    }
+
+    /// An alarm's name; `what` it watches ends it.
+    pub fn alarm(&self, what: &str) -> String {
+        format!("snapwarden-{}-{what}", self.environment)
+    }
+
+    /// The ARN of an alarm.
+    pub fn alarm_arn(&self, name: &str) -> String {
+        self.arn("cloudwatch", &format!("alarm:{name}"))
+    }
+
+    /// The CloudWatch dashboard's name. Dashboards are an account's, so the Region is part of it.
+    pub fn dashboard(&self) -> String {
+        format!("snapwarden-{}-{}", self.environment, self.region)
+    }
+
+    /// The ARN of the dashboard; dashboards belong to no Region.
+    pub fn dashboard_arn(&self) -> String {
+        format!("arn:{}:cloudwatch::{}:dashboard/{}", self.partition(), self.account, self.dashboard())
     }
 
     /// A schedule's name inside the schedule group.
@@ -117,7 +160,8 @@ impl Scope {
 
     /// The ARN of a role.
     pub fn role_arn(&self, purpose: &str) -> String {
-        format!("arn:{}:iam::{}:role/{}", self.partition(), self.account, self.role(purpose))
+        let (path, name) = (&self.iam.role_path, self.role(purpose));
+        format!("arn:{}:iam::{}:role{path}{name}", self.partition(), self.account)
     }
 
     /// The ARN of a log group, without the `:*` that policies add.

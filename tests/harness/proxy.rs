@@ -1,7 +1,8 @@
 //! A proxy between `cargo xtask` and the emulators: it records every call, and does to the chosen ones what networks,
 //! AWS and the person at the power switch do.
 //!
-//! It runs on a thread of its own. `xtask` finds it through two variables; see [`Proxy::command`].
+//! It runs on a thread of its own. `xtask` and the functions find it through variables; see [`Proxy::command`] and
+//! [`Proxy::of_functions`].
 
 mod call;
 mod rule;
@@ -9,7 +10,7 @@ mod rule;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Where the calls go, once the emulators run: all but EC2's, and EC2's.
+    upstreams: OnceLock<[Uri; 2]>,
     state: Mutex<State>,
     /// Told whenever a call has come to its end.
     ended: Condvar,
@@ -60,11 +63,36 @@ struct Cut;
 impl Proxy {
     /// A proxy in front of a local environment that runs.
     pub fn of(local: &Local) -> Self {
+        let proxy = Self::unconnected();
+        proxy.connect(local);
+        proxy
+    }
+
+    /// A proxy between the functions and the emulators of a local environment, which this starts. Their calls of all
+    /// runs are recorded, one after the other.
+    pub fn of_functions(local: &Local) -> Self {
+        let proxy = Self::unconnected();
+        let mut up = local.command(&["local", "up"]);
+        up.env("SNAPWARDEN_FUNCTIONS_ENDPOINT", &proxy.general)
+            .env("SNAPWARDEN_FUNCTIONS_ENDPOINT_EC2", &proxy.ec2);
+        let ran = Ran::of(&["local", "up"], &up.output().expect("the command starts"));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        proxy.connect(local);
+        proxy
+    }
+
+    /// Finds the emulators.
+    fn connect(&self, local: &Local) {
         let status = local.json(&["local", "status"]);
         let upstream = |key: &str| -> Uri {
             let url = status[key].as_str().unwrap_or_else(|| panic!("no {key}: {status}"));
             url.parse().expect("an emulator's address")
         };
+        let upstreams = [upstream("endpoint"), upstream("endpoint_ec2")];
+        assert!(self.shared.upstreams.set(upstreams).is_ok(), "a proxy is connected once");
+    }
+
+    fn unconnected() -> Self {
         let shared = Arc::new(Shared::default());
         let (stop, stopped) = oneshot::channel();
         let bind = || {
@@ -74,10 +102,9 @@ impl Proxy {
             (listener, address)
         };
         let ((general, general_at), (ec2, ec2_at)) = (bind(), bind());
-        let fronts = [(general, upstream("endpoint")), (ec2, upstream("endpoint_ec2"))];
         let thread = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || serve(&shared, fronts, stopped)
+            move || serve(&shared, [general, ec2], stopped)
         });
         let url = |at: SocketAddr| format!("http://{at}");
         let (general, ec2) = (url(general_at), url(ec2_at));
@@ -202,26 +229,26 @@ impl Shared {
 
 type Upstream = Client<HttpConnector, Full<Bytes>>;
 
-fn serve(shared: &Arc<Shared>, fronts: [(TcpListener, Uri); 2], stopped: oneshot::Receiver<Infallible>) {
+fn serve(shared: &Arc<Shared>, fronts: [TcpListener; 2], stopped: oneshot::Receiver<Infallible>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         // Every call has a connection of its own: one that the emulator closes while it is idle would look like a
         // lost answer.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-        for (listener, upstream) in fronts {
+        for (front, listener) in fronts.into_iter().enumerate() {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            tokio::spawn(accept(listener, upstream, client.clone(), Arc::clone(shared)));
+            tokio::spawn(accept(listener, front, client.clone(), Arc::clone(shared)));
         }
         // The sender is dropped, never used.
         let _ = stopped.await;
     });
 }
 
-async fn accept(listener: tokio::net::TcpListener, upstream: Uri, client: Upstream, shared: Arc<Shared>) {
+async fn accept(listener: tokio::net::TcpListener, front: usize, client: Upstream, shared: Arc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (upstream, client, shared) = (upstream.clone(), client.clone(), Arc::clone(&shared));
+        let (client, shared) = (client.clone(), Arc::clone(&shared));
         let service = service_fn(move |request| {
-            let passing = pass(request, upstream.clone(), client.clone(), Arc::clone(&shared));
+            let passing = pass(request, front, client.clone(), Arc::clone(&shared));
             async { passing.await.ok_or(Cut) }
         });
         tokio::spawn(async move {
@@ -236,10 +263,11 @@ async fn accept(listener: tokio::net::TcpListener, upstream: Uri, client: Upstre
 /// Passes a call on; `None` cuts the connection.
 async fn pass(
     request: Request<Incoming>,
-    upstream: Uri,
+    front: usize,
     client: Upstream,
     shared: Arc<Shared>,
 ) -> Option<Response<Full<Bytes>>> {
+    let upstream = shared.upstreams.get()?.get(front)?.clone();
     let (head, body) = request.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
     let call = Call::of(&head, &body);

@@ -1,8 +1,6 @@
 //! A connection to an environment: its file read, its cloud reached, and the account proven to be the right one.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,11 +15,10 @@ use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
-use ureq::http::Uri;
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::local::{LocalCloud, Ports};
+use crate::local::{LocalCloud, Ports, endpoint};
 use crate::{bundle, output, render};
 
 /// A connection to an environment, with its file or, for a destroy, with as much of it as can be read.
@@ -34,9 +31,16 @@ pub(crate) struct Session<E = Environment> {
     pub(crate) aws: Aws,
     /// Who is calling, such as `user/ann`.
     pub(crate) caller: String,
+    /// The same as an ARN.
+    pub(crate) caller_arn: String,
     /// What in the file is valid and yet hardly meant.
     pub(crate) warnings: Vec<Finding>,
     cloud: Cloud,
+}
+
+/// Whether somebody has to say yes before anything happens.
+fn needs_a_person(cloud: Cloud, nothing_happens: bool, yes: bool) -> bool {
+    cloud == Cloud::Aws && !nothing_happens && !yes
 }
 
 /// What may be applied.
@@ -95,6 +99,16 @@ impl Session {
         Ok((session, Arc::new(code)))
     }
 
+    /// The same, for a look: `None` where a local environment is not running, which a look does not change.
+    pub(crate) async fn open_running(context: &Context) -> Result<Option<Self>, Failure> {
+        let (environment, warnings) = context.environment_with_findings()?;
+        let identity = Identity::from(&environment);
+        if identity.cloud == Cloud::Local && !local_cloud(context, &identity).status()?.running {
+            return Ok(None);
+        }
+        Ok(Some(Self { warnings, ..Self::connect(context, environment).await? }))
+    }
+
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
         let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
         Self::reach(context, environment, scope, &identity).await
@@ -123,11 +137,7 @@ impl Session<Identity> {
     pub(crate) async fn open_identity(context: &Context) -> Result<Self, Failure> {
         let identity = context.identity()?;
         start_local(context, &identity)?;
-        let scope = Scope {
-            account: identity.account.clone(),
-            region: identity.region.clone(),
-            environment: identity.environment.clone(),
-        };
+        let scope = Scope::identified_by(&identity);
         Self::reach(context, identity.clone(), scope, &identity).await
     }
 }
@@ -154,7 +164,15 @@ impl<E> Session<E> {
         check_account(&scope, &caller)?;
         // `arn:aws:sts::123456789012:assumed-role/ci/run-7`: what comes before is known.
         let name = caller.arn.splitn(6, ':').nth(5).unwrap_or(&caller.arn).to_owned();
-        Ok(Self { environment, scope, aws, caller: name, warnings: Vec::new(), cloud: identity.cloud })
+        Ok(Self {
+            environment,
+            scope,
+            aws,
+            caller: name,
+            caller_arn: caller.arn,
+            warnings: Vec::new(),
+            cloud: identity.cloud,
+        })
     }
 
     /// Says what in the file is hardly meant.
@@ -166,7 +184,7 @@ impl<E> Session<E> {
 
     /// What the deployer's effects need.
     pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
-        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener)
+        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener).on_behalf_of(&self.caller)
     }
 
     /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The
@@ -178,12 +196,24 @@ impl<E> Session<E> {
         question: &str,
         yes: bool,
     ) -> Result<Approval, Failure> {
+        self.approve_with(context, plan, plan.is_empty(), question, yes)
+    }
+
+    /// The same of a plan that is not all that is going to happen.
+    pub(crate) fn approve_with(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        nothing_happens: bool,
+        question: &str,
+        yes: bool,
+    ) -> Result<Approval, Failure> {
         let plan_text = render::plan::text(plan, context.verbose());
-        if plan.is_empty() || yes || self.cloud == Cloud::Local {
+        if !needs_a_person(self.cloud, nothing_happens, yes) {
             context.progress().note(&plan_text);
             return Ok(Approval::Whatever);
         }
-        let Scope { environment, account, region } = &self.scope;
+        let Scope { environment, account, region, .. } = &self.scope;
         let question = format!("{question} environment {environment} in account {account}, {region}?");
         output::confirm(context, &plan_text, &question)?;
         Ok(Approval::JustThis)
@@ -225,28 +255,13 @@ fn local_endpoints(context: &Context, identity: &Identity) -> Result<LocalEndpoi
     let status = local_cloud(context, identity).status()?;
     match (status.endpoint, status.endpoint_ec2) {
         (Some(general), Some(ec2)) => Ok(LocalEndpoints {
-            general: through_proxy("SNAPWARDEN_LOCAL_ENDPOINT", general)?,
-            ec2: through_proxy("SNAPWARDEN_LOCAL_ENDPOINT_EC2", ec2)?,
+            general: endpoint::general(endpoint::LOCAL, general)?,
+            ec2: endpoint::ec2(endpoint::LOCAL, ec2)?,
         }),
         _ => {
             Err(Failure::new(Exit::Failed, "the local environment has stopped").hint("run the command again"))
         }
     }
-}
-
-/// The emulator's address or, where the variable holds one, that of a proxy in front of it: tests record calls there,
-/// and break them. Only on this machine, since what is meant for the emulators must never reach an account.
-fn through_proxy(variable: &str, emulator: String) -> Result<String, Failure> {
-    let proxy = match env::var(variable) {
-        Ok(proxy) if !proxy.is_empty() => proxy,
-        _ => return Ok(emulator),
-    };
-    let host = proxy.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned)).unwrap_or_default();
-    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
-        return Ok(proxy);
-    }
-    Err(Failure::new(Exit::Usage, format!("{variable}: `{proxy}` is not an address of this machine"))
-        .hint("set it to a proxy such as http://127.0.0.1:8080, or unset it"))
 }
 
 /// The account in the example files.
@@ -279,6 +294,15 @@ mod tests {
     use snapwarden_deployer::environment::parse;
 
     use super::*;
+
+    /// On AWS nothing happens that nobody has agreed to.
+    #[test]
+    fn whatever_happens_on_aws_needs_a_yes() {
+        assert!(needs_a_person(Cloud::Aws, false, false));
+        assert!(!needs_a_person(Cloud::Aws, false, true));
+        assert!(!needs_a_person(Cloud::Aws, true, false));
+        assert!(!needs_a_person(Cloud::Local, false, false));
+    }
 
     /// Another account's resources with the same names are not ours to touch.
     #[test]

@@ -140,6 +140,7 @@ fn scope() -> Scope {
         account: "123456789012".to_owned().try_into().unwrap(),
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "test".parse().unwrap(),
+        iam: crate::environment::Iam::default(),
     }
 }
 

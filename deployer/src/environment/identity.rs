@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use snapwarden_domain::names::EnvironmentName;
 
 use super::load::{self, LoadError};
-use super::{AccountId, Cloud, Environment, LogsOnDestroy, Region};
+use super::{AccountId, Cloud, Environment, Iam, LogsOnDestroy, Region};
 
 /// Which environment a file is about, and what a destroy of it has to respect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Identity {
     pub account: AccountId,
     /// The AWS Region.
     pub region: Region,
+    /// What the roles are called.
+    pub iam: Iam,
     /// Whether destroying needs the environment's name as confirmation.
     pub protect: bool,
     /// What becomes of the log groups.
@@ -35,6 +37,7 @@ impl From<&Environment> for Identity {
             cloud: file.cloud,
             account: file.account.clone(),
             region: file.region.clone(),
+            iam: file.iam.clone(),
             protect: file.protect,
             logs: file.logs,
         }
@@ -43,7 +46,7 @@ impl From<&Environment> for Identity {
 
 /// Reads from `<folder>/<name>.yaml` only what a destroy needs.
 ///
-/// Name, account, Region and cloud must be right, since they decide what is touched. A `protect` or `logs` that cannot
+/// Name, account, Region, cloud and the roles' names must be right, since they decide what is touched. A `protect` or `logs` that cannot
 /// be understood counts as the careful choice: protected, and logs kept.
 pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
     let (path, text) = load::read(folder, name)?;
@@ -54,6 +57,7 @@ pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
         cloud: file.cloud,
         account: file.account,
         region: file.region,
+        iam: file.iam,
         protect: file.protect,
         logs: file.logs,
     })
@@ -67,6 +71,8 @@ struct Excerpt {
     cloud: Cloud,
     account: AccountId,
     region: Region,
+    #[serde(default)]
+    iam: Iam,
     #[serde(default, deserialize_with = "protect")]
     protect: bool,
     #[serde(default, deserialize_with = "logs")]

@@ -3,10 +3,13 @@
 //! Every value is checked by its own type while it is read, so an error carries the line and the key it stands at.
 
 mod bounded;
+mod iam;
 mod identity;
 mod lint;
 mod load;
+mod notify;
 mod place;
+mod pricing;
 mod schedule;
 mod schema;
 mod suggest;
@@ -24,9 +27,12 @@ use snapwarden_domain::retention::Retention;
 use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
+pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
 pub use lint::{Finding, Severity};
 pub use load::{LoadError, list, load, load_and_lint, parse};
+pub use notify::{EmailAddress, HttpsUrl, KmsKeyArn, Notify};
+pub use pricing::Pricing;
 pub use schedule::{InvalidExpression, ScheduleExpression};
 pub use schema::schema;
 
@@ -56,9 +62,18 @@ pub struct Environment {
     /// What both functions have in common.
     #[serde(default)]
     pub functions: Functions,
+    /// Where the roles are in IAM, and what limits them.
+    #[serde(default)]
+    pub iam: Iam,
     /// What becomes of the log groups when the environment is destroyed.
     #[serde(default)]
     pub logs: LogsOnDestroy,
+    /// Who is told when something goes wrong.
+    #[serde(default)]
+    pub notify: Notify,
+    /// What snapshots cost, for estimates.
+    #[serde(default)]
+    pub pricing: Pricing,
     /// Tags for every resource that can carry them.
     #[serde(default, deserialize_with = "user_tags")]
     #[schemars(extend("maxProperties" = MAX_TAGS))]
@@ -288,6 +303,8 @@ macro_rules! checked_text {
         }
     };
 }
+
+pub(super) use checked_text;
 
 checked_text!(
     /// An AWS account's number.

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::alias::function_of;
 use super::{Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, StepError, alias_name};
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
+use crate::wait;
 use crate::world::{Found, ResourceId};
 
 /// The kind.
@@ -33,6 +35,9 @@ pub struct Properties {
 
 /// The most that Lambda allows, and its default.
 const RETRY_ATTEMPTS: i32 = 2;
+
+/// How often a run is tried in all, unless it succeeds before.
+pub(super) const ATTEMPTS: u32 = RETRY_ATTEMPTS.unsigned_abs() + 1;
 
 /// Six hours: the most that Lambda allows, and its default.
 const MAX_AGE_SECONDS: i32 = 6 * 60 * 60;
@@ -84,6 +89,23 @@ impl Kind for AsynchronousInvocation {
         format!("tried {} times within {} h", retry_attempts + 1, max_age_seconds / 3600)
     }
 
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:GetFunctionEventInvokeConfig")] }
+            }
+            Purpose::Create => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig")] }
+            }
+            Purpose::Update => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig")] }
+            }
+            Purpose::Delete => {
+                const { &[Right::on(Resources::FunctionVersions, "lambda:DeleteFunctionEventInvokeConfig")] }
+            }
+        }
+    }
+
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
         let mut found = Vec::new();
         for function in Function::ALL {
@@ -116,7 +138,7 @@ impl Kind for AsynchronousInvocation {
         let on_failure = OnFailure::builder().set_destination(wanted.destinations.get("on_failure").cloned());
         let destinations = DestinationConfig::builder().on_failure(on_failure.build()).build();
         // Lambda checks that the role may write to the destination, a new role's policy takes some seconds to arrive.
-        crate::wait::retry(cx, &[crate::wait::ROLE_FOR_DESTINATION], async || {
+        wait::retry(cx, &[wait::ROLE_FOR_DESTINATION, wait::FUNCTION_BUSY], async || {
             let call = call.clone().destination_config(destinations.clone());
             call.send().await.call("lambda:PutFunctionEventInvokeConfig")
         })

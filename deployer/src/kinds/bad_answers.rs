@@ -31,6 +31,7 @@ fn context(http: &SharedHttpClient) -> Context {
         account: "123456789012".to_owned().try_into().unwrap(),
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "test".parse().unwrap(),
+        iam: crate::environment::Iam::default(),
     };
     let nowhere = LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
     Context::new(Aws::local_through(&scope.region, &nowhere, http), scope, None, Arc::new(|_| ()))

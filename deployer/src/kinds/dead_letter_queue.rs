@@ -1,4 +1,4 @@
-//! The SQS queue that keeps the events EventBridge Scheduler could not deliver.
+//! The SQS queue that keeps the events EventBridge Scheduler could not deliver, and those whose last try failed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Purpose, Resources, Right};
 use crate::wait;
 use crate::world::Found;
 
@@ -68,6 +69,45 @@ impl Kind for DeadLetterQueue {
 
     fn describe(found: &FoundOf<Self>) -> String {
         format!("keeps events {} days", found.properties.retention_seconds / (24 * 60 * 60))
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:GetQueueAttributes"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:ListQueueTags"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::DeadLetterQueue, "sqs:CreateQueue"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:TagQueue"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::DeadLetterQueue, "sqs:SetQueueAttributes"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:TagQueue"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:UntagQueue"),
+                    ]
+                }
+            }
+            Purpose::Delete => {
+                const {
+                    &[
+                        Right::on(Resources::DeadLetterQueue, "sqs:DeleteQueue"),
+                        Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
+                    ]
+                }
+            }
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

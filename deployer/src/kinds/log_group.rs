@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Function;
 use crate::world::Found;
 
@@ -49,6 +50,38 @@ impl Kind for LogGroup {
         match found.properties.retention_days {
             Some(days) => format!("kept {days} days"),
             None => "kept for ever".to_owned(),
+        }
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Everything, "logs:DescribeLogGroups"),
+                        Right::on(Resources::LogGroups, "logs:ListTagsForResource"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::LogGroupContents, "logs:CreateLogGroup"),
+                        Right::on(Resources::LogGroupContents, "logs:PutRetentionPolicy"),
+                        Right::on(Resources::LogGroups, "logs:TagResource"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::LogGroupContents, "logs:PutRetentionPolicy"),
+                        Right::on(Resources::LogGroups, "logs:TagResource"),
+                        Right::on(Resources::LogGroups, "logs:UntagResource"),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::LogGroupContents, "logs:DeleteLogGroup")] },
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{Blueprint, Context, FoundOf, KINDS, Kind, StepError};
 use crate::error::AwsError;
 use crate::plan::Order;
+use crate::rights::{Purpose, Right};
 use crate::scope::Scope;
 use crate::world::{Desired, Found, Observed, ResourceId};
 
@@ -26,10 +27,14 @@ pub trait AnyKind: Send + Sync {
     fn needs(&self, name: &str, scope: &Scope) -> Vec<ResourceId>;
     /// [`Kind::FIXED`].
     fn fixed(&self) -> &'static [&'static str];
+    /// [`Kind::goes_by_itself`].
+    fn goes_by_itself(&self, found: &Found) -> bool;
     /// [`Kind::why`].
     fn why(&self, name: &str, property: &str) -> Option<String>;
     /// [`Kind::describe`]; nothing where the properties are not those of this kind.
     fn describe(&self, found: &Found) -> String;
+    /// [`Kind::rights`].
+    fn rights(&self, purpose: Purpose) -> &'static [Right];
     /// [`Kind::observe`].
     async fn observe(&self, cx: &Context) -> Result<Vec<(String, Found)>, AwsError>;
     /// [`Kind::create`].
@@ -69,12 +74,20 @@ impl<K: Kind> AnyKind for Erased<K> {
         K::FIXED
     }
 
+    fn goes_by_itself(&self, found: &Found) -> bool {
+        read::<K>(found).is_ok_and(|found| K::goes_by_itself(&found))
+    }
+
     fn why(&self, name: &str, property: &str) -> Option<String> {
         K::why(name, property)
     }
 
     fn describe(&self, found: &Found) -> String {
         read::<K>(found).map(|found| K::describe(&found)).unwrap_or_default()
+    }
+
+    fn rights(&self, purpose: Purpose) -> &'static [Right] {
+        K::rights(purpose)
     }
 
     async fn observe(&self, cx: &Context) -> Result<Vec<(String, Found)>, AwsError> {
@@ -175,6 +188,10 @@ impl Order for Registry {
 
     fn is_fixed(&self, resource: &ResourceId, property: &str) -> bool {
         self.get(&resource.kind).is_some_and(|kind| kind.fixed().contains(&property))
+    }
+
+    fn goes_by_itself(&self, resource: &ResourceId, found: &Found) -> bool {
+        self.get(&resource.kind).is_some_and(|kind| kind.goes_by_itself(found))
     }
 
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String> {

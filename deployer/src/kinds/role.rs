@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
+use crate::rights::{Condition, Purpose, Resources, Right};
+use crate::wait;
 use crate::world::Found;
 
 /// The kind.
@@ -49,8 +51,13 @@ impl Kind for Role {
         let roles = blueprint.policies.iter().map(|(purpose, policies)| {
             let properties = Properties {
                 description: policies.description.clone(),
-                path: "/".to_owned(),
-                permissions_boundary: None,
+                path: blueprint.environment.iam.role_path.to_string(),
+                permissions_boundary: blueprint
+                    .environment
+                    .iam
+                    .permissions_boundary
+                    .as_ref()
+                    .map(ToString::to_string),
                 trust: policies.trust.clone(),
                 policies: BTreeMap::from([(POLICY.to_owned(), policies.permissions.clone())]),
                 attached: Vec::new(),
@@ -65,8 +72,12 @@ impl Kind for Role {
         let extra = |rest: &str| !rest.starts_with(POLICY);
         let why = match property {
             "attached" => "an attached policy gives the role more than Snapwarden vouches for",
-            "permissions_boundary" => "a boundary can take away what the function needs",
-            "path" => "the path is part of the ARN that functions and schedules name",
+            "permissions_boundary" => {
+                "iam.permissions_boundary in the environment file; another one can take away what the role needs"
+            }
+            "path" => {
+                "iam.role_path in the environment file; it is part of the ARN that functions and schedules name"
+            }
             "description" | "trust.Version" => return None,
             _ if property.starts_with("trust.") => "who may assume the role: policies/ in the checkout",
             _ if property.strip_prefix("policies.").is_some_and(extra) => {
@@ -80,6 +91,56 @@ impl Kind for Role {
 
     fn describe(found: &FoundOf<Self>) -> String {
         found.properties.description.clone()
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:GetRole"),
+                        Right::on(Resources::Roles, "iam:ListRolePolicies"),
+                        Right::on(Resources::Roles, "iam:GetRolePolicy"),
+                        Right::on(Resources::Roles, "iam:ListAttachedRolePolicies"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:CreateRole").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:PutRolePolicy").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:TagRole"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:UpdateAssumeRolePolicy"),
+                        Right::on(Resources::Roles, "iam:UpdateRole"),
+                        Right::on(Resources::Roles, "iam:PutRolePermissionsBoundary")
+                            .when(Condition::OnlyBounded),
+                        Right::on(Resources::Roles, "iam:DeleteRolePermissionsBoundary")
+                            .when(Condition::OnlyUnbounded),
+                        Right::on(Resources::Roles, "iam:PutRolePolicy").when(Condition::Bounded),
+                        Right::on(Resources::Roles, "iam:DeleteRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DetachRolePolicy"),
+                        Right::on(Resources::Roles, "iam:TagRole"),
+                        Right::on(Resources::Roles, "iam:UntagRole"),
+                    ]
+                }
+            }
+            Purpose::Delete => {
+                const {
+                    &[
+                        Right::on(Resources::Roles, "iam:DeleteRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DetachRolePolicy"),
+                        Right::on(Resources::Roles, "iam:DeleteRole"),
+                    ]
+                }
+            }
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
@@ -150,7 +211,10 @@ impl Kind for Role {
     async fn delete(cx: &Context, name: &str, found: &FoundOf<Self>) -> Result<(), StepError> {
         // IAM deletes only a role that nothing hangs on.
         remove_policies(cx, name, &found.properties, &BTreeMap::new()).await?;
-        cx.aws.iam.delete_role().role_name(name).send().await.call("iam:DeleteRole").or_absent()?;
+        wait::retry(cx, &[wait::ROLE_IN_USE], async || {
+            cx.aws.iam.delete_role().role_name(name).send().await.call("iam:DeleteRole").or_absent()
+        })
+        .await?;
         Ok(())
     }
 }
@@ -163,7 +227,8 @@ async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, Aw
         iam.list_role_policies().role_name(name).into_paginator().items().send().collect::<Vec<_>>().await;
     let mut policies = BTreeMap::new();
     for policy in listed {
-        let policy = policy.call("iam:ListRolePolicies")?;
+        // Right after its creation, IAM may know a role here and not yet there.
+        let Some(policy) = policy.call("iam:ListRolePolicies").or_absent()? else { break };
         let call = iam.get_role_policy().role_name(name).policy_name(&policy);
         if let Some(answer) = call.send().await.call("iam:GetRolePolicy").or_absent()? {
             policies.insert(policy, PolicyDocument::from_iam(&answer.policy_document));
@@ -172,7 +237,8 @@ async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, Aw
     let listed = iam.list_attached_role_policies().role_name(name).into_paginator().items().send();
     let mut attached = Vec::new();
     for policy in listed.collect::<Vec<_>>().await {
-        attached.extend(policy.call("iam:ListAttachedRolePolicies")?.policy_arn);
+        let Some(policy) = policy.call("iam:ListAttachedRolePolicies").or_absent()? else { break };
+        attached.extend(policy.policy_arn);
     }
     attached.sort();
     Ok(Some(Properties {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::scope::{Function, Scope};
 use crate::wait;
 use crate::world::{Found, ResourceId};
@@ -126,6 +127,39 @@ impl Kind for Schedule {
         let properties = &found.properties;
         let state = if properties.enabled { "" } else { ", DISABLED" };
         format!("{} {}{state}", properties.expression, properties.timezone)
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
+                        Right::on(Resources::Everything, "scheduler:ListSchedules"),
+                        Right::on(Resources::Schedules, "scheduler:GetSchedule"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::Schedules, "scheduler:CreateSchedule"),
+                        Right::on(Resources::SchedulerRole, "iam:PassRole")
+                            .when(Condition::PassedTo("scheduler.amazonaws.com")),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::Schedules, "scheduler:UpdateSchedule"),
+                        Right::on(Resources::SchedulerRole, "iam:PassRole")
+                            .when(Condition::PassedTo("scheduler.amazonaws.com")),
+                    ]
+                }
+            }
+            Purpose::Delete => const { &[Right::on(Resources::Schedules, "scheduler:DeleteSchedule")] },
+        }
     }
 
     /// Whatever is in our group, also what we no longer want.

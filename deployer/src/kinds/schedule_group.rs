@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
 use crate::draining;
 use crate::error::{AwsError, Call, ErrorClass, OrAbsent};
+use crate::rights::{Purpose, Resources, Right};
 use crate::wait;
 use crate::world::Found;
 
@@ -40,6 +41,43 @@ impl Kind for ScheduleGroup {
 
     fn describe(_: &FoundOf<Self>) -> String {
         String::new()
+    }
+
+    fn rights(purpose: Purpose) -> &'static [Right] {
+        match purpose {
+            Purpose::Observe => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
+                        Right::on(Resources::ScheduleGroup, "scheduler:ListTagsForResource"),
+                    ]
+                }
+            }
+            Purpose::Create => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:CreateScheduleGroup"),
+                        Right::on(Resources::ScheduleGroup, "scheduler:TagResource"),
+                    ]
+                }
+            }
+            Purpose::Update => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:TagResource"),
+                        Right::on(Resources::ScheduleGroup, "scheduler:UntagResource"),
+                    ]
+                }
+            }
+            Purpose::Delete => {
+                const {
+                    &[
+                        Right::on(Resources::ScheduleGroup, "scheduler:DeleteScheduleGroup"),
+                        Right::on(Resources::ScheduleGroup, "scheduler:GetScheduleGroup"),
+                    ]
+                }
+            }
+        }
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

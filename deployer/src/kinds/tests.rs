@@ -36,6 +36,7 @@ fn context(aws: Aws) -> (Context, Arc<Mutex<Vec<&'static str>>>) {
         account: "123456789012".to_owned().try_into().unwrap(),
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "test".parse().unwrap(),
+        iam: crate::environment::Iam::default(),
     };
     let waits: Arc<Mutex<Vec<&'static str>>> = Arc::default();
     let heard = waits.clone();

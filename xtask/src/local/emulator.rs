@@ -37,6 +37,8 @@ pub(super) struct Launch<'a> {
     pub(super) python: &'a Path,
     pub(super) folder: &'a Folder,
     pub(super) ports: Both<u16>,
+    /// Where the functions reach them.
+    pub(super) functions: Both<String>,
     pub(super) account: &'a str,
     pub(super) region: &'a str,
     /// What runs arm64 programs, where the kernel does not do it by itself.
@@ -98,8 +100,8 @@ impl Emulator {
                     // It would look for its containers and remove those it finds, other environments' included.
                     ("DOCKER_HOST", "unix:///nonexistent"),
                     // Functions inherit these two.
-                    ("AWS_ENDPOINT_URL", &url(launch.ports.ministack)),
-                    ("AWS_ENDPOINT_URL_EC2", &url(launch.ports.moto)),
+                    ("AWS_ENDPOINT_URL", &launch.functions.ministack),
+                    ("AWS_ENDPOINT_URL_EC2", &launch.functions.moto),
                 ]);
                 command.env("STATE_DIR", launch.folder.ministack_state());
             }

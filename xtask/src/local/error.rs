@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::arm64::Arm64Error;
 use super::emulator::Emulator;
+use super::endpoint::NotLoopback;
 use crate::failure::{Exit, Failure};
 use crate::tools::venv::VenvError;
 
@@ -18,6 +19,10 @@ pub(crate) enum LocalError {
     /// This machine cannot run the functions.
     #[error(transparent)]
     Arm64(#[from] Arm64Error),
+
+    /// A proxy for the functions is elsewhere.
+    #[error(transparent)]
+    NotLoopback(#[from] NotLoopback),
 
     /// A file of the environment's could not be read or written.
     #[error("cannot use {path}")]
@@ -114,7 +119,7 @@ impl LocalError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Install(_) | Self::Arm64(_) | Self::Spawn { .. } => return None,
+            Self::Install(_) | Self::Arm64(_) | Self::NotLoopback(_) | Self::Spawn { .. } => return None,
             Self::File { path, .. } if path.extension().is_some_and(|extension| extension == "json") => {
                 format!("when it is damaged, stop the emulators, if they run, and remove {}", path.display())
             }
@@ -142,6 +147,7 @@ impl From<LocalError> for Failure {
         match error {
             LocalError::Install(error) => Self::from(error).context("cannot install the emulators"),
             LocalError::Arm64(error) => Self::from(error),
+            LocalError::NotLoopback(error) => Self::from(error),
             error => {
                 let failure = Self::caused_by(Exit::Failed, &error);
                 match error.hint() {

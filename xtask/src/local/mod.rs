@@ -5,6 +5,7 @@
 
 mod arm64;
 mod emulator;
+pub(crate) mod endpoint;
 mod error;
 mod folder;
 mod ports;
@@ -101,11 +102,17 @@ impl LocalCloud {
         if tools.arm64 == Arm64::Impossible {
             progress.note("functions cannot be invoked here: they are Linux programs; all else works");
         }
+        // What the functions are told of the emulators' addresses; no proxy of this program's own.
+        let functions = Both {
+            ministack: endpoint::general(endpoint::FUNCTIONS, emulator::url(ports.ministack))?,
+            moto: endpoint::ec2(endpoint::FUNCTIONS, emulator::url(ports.moto))?,
+        };
         let task = progress.start("starting the local environment");
         let record = self.start(&Launch {
             python: &tools.emulators.program("python"),
             folder: &self.folder,
             ports,
+            functions,
             account: &self.account,
             region: &self.region,
             qemu: tools.arm64.qemu(),

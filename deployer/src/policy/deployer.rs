@@ -1,0 +1,98 @@
+//! The policy of whoever deploys: what the kinds say that they need, scoped to one environment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+use snapwarden_domain::tags;
+
+use super::lint::{Finding, Use, lint};
+use crate::rights::{Condition, Purpose, Resources, Right, rights};
+use crate::scope::Scope;
+
+/// Which commands the policy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `plan` and `status`: nothing that changes anything.
+    ReadOnly,
+    /// `plan`, `status`, `deploy` and `destroy`.
+    Full,
+}
+
+/// The policy document for one environment.
+pub fn deployer_policy(scope: &Scope, access: Access) -> Value {
+    let statements: Vec<Value> =
+        statements(scope, access).into_iter().map(|(_, statement)| statement).collect();
+    json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// What is wrong with that document. A statement on resources that are named needs no reason, a wildcard does.
+pub fn lint_deployer(scope: &Scope, access: Access) -> Vec<Finding> {
+    let name = match access {
+        Access::ReadOnly => "the deployer's read-only policy",
+        Access::Full => "the deployer's policy",
+    };
+    let statements = statements(scope, access);
+    let reason = |sid: &str| {
+        let (resources, _) = statements.iter().find(|(_, statement)| statement["Sid"] == sid)?;
+        let named = !resources.arns(scope).iter().any(|arn| arn.contains(['*', '?']));
+        resources.why_wildcard().or(named.then_some("these resources by name")).map(str::to_owned)
+    };
+    lint(name, &deployer_policy(scope, access), Use::Managed, reason)
+}
+
+fn statements(scope: &Scope, access: Access) -> Vec<(Resources, Value)> {
+    let granted = match access {
+        Access::ReadOnly => rights(&[Purpose::Observe]),
+        Access::Full => rights(&Purpose::ALL),
+    };
+    let bounded = scope.iam.permissions_boundary.is_some();
+    let mut statements: BTreeMap<(Resources, Condition), BTreeSet<&str>> = BTreeMap::new();
+    for Right { action, resources, condition } in granted {
+        let condition = match condition {
+            Condition::OnlyBounded if !bounded => continue,
+            Condition::OnlyUnbounded if bounded => continue,
+            Condition::OnlyBounded | Condition::Bounded if bounded => Condition::Bounded,
+            Condition::OnlyBounded | Condition::Bounded | Condition::OnlyUnbounded => Condition::Always,
+            other => other,
+        };
+        statements.entry((resources, condition)).or_default().insert(action);
+    }
+    let statements = statements.into_iter().map(|((resources, condition), actions)| {
+        let mut statement = Map::from_iter([
+            ("Sid".to_owned(), json!(sid(resources, condition))),
+            ("Effect".to_owned(), json!("Allow")),
+            ("Action".to_owned(), json!(actions)),
+            ("Resource".to_owned(), json!(resources.arns(scope))),
+        ]);
+        if let Some((key, value)) = condition_key(condition, scope) {
+            statement.insert("Condition".to_owned(), json!({ "StringEquals": { key: value } }));
+        }
+        (resources, Value::Object(statement))
+    });
+    statements.collect()
+}
+
+/// A statement's name says what it is about. IAM takes letters and digits.
+fn sid(resources: Resources, condition: Condition) -> String {
+    let suffix = match condition {
+        Condition::Always => "",
+        Condition::InRegion => "InRegion",
+        Condition::Owned => "Owned",
+        Condition::PassedTo(_) => "Passed",
+        Condition::Bounded | Condition::OnlyBounded | Condition::OnlyUnbounded => "Bounded",
+    };
+    format!("{resources:?}{suffix}")
+}
+
+/// The condition key and the value that it must have; none where nothing is limited.
+pub(crate) fn condition_key(condition: Condition, scope: &Scope) -> Option<(String, String)> {
+    Some(match condition {
+        Condition::Always | Condition::OnlyUnbounded => return None,
+        Condition::InRegion => ("ec2:Region".to_owned(), scope.region.to_string()),
+        Condition::Owned => (format!("aws:ResourceTag/{}", tags::ENVIRONMENT), scope.environment.to_string()),
+        Condition::PassedTo(service) => ("iam:PassedToService".to_owned(), service.to_owned()),
+        Condition::Bounded | Condition::OnlyBounded => {
+            ("iam:PermissionsBoundary".to_owned(), scope.iam.permissions_boundary.as_ref()?.to_string())
+        }
+    })
+}

@@ -1,0 +1,122 @@
+//! Asking IAM before the first change whether the caller may do all that a plan takes: better to stop before it than
+//! in the middle.
+//!
+//! It is a courtesy and no fence: who may not ask IAM, or is no role or user that can be asked about, goes on as if
+//! there were no such question, and so does whoever gets no clear answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, EvaluationResult, PolicyEvaluationDecisionType};
+
+use super::{Condition, Purpose, Resources, Right};
+use crate::aws::Aws;
+use crate::kinds::Registry;
+use crate::plan::{Plan, Verb};
+use crate::policy::deployer::condition_key;
+use crate::scope::Scope;
+
+/// What IAM says that the caller lacks: actions, each with the resources that it is denied for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Without these the plan fails: making a resource takes all of its kind's rights.
+    pub certainly: BTreeMap<String, BTreeSet<String>>,
+    /// Without these it may fail: which of its kind's rights a change takes depends on what differs.
+    pub possibly: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Asks IAM what the caller lacks for the steps of a plan. `caller` is the ARN that STS says.
+pub async fn missing(aws: &Aws, scope: &Scope, registry: Registry, plan: &Plan, caller: &str) -> Missing {
+    let needed = needed(scope, registry, plan);
+    if needed.is_empty() {
+        return Missing::default();
+    }
+    let Some(principal) = principal(aws, caller).await else { return Missing::default() };
+    let mut missing = Missing::default();
+    for ((resources, condition), actions) in questions(&needed) {
+        let key = condition_key(condition, scope);
+        let call = aws.iam.simulate_principal_policy().policy_source_arn(&principal);
+        let call = call.set_action_names(Some(actions.into_iter().map(str::to_owned).collect()));
+        let call = call.set_resource_arns(Some(resources.arns(scope)));
+        let call = call.set_context_entries(key.map(|(key, value)| {
+            let entry = ContextEntry::builder().context_key_name(key).context_key_values(value);
+            vec![entry.context_key_type(ContextKeyTypeEnum::String).build()]
+        }));
+        let mut answers = call.into_paginator().items().send();
+        while let Some(answer) = answers.next().await {
+            // Not allowed to ask, or no way to know: whatever is missing shows when it is needed.
+            let Ok(answer) = answer else { return Missing::default() };
+            let action = &answer.eval_action_name;
+            let is_certain =
+                needed.iter().any(|(right, certain)| *certain && right.action == action.as_str());
+            let list = if is_certain { &mut missing.certainly } else { &mut missing.possibly };
+            for resource in denied(&answer) {
+                list.entry(action.clone()).or_default().insert(resource);
+            }
+        }
+    }
+    missing
+}
+
+/// The rights that the pending steps of a plan take, and whether it takes them whatever differs. Pure.
+fn needed(scope: &Scope, registry: Registry, plan: &Plan) -> BTreeSet<(Right, bool)> {
+    let bounded = scope.iam.permissions_boundary.is_some();
+    let mut needed = BTreeSet::new();
+    for step in plan.pending() {
+        let (purposes, certain): (&[Purpose], bool) = match step.verb {
+            Verb::Create => (&[Purpose::Create], true),
+            Verb::Update => (&[Purpose::Update], false),
+            Verb::Replace => (&[Purpose::Delete, Purpose::Create], false),
+            Verb::Delete => (&[Purpose::Delete], false),
+            Verb::Keep => continue,
+        };
+        let Some(kind) = registry.get(&step.resource.kind) else { continue };
+        let rights = purposes.iter().flat_map(|purpose| kind.rights(*purpose));
+        let applies = |right: &&Right| match right.condition {
+            Condition::OnlyBounded => bounded,
+            Condition::OnlyUnbounded => !bounded,
+            _ => true,
+        };
+        needed.extend(rights.filter(applies).map(|right| (*right, certain)));
+    }
+    needed
+}
+
+/// What to ask together: the actions on the same resources under the same condition.
+fn questions(needed: &BTreeSet<(Right, bool)>) -> BTreeMap<(Resources, Condition), BTreeSet<&'static str>> {
+    let mut questions = BTreeMap::<_, BTreeSet<_>>::new();
+    for (right, _) in needed {
+        questions.entry((right.resources, right.condition)).or_default().insert(right.action);
+    }
+    questions
+}
+
+/// Whom IAM can be asked about: a user, or the role behind a session, whose path only IAM knows.
+async fn principal(aws: &Aws, caller: &str) -> Option<String> {
+    let resource = caller.splitn(6, ':').nth(5)?;
+    if resource.starts_with("user/") {
+        return Some(caller.to_owned());
+    }
+    let role = resource.strip_prefix("assumed-role/")?.split('/').next()?;
+    let answer = aws.iam.get_role().role_name(role).send().await.ok()?;
+    answer.role.map(|role| role.arn)
+}
+
+/// The resources that an answer clearly denies. Where the decision hangs on a key that we could not give, it says
+/// nothing.
+fn denied(answer: &EvaluationResult) -> Vec<String> {
+    let is_denied = |decision: &PolicyEvaluationDecisionType, unknown: &[String]| {
+        *decision != PolicyEvaluationDecisionType::Allowed && unknown.is_empty()
+    };
+    let each = answer.resource_specific_results();
+    if each.is_empty() {
+        let denied = is_denied(&answer.eval_decision, answer.missing_context_values());
+        return denied.then(|| answer.eval_resource_name.clone().unwrap_or_default()).into_iter().collect();
+    }
+    each.iter()
+        .filter(|one| is_denied(&one.eval_resource_decision, one.missing_context_values()))
+        .map(|one| one.eval_resource_name.clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,391 @@
+//! What AWS asks IAM for each call: the action, or several, on which resources, with which condition keys.
+//!
+//! An emulator is no authority on this. Actions, types of resources and condition keys are checked against AWS's
+//! Service Authorization Reference; what it leaves out is from the pages that are named here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use snapwarden_deployer::policy::reference::Reference;
+use snapwarden_deployer::scope::Scope;
+use snapwarden_tests::proxy::Call;
+
+use crate::evaluator::{Context, Pattern, Request};
+
+/// What IAM knows of the resources when a call comes.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) scope: Scope,
+    /// The tags of instances, volumes and snapshots by id.
+    pub(crate) tags: BTreeMap<String, BTreeMap<String, String>>,
+    /// The volumes of each instance.
+    pub(crate) volumes: BTreeMap<String, Vec<String>>,
+}
+
+/// The requests for IAM that a call makes; all of them must be allowed.
+///
+/// # Panics
+///
+/// On a call that is not in the table, and on a request that AWS's reference does not know.
+pub(crate) fn requests(call: &Call, world: &World) -> Vec<Request> {
+    let asked = Asked { call, world, scope: &world.scope };
+    let requests = match call.action.split_once(':') {
+        // "No permissions are required to perform this operation" (source: STS API, `GetCallerIdentity`).
+        Some(("sts", "GetCallerIdentity")) => Vec::new(),
+        Some(("ec2", operation)) => asked.ec2(operation),
+        Some(("lambda", operation)) => asked.lambda(operation),
+        Some(("scheduler", operation)) => asked.scheduler(operation),
+        Some(("iam", _)) => asked.iam(),
+        Some(("logs", operation)) => asked.logs(operation),
+        Some(("sqs", operation)) => asked.sqs(operation),
+        Some(("ssm", operation)) => asked.ssm(operation),
+        Some(("sns", operation)) => asked.sns(operation),
+        Some(("cloudwatch", operation)) => asked.cloudwatch(operation),
+        _ => panic!("{} is not in the table of what calls are authorised for", call.action),
+    };
+    for request in &requests {
+        check(request);
+    }
+    check_completeness(&requests);
+    requests
+}
+
+struct Asked<'a> {
+    call: &'a Call,
+    world: &'a World,
+    scope: &'a Scope,
+}
+
+impl Asked<'_> {
+    fn ec2(&self, operation: &str) -> Vec<Request> {
+        let region = || Context::default().with("ec2:Region", self.scope.region.as_str());
+        let tagged = |id: &str| {
+            let tags = self.world.tags.get(id).into_iter().flatten();
+            tags.fold(region(), |context, (key, value)| {
+                context.with(&format!("aws:ResourceTag/{key}"), value)
+            })
+        };
+        let own = |of: &str, id: &str| self.arn("ec2", &format!("{of}/{id}"));
+        let snapshot =
+            |id: &str| format!("arn:{}:ec2:{}::snapshot/{id}", self.partition(), self.scope.region);
+        match operation {
+            _ if operation.starts_with("Describe") => vec![self.plain("*", region())],
+            // The instance, each of its volumes, and the snapshots to come; their tags are set by CreateTags, which
+            // is authorised by itself (source: EC2 User Guide, "Grant permission to tag resources on creation").
+            "CreateSnapshots" => {
+                let instance = self.text("InstanceSpecification.InstanceId");
+                let volumes = self.world.volumes.get(instance).map(Vec::as_slice).unwrap_or_default();
+                let requested = self.tagging(region());
+                let mut requests = vec![self.plain(&own("instance", instance), tagged(instance))];
+                requests.extend(volumes.iter().map(|id| self.plain(&own("volume", id), tagged(id))));
+                for id in volumes {
+                    let context = requested.clone().with("ec2:ParentVolume", &own("volume", id));
+                    requests.push(self.plain(&snapshot("*"), context));
+                }
+                let context = requested.with("ec2:CreateAction", "CreateSnapshots");
+                requests.push(self.other("ec2:CreateTags", &snapshot("*"), context));
+                requests
+            }
+            "DeleteSnapshot" => {
+                let id = self.text("SnapshotId");
+                vec![self.plain(&snapshot(id), tagged(id))]
+            }
+            _ => self.unknown(),
+        }
+    }
+
+    fn lambda(&self, operation: &str) -> Vec<Request> {
+        let function = if self.has("Resource") {
+            self.text("Resource").to_owned()
+        } else {
+            let name = self.text("FunctionName").rsplit(":function:").next().unwrap_or_default();
+            self.arn("lambda", &format!("function:{name}"))
+        };
+        // Aliases themselves are no resources; what is done to one through its function is (source: Lambda Developer
+        // Guide, "Resources and conditions for Lambda actions").
+        let qualified = match self.call.parameters["Qualifier"].as_str() {
+            Some(qualifier) => format!("{function}:{qualifier}"),
+            None => function.clone(),
+        };
+        let on_function = |context| vec![self.plain(&qualified, context)];
+        match operation {
+            "CreateFunction" => {
+                let mut requests = on_function(self.tagging(Context::default()));
+                requests.push(self.pass_role(self.text("Role"), "lambda.amazonaws.com", &function));
+                requests.extend(self.also_tags("lambda:TagResource", &function));
+                requests
+            }
+            "UpdateFunctionConfiguration" => {
+                let mut requests = on_function(Context::default());
+                if self.has("Role") {
+                    requests.push(self.pass_role(self.text("Role"), "lambda.amazonaws.com", &function));
+                }
+                requests
+            }
+            // It shows tags only to who may list them (source: Lambda API, `GetFunction`, `TagsError`). Versions and
+            // aliases have none.
+            "GetFunction" if !self.has("Qualifier") => {
+                let mut requests = on_function(Context::default());
+                requests.push(self.other("lambda:ListTags", &function, Context::default()));
+                requests
+            }
+            "TagResource" | "UntagResource" => on_function(self.tagging(Context::default())),
+            _ => on_function(Context::default()),
+        }
+    }
+
+    fn scheduler(&self, operation: &str) -> Vec<Request> {
+        let schedule = || {
+            let group =
+                ["GroupName", "groupName"].into_iter().find(|name| self.has(name)).unwrap_or_default();
+            self.arn("scheduler", &format!("schedule/{}/{}", self.text(group), self.text("Name")))
+        };
+        let group = || self.arn("scheduler", &format!("schedule-group/{}", self.text("Name")));
+        match operation {
+            "ListSchedules" => vec![self.plain("*", Context::default())],
+            "CreateSchedule" | "UpdateSchedule" => {
+                let role = self.call.parameters["Target"]["RoleArn"].as_str().unwrap_or_default();
+                vec![
+                    self.plain(&schedule(), Context::default()),
+                    self.pass_role(role, "scheduler.amazonaws.com", &schedule()),
+                ]
+            }
+            "GetSchedule" | "DeleteSchedule" => vec![self.plain(&schedule(), Context::default())],
+            "CreateScheduleGroup" => {
+                let mut requests = vec![self.plain(&group(), self.tagging(Context::default()))];
+                requests.extend(self.also_tags("scheduler:TagResource", &group()));
+                requests
+            }
+            "GetScheduleGroup" | "DeleteScheduleGroup" => vec![self.plain(&group(), Context::default())],
+            "TagResource" | "UntagResource" | "ListTagsForResource" => {
+                vec![self.plain(self.text("ResourceArn"), self.tagging(Context::default()))]
+            }
+            _ => self.unknown(),
+        }
+    }
+
+    fn iam(&self) -> Vec<Request> {
+        let path = &self.scope.iam.role_path;
+        let (partition, account) = (self.partition(), &self.scope.account);
+        let role = format!("arn:{partition}:iam::{account}:role{path}{}", self.text("RoleName"));
+        let mut context = self.tagging(Context::default());
+        if let Some(boundary) = &self.scope.iam.permissions_boundary {
+            context = context.with("iam:PermissionsBoundary", boundary.as_str());
+        }
+        if self.has("PolicyArn") {
+            context = context.with("iam:PolicyARN", self.text("PolicyArn"));
+        }
+        let known = |key: &str| knows(&self.call.action, "role", key);
+        let unknown: Vec<_> = context.keys().filter(|key| !known(key)).map(str::to_owned).collect();
+        context = unknown.iter().fold(context, |context, key| context.without(key));
+        let mut requests = vec![self.plain(&role, context)];
+        if self.call.action == "iam:CreateRole" {
+            requests.extend(self.also_tags("iam:TagRole", &role));
+        }
+        requests
+    }
+
+    /// Log groups are named without `:*` where they are tagged, and with it everywhere else (source: CloudWatch Logs
+    /// User Guide, "Overview of managing access permissions").
+    fn logs(&self, operation: &str) -> Vec<Request> {
+        match operation {
+            "DescribeLogGroups" => vec![self.plain("*", Context::default())],
+            "TagResource" | "UntagResource" | "ListTagsForResource" => {
+                vec![self.plain(self.text("resourceArn"), self.tagging(Context::default()))]
+            }
+            _ => {
+                let group = self.arn("logs", &format!("log-group:{}", self.text("logGroupName")));
+                let mut requests = vec![self.plain(&format!("{group}:*"), self.tagging(Context::default()))];
+                if operation == "CreateLogGroup" {
+                    requests.extend(self.also_tags("logs:TagResource", &group));
+                }
+                requests
+            }
+        }
+    }
+
+    fn sqs(&self, operation: &str) -> Vec<Request> {
+        let name = if self.has("QueueName") { "QueueName" } else { "QueueUrl" };
+        let queue = self.arn("sqs", self.text(name).rsplit('/').next().unwrap_or_default());
+        let mut requests = vec![self.plain(&queue, self.tagging(Context::default()))];
+        // Source: SQS API, `CreateQueue`, `tags`.
+        if operation == "CreateQueue" {
+            requests.extend(self.also_tags("sqs:TagQueue", &queue));
+        }
+        requests
+    }
+
+    fn ssm(&self, operation: &str) -> Vec<Request> {
+        let parameter = self.arn("ssm", &format!("parameter{}", self.text("Name")));
+        let mut requests = vec![self.plain(&parameter, self.tagging(Context::default()))];
+        // Source: SSM API, `PutParameter`, `Tags`, and its user guide, "Tagging parameters".
+        if operation == "PutParameter" {
+            requests.extend(self.also_tags("ssm:AddTagsToResource", &parameter));
+        }
+        requests
+    }
+
+    fn sns(&self, operation: &str) -> Vec<Request> {
+        let topic = self.scope.topic_arn();
+        match operation {
+            // Source: SNS API, `CreateTopic`, `Tags`.
+            "CreateTopic" => {
+                let tags = self.also_tags("sns:TagResource", &topic);
+                [self.plain(&topic, self.tagging(Context::default()))].into_iter().chain(tags).collect()
+            }
+            // IAM knows no resources for subscriptions.
+            "GetSubscriptionAttributes" | "SetSubscriptionAttributes" | "Unsubscribe" => {
+                vec![self.plain("*", Context::default())]
+            }
+            "TagResource" => vec![self.plain(self.text("ResourceArn"), self.tagging(Context::default()))],
+            "ListTagsForResource" | "UntagResource" => {
+                vec![self.plain(self.text("ResourceArn"), Context::default())]
+            }
+            _ => vec![self.plain(self.text("TopicArn"), Context::default())],
+        }
+    }
+
+    /// CloudWatch speaks CBOR, which is not recorded: any alarm of the environment stands for the one that is meant.
+    fn cloudwatch(&self, operation: &str) -> Vec<Request> {
+        let alarm = self.scope.alarm_arn(&self.scope.alarm("backup-errors"));
+        match operation {
+            "DescribeAlarms" => vec![self.plain(&self.scope.alarm_arn("*"), Context::default())],
+            "GetDashboard" | "PutDashboard" | "DeleteDashboards" => {
+                vec![self.plain(&self.scope.dashboard_arn(), Context::default())]
+            }
+            // Source: CloudWatch API, `PutMetricAlarm`, `Tags`.
+            "PutMetricAlarm" => vec![
+                self.plain(&alarm, Context::default()),
+                self.other("cloudwatch:TagResource", &alarm, Context::default()),
+            ],
+            _ => vec![self.plain(&alarm, Context::default())],
+        }
+    }
+
+    /// The call's own action.
+    fn plain(&self, resource: &str, context: Context) -> Request {
+        self.other(&self.call.action, resource, context)
+    }
+
+    /// Another action that the call takes as well.
+    fn other(&self, action: &str, resource: &str, context: Context) -> Request {
+        Request { action: action.to_owned(), resource: resource.to_owned(), context }
+    }
+
+    fn pass_role(&self, role: &str, service: &str, to: &str) -> Request {
+        let context = Context::default().with("iam:PassedToService", service);
+        self.other("iam:PassRole", role, context.with("iam:AssociatedResourceArn", to))
+    }
+
+    /// The right to tag that a call with tags takes beside its own.
+    fn also_tags(&self, action: &str, resource: &str) -> Option<Request> {
+        let tagged = !tags(&self.call.parameters).is_empty();
+        tagged.then(|| self.other(action, resource, self.tagging(Context::default())))
+    }
+
+    /// The keys of the tags that the call asks for.
+    fn tagging(&self, context: Context) -> Context {
+        tags(&self.call.parameters).iter().fold(context, |context, (key, value)| {
+            context.with(&format!("aws:RequestTag/{key}"), value).with("aws:TagKeys", key)
+        })
+    }
+
+    fn arn(&self, service: &str, resource: &str) -> String {
+        let Scope { region, account, .. } = self.scope;
+        format!("arn:{}:{service}:{region}:{account}:{resource}", self.partition())
+    }
+
+    fn partition(&self) -> &'static str {
+        self.scope.partition()
+    }
+
+    fn has(&self, parameter: &str) -> bool {
+        self.call.parameters[parameter].as_str().is_some_and(|text| !text.is_empty())
+    }
+
+    fn text(&self, parameter: &str) -> &str {
+        let text = self.call.parameters[parameter].as_str();
+        text.unwrap_or_else(|| panic!("{} names no {parameter}: {}", self.call.action, self.call.parameters))
+    }
+
+    fn unknown(&self) -> ! {
+        panic!("{} is not in the table of what calls are authorised for", self.call.action)
+    }
+}
+
+/// The tags that a call asks for, in whichever of AWS's ways to write them.
+fn tags(parameters: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for name in ["Tags", "tags"] {
+        match &parameters[name] {
+            Value::Object(tags) => {
+                return tags.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+            }
+            Value::Array(tags) => {
+                return tags.iter().map(|tag| (text(&tag["Key"]), text(&tag["Value"]))).collect();
+            }
+            _ => {}
+        }
+    }
+    // `Tags.member.1.Key=…` in IAM, `TagSpecification.1.Tag.1.Key=…` in EC2.
+    let fields = parameters.as_object().into_iter().flatten();
+    fields
+        .filter_map(|(name, key)| {
+            let tag = name.strip_suffix(".Key").filter(|name| name.contains("Tag"))?;
+            Some((text(key), text(&parameters[format!("{tag}.Value")])))
+        })
+        .collect()
+}
+
+/// A request that AWS does not know proves nothing.
+fn check(request: &Request) {
+    let Request { action, resource, context } = request;
+    let of_type = type_of(action, resource);
+    let of_type = of_type.unwrap_or_else(|| panic!("{action} is not authorised for {resource}"));
+    for key in context.keys() {
+        assert!(knows(action, of_type, key), "IAM knows no {key} for {action} on {resource}");
+    }
+}
+
+/// A type of resource that is left out could be the one that is denied.
+fn check_completeness(requests: &[Request]) {
+    let mut covered = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for Request { action, resource, .. } in requests {
+        covered.entry(action).or_default().extend(type_of(action, resource));
+    }
+    for (action, types) in covered {
+        for (name, row) in Reference::pinned().action(action).into_iter().flatten() {
+            assert!(
+                !row.required || types.contains(name.as_str()),
+                "{action} takes a right to a {name}, too"
+            );
+        }
+    }
+}
+
+/// The type of resource that an ARN is of, among those of an action; `""` for `*`.
+pub(crate) fn type_of(action: &str, arn: &str) -> Option<&'static str> {
+    let reference = Reference::pinned();
+    let types = reference.action(action).unwrap_or_else(|| {
+        panic!("{action} is not in policies/reference/: if AWS has it, add it to DETAILS in extract.py there")
+    });
+    if arn == "*" {
+        return types.contains_key("").then_some("");
+    }
+    // The longer form first: a log stream's ARN is also like a log group's.
+    let mut forms: Vec<(&str, &str)> =
+        types.keys().filter_map(|name| Some((name.as_str(), reference.arn_form(action, name)?))).collect();
+    forms.sort_by_key(|(_, form)| std::cmp::Reverse(form.len()));
+    forms.into_iter().find(|(_, form)| Pattern::form(form).matches_arn(arn)).map(|(name, _)| name)
+}
+
+/// Whether IAM knows a condition key when it authorises an action for a resource of a type.
+pub(crate) fn knows(action: &str, of_type: &str, key: &str) -> bool {
+    let types = Reference::pinned().action(action);
+    let rows = [of_type, ""].into_iter().filter_map(|row| types?.get(row));
+    rows.into_iter().any(|row| row.knows(key)) || GLOBAL.iter().any(|global| global.eq_ignore_ascii_case(key))
+}
+
+/// Keys of every request, or of every one that a service of AWS's makes (source: IAM User Guide, "AWS global condition
+/// context keys").
+const GLOBAL: [&str; 2] = ["aws:SourceAccount", "aws:SourceArn"];

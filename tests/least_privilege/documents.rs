@@ -1,0 +1,75 @@
+//! The documents that reviewers read: golden files, and the commands that print them.
+
+use serde_json::Value;
+use snapwarden_tests::{Local, checkout};
+
+fn golden(name: &str, text: &str) {
+    insta::with_settings!({ snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+/// Production as in the example file, with an account and everything that an organisation may ask of roles.
+fn production() -> Local {
+    let local = Local::new();
+    let file = std::fs::read_to_string(checkout().join("environments/prod.yaml")).unwrap();
+    let file = file.replace("000000000000", "123456789012");
+    local.write_environment("prod", &file);
+    let boundary = "arn:aws:iam::123456789012:policy/limits";
+    let iam = format!(
+        "iam: {{ role_path: /backups/, role_name_prefix: acme-, permissions_boundary: {boundary} }}\n"
+    );
+    local.write_environment("bounded", &(file.replace("environment: prod", "environment: bounded") + &iam));
+    local
+}
+
+/// Whoever lets a pipeline deploy has approved exactly this.
+#[test]
+fn the_deployers_policies() {
+    let local = production();
+    for (name, arguments) in [
+        ("deployer-prod", &["--env", "prod"][..]),
+        ("deployer-prod-read-only", &["--env", "prod", "--read-only"]),
+        ("deployer-bounded-github", &["--env", "bounded", "--trust", "github:acme/backups:production"]),
+    ] {
+        let text = local.ok(&[&["policies", "deployer"], arguments].concat()).stdout;
+        let json = local.json(&[&["policies", "deployer"], arguments].concat());
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json, "the text is for IAM, too");
+        golden(name, &text);
+    }
+    let open = local.run(&["policies", "deployer", "--env", "prod", "--trust", "github:acme/*:production"]);
+    assert_eq!(open.code, 2, "{open:?}");
+    assert!(open.stderr.contains("names no pipeline"), "{open:?}");
+}
+
+/// What is shown is what is deployed, with no hole left.
+#[test]
+fn a_roles_documents_are_shown() {
+    let local = production();
+    for role in ["backup", "cleanup", "scheduler"] {
+        let shown = local.ok(&["policies", "show", role, "--env", "bounded"]).stdout;
+        let json: Value = serde_json::from_str(&shown).unwrap();
+        assert!(
+            json["permissions"]["Statement"].is_array() && json["trust"]["Statement"].is_array(),
+            "{shown}"
+        );
+        assert!(!shown.contains("${"), "{shown}");
+        golden(&format!("role-bounded-{role}"), &shown);
+    }
+    let unknown = local.run(&["policies", "show", "admin", "--env", "prod"]);
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+}
+
+/// The documents as they are have no wildcard without a reason, no unknown action, and fit into IAM.
+#[test]
+fn nothing_is_to_be_said_against_the_documents() {
+    let local = production();
+    for environment in ["prod", "bounded", "local"] {
+        let lint = local.ok(&["policies", "lint", "--env", environment]);
+        assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
+        assert_eq!(
+            local.json(&["policies", "lint", "--env", environment])["findings"],
+            serde_json::json!([])
+        );
+    }
+}

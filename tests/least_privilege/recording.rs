@@ -1,0 +1,183 @@
+//! Every call that the functions and the commands make, recorded once for all proofs, with what IAM knew at the time.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use aws_sdk_iam::types::Tag;
+use snapwarden_deployer::aws::Aws;
+use snapwarden_deployer::environment::{Environment, parse};
+use snapwarden_deployer::scope::Scope;
+use snapwarden_tests::proxy::{Call, Proxy};
+use snapwarden_tests::{Local, block_on, bundle};
+
+use crate::authorization::World;
+
+/// What was recorded.
+pub(crate) struct Recording {
+    /// What the functions did, by the name of the function and of what it was asked to do.
+    pub(crate) functions: Vec<Run>,
+    /// What the commands did.
+    pub(crate) commands: Vec<Run>,
+}
+
+/// One run of a function, or of a command.
+pub(crate) struct Run {
+    /// `backup` or `cleanup`, or the command.
+    pub(crate) of: String,
+    /// The environment's file at the time.
+    pub(crate) environment: Environment,
+    /// What IAM knew.
+    pub(crate) world: World,
+    pub(crate) calls: Vec<Call>,
+}
+
+/// The recording.
+pub(crate) static RECORDING: LazyLock<Recording> = LazyLock::new(record);
+
+/// Takes the environment through its whole life.
+fn record() -> Recording {
+    // No floor, so that there is something to delete, and roles that are not where IAM puts them by itself.
+    let local = Local::with("floor: 1", "floor: 0");
+    local.edit("logs: delete", "iam: { role_path: /backups/, role_name_prefix: acme- }\nlogs: delete");
+    let mut recorder = Recorder {
+        functions: Proxy::of_functions(&local),
+        commands: Proxy::of(&local),
+        local,
+        recording: Recording { functions: Vec::new(), commands: Vec::new() },
+    };
+    recorder.command(&["plan", "--bundle", &bundle()]);
+    recorder.deploy();
+    recorder.local.json(&["local", "seed"]);
+    recorder.function("backup", &["--dry-run"]);
+    recorder.function("backup", &[]);
+    let today = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).date().to_string();
+    recorder.local.tag(&recorder.local.snapshots()[0].id, "DeleteOn", &today);
+    recorder.function("cleanup", &["--dry-run"]);
+    recorder.function("cleanup", &[]);
+    recorder.command(&["status"]);
+    recorder.changes();
+    recorder.command(&["destroy", "--drain", "--yes"]);
+    recorder.command(&["destroy", "--snapshots", "purge", "--yes"]);
+    recorder.recording
+}
+
+struct Recorder {
+    local: Local,
+    functions: Proxy,
+    commands: Proxy,
+    recording: Recording,
+}
+
+impl Recorder {
+    fn deploy(&mut self) {
+        self.command(&["deploy", "--bundle", &bundle()]);
+    }
+
+    /// Everything that a deploy can be asked to change, or finds changed by hand.
+    fn changes(&mut self) {
+        for (from, to) in [
+            ("memory_mb: 256", "memory_mb: 512"),
+            ("cron(0 2 * * ? *)", "cron(0 1 * * ? *)"),
+            ("log_retention_days: 30", "log_retention_days: 90"),
+            ("project: snapwarden", "stage: test"),
+            ("tag: Backup", "tag: Nightly"),
+        ] {
+            self.local.edit(from, to);
+        }
+        self.deploy();
+        by_hand(&self.local.aws(), &self.environment());
+        self.deploy();
+        let boundary = "iam: { permissions_boundary: arn:aws:iam::123456789012:policy/limits, ";
+        self.local.edit("iam: { ", boundary);
+        self.deploy();
+        self.local.edit(boundary, "iam: { ");
+        self.deploy();
+    }
+
+    fn command(&mut self, arguments: &[&str]) {
+        let (environment, world) = (self.environment(), self.world());
+        let ran = self.commands.run(&self.local, arguments, Vec::new());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let calls = self.commands.calls();
+        self.recording.commands.push(Run { of: arguments.join(" "), environment, world, calls });
+    }
+
+    fn function(&mut self, function: &str, flags: &[&str]) {
+        let (environment, world) = (self.environment(), self.world());
+        let before = self.functions.calls().len();
+        self.local.ok(&[&["invoke", function], flags].concat());
+        let calls = self.functions.calls().split_off(before);
+        assert!(!calls.is_empty(), "the proxy saw no call of {function}");
+        self.recording.functions.push(Run { of: function.to_owned(), environment, world, calls });
+    }
+
+    fn environment(&self) -> Environment {
+        let path = self.local.path("environments/local.yaml");
+        parse(&path, &std::fs::read_to_string(&path).unwrap()).unwrap()
+    }
+
+    fn world(&self) -> World {
+        let ec2 = self.local.aws().ec2;
+        let instances = block_on(ec2.describe_instances().send()).unwrap();
+        let listed = block_on(ec2.describe_volumes().send()).unwrap();
+        let mut tags = BTreeMap::<_, BTreeMap<_, _>>::new();
+        let mut volumes = BTreeMap::<_, Vec<_>>::new();
+        let mut add = |id: &str, found: &[aws_sdk_ec2::types::Tag]| {
+            let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+            let found = found.iter().map(|tag| (text(tag.key()), text(tag.value())));
+            tags.insert(id.to_owned(), found.collect());
+        };
+        for instance in instances.reservations().iter().flat_map(|reservation| reservation.instances()) {
+            add(instance.instance_id().unwrap(), instance.tags());
+        }
+        for volume in listed.volumes() {
+            let id = volume.volume_id().unwrap();
+            add(id, volume.tags());
+            for attached in volume.attachments().iter().filter_map(|attachment| attachment.instance_id()) {
+                volumes.entry(attached.to_owned()).or_default().push(id.to_owned());
+            }
+        }
+        for snapshot in self.local.snapshots() {
+            tags.insert(snapshot.id, snapshot.tags);
+        }
+        World { scope: Scope::of(&self.environment()), tags, volumes }
+    }
+}
+
+/// What somebody changes in the console, and a deploy takes back.
+fn by_hand(aws: &Aws, environment: &Environment) {
+    const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Sid":"Eve","Effect":"Allow",
+        "Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::666666666666:root"}}]}"#;
+    const EXTRA: &str = r#"{"Version":"2012-10-17","Statement":[{"Sid":"All","Effect":"Allow",
+        "Action":"*","Resource":"*"}]}"#;
+    const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
+    let scope = Scope::of(environment);
+    let (role, function) = (scope.role("backup"), "snapwarden-local-backup");
+    let tag = Tag::builder().key("owner").value("eve").build().unwrap();
+    block_on(async {
+        let (iam, lambda) = (&aws.iam, &aws.lambda);
+        iam.tag_role().role_name(&role).tags(tag).send().await.unwrap();
+        iam.update_role().role_name(&role).description("mine").send().await.unwrap();
+        iam.attach_role_policy().role_name(&role).policy_arn(ADMIN).send().await.unwrap();
+        iam.update_assume_role_policy().role_name(&role).policy_document(TRUST).send().await.unwrap();
+        let extra = iam.put_role_policy().role_name(&role).policy_name("extra");
+        extra.policy_document(EXTRA).send().await.unwrap();
+
+        let other = std::fs::read(std::path::Path::new(&bundle()).join("cleanup.zip")).unwrap();
+        lambda.update_function_code().function_name(function).zip_file(other.into()).send().await.unwrap();
+        for (sid, qualifier) in [("eve", None), ("mallory", Some("live"))] {
+            let permission = lambda.add_permission().function_name(function).statement_id(sid);
+            let permission = permission.action("lambda:InvokeFunction").principal("666666666666");
+            permission.set_qualifier(qualifier.map(str::to_owned)).send().await.unwrap();
+        }
+        let limit = lambda.put_function_concurrency().function_name(function);
+        limit.reserved_concurrent_executions(0).send().await.unwrap();
+        let settings = lambda.put_function_event_invoke_config().function_name(function).qualifier("live");
+        settings.maximum_retry_attempts(0).send().await.unwrap();
+
+        let queue = aws.sqs.get_queue_url().queue_name(scope.dead_letter_queue()).send().await.unwrap();
+        let retention = aws_sdk_sqs::types::QueueAttributeName::MessageRetentionPeriod;
+        let set = aws.sqs.set_queue_attributes().set_queue_url(queue.queue_url);
+        set.attributes(retention, "60").send().await.unwrap();
+    });
+}

@@ -1,0 +1,183 @@
+//! The roles of the functions and of EventBridge Scheduler.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use snapwarden_deployer::policy::{RolePolicies, role_policies};
+use snapwarden_deployer::scope::Scope;
+
+use crate::authorization::requests;
+use crate::evaluator::{Context, Decision, Policy, Request};
+use crate::minimality::{denied, unused};
+use crate::recording::{RECORDING, Run};
+
+/// The policies of all roles, as they were deployed when a run was recorded.
+pub(crate) fn policies(run: &Run) -> BTreeMap<&'static str, RolePolicies> {
+    role_policies(&run.environment, &Scope::of(&run.environment)).unwrap()
+}
+
+/// Everything that a role was used for, each with where that was recorded.
+pub(crate) fn recorded(role: &str) -> Vec<(String, Request)> {
+    let mut all = Vec::new();
+    for run in RECORDING.functions.iter().filter(|run| run.of == role) {
+        for (number, call) in run.calls.iter().enumerate() {
+            let place = format!("call {} of the {role} function", number + 1);
+            all.extend(requests(call, &run.world).into_iter().map(|request| (place.clone(), request)));
+        }
+    }
+    all.extend(
+        by_aws().into_iter().filter(|(of, _, _)| of == role).map(|(_, place, request)| (place, request)),
+    );
+    all
+}
+
+/// What AWS's services do with the roles when nobody calls them, as the recorded deploy told them: Lambda writes the
+/// log and hands on what failed, EventBridge Scheduler invokes and hands on what it could not deliver.
+fn by_aws() -> Vec<(String, String, Request)> {
+    let deploy = deploy();
+    let scope = &deploy.world.scope;
+    let mut all = Vec::new();
+    let mut add = |role: &str, place: &str, action: &str, resource: &str| {
+        let (action, resource) = (action.to_owned(), resource.to_owned());
+        let request = Request { action, resource, context: Context::default() };
+        all.push((role.to_owned(), place.to_owned(), request));
+    };
+    for call in &deploy.calls {
+        let text =
+            |pointer: &str| call.parameters.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let function = text("/FunctionName").rsplit('-').next().unwrap_or_default();
+        match call.action.as_str() {
+            "lambda:CreateFunction" => {
+                let group = scope.log_group_arn(text("/LoggingConfig/LogGroup"));
+                let stream = format!("{group}:log-stream:2026/11/24/snapwarden[1]0123456789abcdef");
+                for action in ["logs:CreateLogStream", "logs:PutLogEvents"] {
+                    add(function, "Lambda writes the log", action, &stream);
+                }
+            }
+            "lambda:PutFunctionEventInvokeConfig" => {
+                let queue = text("/DestinationConfig/OnFailure/Destination");
+                add(function, "Lambda hands on what failed", "sqs:SendMessage", queue);
+            }
+            "scheduler:CreateSchedule" => {
+                add("scheduler", "a schedule fires", "lambda:InvokeFunction", text("/Target/Arn"));
+                let queue = text("/Target/DeadLetterConfig/Arn");
+                add("scheduler", "an event cannot be delivered", "sqs:SendMessage", queue);
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// The deploy that made everything.
+fn deploy() -> &'static Run {
+    RECORDING.commands.iter().find(|run| run.of.starts_with("deploy")).expect("a deploy is recorded")
+}
+
+/// A run that is denied a call makes no backup.
+#[test]
+fn every_recorded_call_of_a_role_is_allowed() {
+    for (role, policies) in policies(deploy()) {
+        let recorded = recorded(role);
+        assert!(recorded.len() > 3, "{role}: {recorded:?}");
+        let denied = denied(&policies.permissions.into(), &recorded);
+        let lines: Vec<String> = denied
+            .iter()
+            .map(|(place, request)| {
+                let Request { action, resource, context } = request;
+                format!(
+                    "policies/{role}.yaml does not allow {action} on {resource}: {place}, with {context:?}"
+                )
+            })
+            .collect();
+        assert!(lines.is_empty(), "{}", lines.join("\n"));
+    }
+}
+
+/// What a role may do and never does only serves somebody who stole it.
+#[test]
+fn every_statement_action_and_resource_of_a_role_is_needed() {
+    for (role, policies) in policies(deploy()) {
+        let unused = unused(&policies.permissions.into(), &recorded(role));
+        assert!(
+            unused.is_empty(),
+            "policies/{role}.yaml grants what no recorded call takes:\n{}",
+            unused.join("\n")
+        );
+    }
+}
+
+/// A condition that is not needed to let the calls pass is a fence; each must keep something out.
+#[test]
+fn every_condition_of_a_role_denies_something() {
+    let attacks = crate::attacks::table();
+    for (role, policies) in policies(deploy()) {
+        let document: Value = policies.permissions.into();
+        for (index, statement) in document["Statement"].as_array().unwrap().iter().enumerate() {
+            for (operator, keys) in statement["Condition"].as_object().into_iter().flatten() {
+                for key in keys.as_object().unwrap().keys() {
+                    let mut without = document.clone();
+                    let condition = &mut without["Statement"][index]["Condition"][operator];
+                    condition.as_object_mut().unwrap().remove(key);
+                    let without = Policy::read(&without).unwrap();
+                    let mut of_role = attacks.iter().filter(|attack| attack.role == role);
+                    assert!(
+                        of_role.any(|attack| without.evaluate(&attack.request).is_allowed()),
+                        "policies/{role}.yaml: {}: no attack in the table passes without {key}",
+                        statement["Sid"]
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The service that a role is for gets it, and nobody else does, not even the same service for another account.
+#[test]
+fn roles_are_assumed_by_their_service_for_this_environment_only() {
+    let policies = policies(deploy());
+    let scope = &deploy().world.scope;
+    let trusts = |role: &str, principal: &str, context: Context| {
+        let trust = Policy::read(&json!(policies[role].trust)).unwrap();
+        let request =
+            Request { action: "sts:AssumeRole".to_owned(), resource: scope.role_arn(role), context };
+        trust.trusts(principal, &request).is_allowed()
+    };
+    let fired = |account: &str, group: &str| {
+        let arn = scope.schedule_group_arn().replace("/snapwarden-local", group);
+        Context::default().with("aws:SourceAccount", account).with("aws:SourceArn", &arn)
+    };
+    let ours = || fired("123456789012", "/snapwarden-local");
+    for role in ["backup", "cleanup"] {
+        assert!(trusts(role, "lambda.amazonaws.com", Context::default()));
+        assert!(!trusts(role, "scheduler.amazonaws.com", ours()));
+        assert!(!trusts(role, "ec2.amazonaws.com", Context::default()));
+        assert!(!trusts(role, "666666666666", Context::default()));
+    }
+    assert!(trusts("scheduler", "scheduler.amazonaws.com", ours()));
+    assert!(!trusts("scheduler", "scheduler.amazonaws.com", fired("666666666666", "/snapwarden-local")));
+    assert!(!trusts("scheduler", "scheduler.amazonaws.com", fired("123456789012", "/default")));
+    assert!(!trusts("scheduler", "scheduler.amazonaws.com", Context::default()));
+    assert!(!trusts("scheduler", "lambda.amazonaws.com", ours()));
+}
+
+/// The table must name what a role is used for, or "allowed" says nothing.
+#[test]
+fn the_recording_holds_what_the_functions_are_for() {
+    let actions = |role: &str| -> BTreeSet<String> {
+        recorded(role).into_iter().map(|(_, request)| request.action).collect()
+    };
+    for (role, action) in [
+        ("backup", "ec2:CreateSnapshots"),
+        ("backup", "ec2:CreateTags"),
+        ("cleanup", "ec2:DeleteSnapshot"),
+        ("cleanup", "logs:PutLogEvents"),
+        ("scheduler", "lambda:InvokeFunction"),
+    ] {
+        assert!(actions(role).contains(action), "{role}: {:?}", actions(role));
+    }
+    let allowed = Policy::read(&json!(policies(deploy())["cleanup"].permissions)).unwrap();
+    let (_, deletion) =
+        recorded("cleanup").into_iter().find(|(_, r)| r.action == "ec2:DeleteSnapshot").unwrap();
+    assert_eq!(allowed.evaluate(&deletion), Decision::Allowed("DeleteOwnSnapshots".to_owned()));
+}

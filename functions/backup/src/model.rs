@@ -63,7 +63,7 @@ impl Model {
     /// The same with calls that take so many milliseconds, and lists that lag so many seconds.
     pub(crate) fn with(latency_ms: u64, lag_seconds: u64) -> Self {
         let (latency, lag) = (Duration::from_millis(latency_ms), Duration::from_secs(lag_seconds));
-        Self { latency, lag, ..Self::new() }
+        Self { lag, latency, ..Self::new() }
     }
 
     pub(crate) fn trouble(&self, trouble: &[Trouble]) {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use snapwarden_domain::verdict::Tally;
+
 use super::style::{BOLD, NOTICE, painted};
 use super::table::table;
 use crate::commands::status::{Firing, Resource, Status};
@@ -16,7 +18,16 @@ pub(crate) fn text(status: &Status) -> String {
     } else {
         text.push_str(&inventory(&status.resources, &status.schedules));
     }
-    let _ = writeln!(text, "\nsnapshots: {}", status.snapshots);
+    let Tally { due, held, .. } = status.expiry;
+    let fate =
+        |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
+    let _ = writeln!(
+        text,
+        "\nsnapshots: {}{}{}",
+        status.snapshots,
+        fate(due, "go with the next cleanup"),
+        fate(held, "held although due"),
+    );
     for line in &status.notes {
         let _ = writeln!(text, "{line}");
     }

@@ -149,6 +149,9 @@ fn old_snapshots_are_shown_first_and_only_the_chosen_ones_expire() {
     let first = old_snapshot(&local, volume, PAST);
     let second = old_snapshot(&local, volume, PAST);
     let unreadable = old_snapshot(&local, volume, "soon");
+    // A backup that is newer, so that they are not the volume's newest copies. A run is named after its second.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    local.json(&["invoke", "backup"]);
     let before = local.snapshots();
 
     let shown = local.json(&["adopt-snapshots"]);
@@ -159,7 +162,6 @@ fn old_snapshots_are_shown_first_and_only_the_chosen_ones_expire() {
     assert_eq!(local.run(&["adopt-snapshots", &unreadable, "--yes"]).code, 2, "it could never expire");
     assert_eq!(local.snapshots(), before);
 
-    // The environment's own snapshot of that volume is newer, so both may go.
     let table = local.ok(&["adopt-snapshots", &first, "--yes"]);
     assert!(table.stderr.contains("the next cleanup deletes it"), "{table:?}");
     let report = local.json(&["invoke", "cleanup"]);

@@ -22,7 +22,10 @@ use crate::scope::Scope;
 /// What it takes to take the inventory.
 pub const RIGHTS: &[Right] = &[
     Right::on(Resources::Everything, "ec2:DescribeSnapshots").when(Condition::InRegion),
+    Right::on(Resources::Everything, "ec2:DescribeInstances").when(Condition::InRegion),
     Right::on(Resources::Everything, "ec2:DescribeVolumes").when(Condition::InRegion),
+    Right::on(Resources::Everything, "ec2:DescribeImages").when(Condition::InRegion),
+    Right::on(Resources::Everything, "ec2:DescribeLockedSnapshots").when(Condition::InRegion),
     Right::on(Resources::LogGroupContents, "logs:FilterLogEvents"),
     Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
     Right::on(Resources::DeadLetterQueue, "sqs:GetQueueAttributes"),

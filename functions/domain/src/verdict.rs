@@ -8,6 +8,7 @@ mod floor;
 mod mass_deletion;
 
 use jiff::civil::Date;
+use serde::Serialize;
 
 pub use self::fence::Fence;
 use self::floor::Floor;
@@ -52,6 +53,32 @@ pub enum Decision {
     Delete,
     /// This fence does.
     Keep(Fence),
+}
+
+/// How many snapshots get which verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Those that no fence holds.
+    pub due: usize,
+    /// Those that are due, or of which nobody can tell, and that a fence holds.
+    pub held: usize,
+    /// Those whose day has not come.
+    pub not_due: usize,
+}
+
+impl Tally {
+    /// Counts the verdicts.
+    pub fn of(verdicts: &[Verdict<'_>]) -> Self {
+        let mut tally = Self::default();
+        for verdict in verdicts {
+            match verdict.decision {
+                Decision::Delete => tally.due += 1,
+                Decision::Keep(Fence::NotDue) => tally.not_due += 1,
+                Decision::Keep(_) => tally.held += 1,
+            }
+        }
+        tally
+    }
 }
 
 /// The first fence that stands around a snapshot by itself, whatever else there is.

@@ -190,3 +190,6 @@ async fn volumes(client: &Ec2) -> Result<BTreeSet<String>, Failure> {
         found.extend(page.volumes().iter().filter_map(|volume| volume.volume_id().map(str::to_owned)));
     }
 }
+
+#[cfg(test)]
+mod tests;

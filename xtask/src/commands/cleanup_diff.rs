@@ -47,6 +47,16 @@ pub(crate) fn cmd_cleanup_diff(context: &Context, _: &CleanupDiffArgs) -> Comman
     output::result(context, &diff, render::cleanup_diff::text(&diff))
 }
 
+/// What a plan's new policy would delete, where it changes the policy. A plan changes nothing, so what cannot be read
+/// is only said.
+pub(crate) async fn preview(context: &Context, session: &Session, plan: &Plan) -> Option<CleanupDiff> {
+    let change = PolicyChange::of(plan, &session.scope)?;
+    let diff = look(session, Some(change)).await.map_err(|failure| failure.context(UNKNOWN));
+    diff.map_err(|failure| context.progress().note(&failure.to_string())).ok()
+}
+
+const UNKNOWN: &str = "cannot tell what the new cleanup policy would delete";
+
 /// Counts what a plan's new policy would delete, and asks before it is applied. To plan a deploy is no yes to that:
 /// it takes a flag of its own.
 pub(crate) async fn approve(
@@ -56,9 +66,7 @@ pub(crate) async fn approve(
     accept_deletions: bool,
 ) -> Result<(), Failure> {
     let Some(change) = PolicyChange::of(plan, &session.scope) else { return Ok(()) };
-    let diff = look(session, Some(change))
-        .await
-        .map_err(|failure| failure.context("cannot tell what the new cleanup policy would delete"))?;
+    let diff = look(session, Some(change)).await.map_err(|failure| failure.context(UNKNOWN))?;
     let count = diff.new_deletions.len();
     if count == 0 {
         return Ok(());
@@ -98,7 +106,7 @@ async fn look(session: &Session, change: Option<PolicyChange>) -> Result<Cleanup
 }
 
 /// When cleanup runs next by the environment's file, or now where that is never.
-fn next_cleanup(environment: &Environment, now: Timestamp) -> Timestamp {
+pub(super) fn next_cleanup(environment: &Environment, now: Timestamp) -> Timestamp {
     let schedule = &environment.cleanup.schedule.expression;
     schedule.next_after(now, environment.timezone.rules(), Some(now)).unwrap_or(now)
 }

@@ -12,6 +12,7 @@ use snapwarden_deployer::quota;
 use snapwarden_deployer::saved_plan::{SavedPlan, SavedPlanError};
 use snapwarden_deployer::world::Observed;
 
+use super::cleanup_diff;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::session::{CodeSource, Session, code_of};
@@ -91,21 +92,26 @@ impl PlanScope {
 
 /// Shows the plan; makes no call that changes anything.
 pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
-    let (session, plan) = block_on(async {
+    let (session, plan, diff) = block_on(async {
         let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
         let observed = session.observe().await?;
         let plan = args.scope.plan(context, &session, &bundle, &observed)?;
         if let Some(path) = &args.out {
             SavedPlan::new(&session.scope, code_of(&bundle), &observed, plan.clone()).write(path)?;
         }
-        Ok((session, plan))
+        let diff = cleanup_diff::preview(context, &session, &plan).await;
+        Ok((session, plan, diff))
     })?;
     let value = json!({
         "environment": session.scope.environment,
         "plan": plan,
+        "cleanup_diff": diff,
         "warnings": session.warnings,
     });
-    output::result(context, &value, render::plan::text(&plan, context.verbose()))?;
+    let deletions = diff.filter(|diff| !diff.new_deletions.is_empty());
+    let deletions = deletions.map(|diff| format!("\n\n{}", render::cleanup_diff::text(&diff)));
+    let text = render::plan::text(&plan, context.verbose()) + &deletions.unwrap_or_default();
+    output::result(context, &value, text)?;
     if args.exit_code && !plan.is_empty() {
         return Err(Failure::said(Exit::ChangesPending));
     }

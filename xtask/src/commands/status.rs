@@ -6,14 +6,19 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Finding, ScheduleExpression};
+use snapwarden_deployer::environment::{Cloud, Finding, ScheduleExpression};
 use snapwarden_deployer::inventory::{self, Snapshot};
-use snapwarden_deployer::kinds::{Alias, FoundOf, Kind, Schedule, alias_name, read, registry};
+use snapwarden_deployer::kinds::{
+    Alias, FoundOf, Kind, Schedule, alias_name, cleanup_settings, read, registry,
+};
 use snapwarden_deployer::plan::{Options, Plan, Step, Verb, plan};
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Found, Observed, ResourceId};
+use snapwarden_domain::event::day;
 use snapwarden_domain::names::Zone;
+use snapwarden_domain::verdict::{Tally, judge};
 
+use super::cleanup_diff::next_cleanup;
 use super::drain::Outlook;
 use super::health::Health;
 use crate::context::{Context, block_on};
@@ -47,6 +52,8 @@ pub(crate) struct Status {
     /// How it does.
     #[serde(flatten)]
     pub(crate) health: Health,
+    /// What the next cleanup would make of them.
+    pub(crate) expiry: Tally,
     /// How far it is, where it drains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) draining: Option<Outlook>,
@@ -92,7 +99,8 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         let observed = session.observe().await?;
         let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
         let health = Health::of(&session, &observed, Timestamp::now()).await;
-        look(context, &session, &observed, &snapshots, health)
+        let expiry = expiry(&session, &observed).await?;
+        look(context, &session, &observed, &snapshots, expiry, health)
     })?;
     output::result(context, &status, render::status::text(&status, context.verbose()))?;
     if status.attention.is_empty() {
@@ -101,11 +109,22 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
     Err(Failure::said(Exit::Attention))
 }
 
+/// Judges the snapshots as the next cleanup will.
+async fn expiry(session: &Session, observed: &Observed) -> Result<Tally, Failure> {
+    let draining = Draining::of(observed, &session.scope);
+    let settings = cleanup_settings(&session.environment, &session.scope, draining);
+    let is_emulated = session.environment.cloud == Cloud::Local;
+    let inventory = inventory::of_cleanup(&session.aws, &settings, Vec::new(), is_emulated).await?;
+    let at = next_cleanup(&session.environment, Timestamp::now());
+    Ok(Tally::of(&judge(&inventory, day(at, &settings.timezone), &settings)))
+}
+
 fn look(
     context: &Context,
     session: &Session,
     observed: &Observed,
     snapshots: &[Snapshot],
+    expiry: Tally,
     health: Health,
 ) -> Result<Status, Failure> {
     let draining = Draining::of(observed, &session.scope);
@@ -145,6 +164,7 @@ fn look(
         drift: drift.pending().cloned().collect(),
         warnings: session.warnings.clone(),
         snapshots: snapshots.len(),
+        expiry,
         health,
         draining,
         attention,

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use snapwarden_deployer::monitoring::State;
 use snapwarden_deployer::runs::Ended;
+use snapwarden_domain::verdict::Tally;
 
 use super::style::{BAD, BOLD, NOTICE, painted};
 use super::table::table;
@@ -31,7 +32,16 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
         text.push_str(&firings(&status.schedules));
     }
     text.push_str(&health(&status.health));
-    let _ = writeln!(text, "snapshots: {}", status.snapshots);
+    let Tally { due, held, .. } = status.expiry;
+    let fate =
+        |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
+    let _ = writeln!(
+        text,
+        "snapshots: {}{}{}",
+        status.snapshots,
+        fate(due, "go with the next cleanup"),
+        fate(held, "held although due"),
+    );
     for line in &status.notes {
         let _ = writeln!(text, "{line}");
     }

@@ -205,6 +205,16 @@ fn halves_of_two_attempts_do_not_displace_the_last_whole_copy() {
     assert_eq!(whole_again["snap-second"], Decision::Keep(Fence::Floor), "the second attempt made all of it");
 }
 
+#[test]
+fn a_tally_counts_every_snapshot_once() {
+    let later = Snapshot { delete_on: Some("2027-01-01".to_owned()), ..expired("snap-later", "2026-11-16") };
+    let unreadable = Snapshot { delete_on: None, ..expired("snap-none", "2026-11-13") };
+    let snapshots = [expired("snap-old", "2026-11-14"), expired("snap-2", "2026-11-15"), later, unreadable];
+    let inventory = inventory(&snapshots, &["i-1"], &[]);
+    let tally = Tally::of(&judge(&inventory, TODAY, &settings(2)));
+    assert_eq!(tally, Tally { due: 1, held: 2, not_due: 1 });
+}
+
 /// A detached volume is in no set any more, and its old copies are all there is of it but the volume itself.
 #[test]
 fn the_newest_copies_of_a_detached_volume_stay_as_long_as_it_exists() {

@@ -101,7 +101,7 @@ mod tests {
             ("rate(1 days)", "UTC", Some(26)),
             ("cron(0 2 ? * MON-FRI *)", "UTC", Some(74)),
             ("cron(0 0/6 * * ? *)", "UTC", Some(8)),
-            ("cron(0/5 8-18 ? * MON-FRI *)", "UTC", Some(64)),
+            ("cron(0/5 8-18 ? * MON-FRI *)", "UTC", Some(63)),
             // A week and the time of a run are more than CloudWatch looks back.
             ("cron(0 2 ? * SUN *)", "UTC", None),
             ("cron(0 2 1 * ? *)", "UTC", None),

@@ -55,6 +55,9 @@ fn record() -> Recording {
     recorder.function("cleanup", &["--dry-run"]);
     recorder.function("cleanup", &[]);
     recorder.command(&["status"]);
+    for function in ["backup", "cleanup"] {
+        recorder.stale_event(function);
+    }
     recorder.changes();
     recorder.command(&["destroy", "--drain", "--yes"]);
     recorder.command(&["destroy", "--snapshots", "purge", "--yes"]);
@@ -81,12 +84,20 @@ impl Recorder {
             ("log_retention_days: 30", "log_retention_days: 90"),
             ("project: snapwarden", "stage: test"),
             ("tag: Backup", "tag: Nightly"),
+            ("logs: delete", "notify: { emails: [ops@example.org] }\nlogs: delete"),
         ] {
             self.local.edit(from, to);
         }
         self.deploy();
         by_hand(&self.local.aws(), &self.environment());
         self.deploy();
+        self.local.edit("emails: [ops@example.org]", "emails: []");
+        self.deploy();
+        self.local.edit("emails: []", "emails: [dev@example.org]");
+        self.deploy();
+        self.command(&["plan", "--bundle", &bundle()]);
+        let page = self.local.path("backups.html").display().to_string();
+        self.command(&["report", "--out", &page]);
         let boundary = "iam: { permissions_boundary: arn:aws:iam::123456789012:policy/limits, ";
         self.local.edit("iam: { ", boundary);
         self.deploy();
@@ -108,6 +119,20 @@ impl Recorder {
         self.local.ok(&[&["invoke", function], flags].concat());
         let calls = self.functions.calls().split_off(before);
         assert!(!calls.is_empty(), "the proxy saw no call of {function}");
+        self.recording.functions.push(Run { of: function.to_owned(), environment, world, calls });
+    }
+
+    /// An event that comes years late fails, and people are told of it.
+    fn stale_event(&mut self, function: &str) {
+        let (environment, world) = (self.environment(), self.world());
+        let before = self.functions.calls().len();
+        let event =
+            format!(r#"{{"scheduled_at":"2020-01-01T00:00:00Z","schedule":"snapwarden-local/{function}"}}"#);
+        let lambda = self.local.aws().lambda;
+        let call = lambda.invoke().function_name(format!("snapwarden-local-{function}:live"));
+        let answer = block_on(call.payload(aws_sdk_lambda::primitives::Blob::new(event)).send()).unwrap();
+        assert!(answer.function_error().is_some(), "{answer:?}");
+        let calls = self.functions.calls().split_off(before);
         self.recording.functions.push(Run { of: function.to_owned(), environment, world, calls });
     }
 
@@ -179,5 +204,14 @@ fn by_hand(aws: &Aws, environment: &Environment) {
         let retention = aws_sdk_sqs::types::QueueAttributeName::MessageRetentionPeriod;
         let set = aws.sqs.set_queue_attributes().set_queue_url(queue.queue_url);
         set.attributes(retention, "60").send().await.unwrap();
+
+        let (sns, topic) = (&aws.sns, scope.topic_arn());
+        let named = sns.set_topic_attributes().topic_arn(&topic).attribute_name("DisplayName");
+        named.attribute_value("mine").send().await.unwrap();
+        let listed = sns.list_subscriptions_by_topic().topic_arn(&topic).send().await.unwrap();
+        let subscription = listed.subscriptions()[0].subscription_arn().unwrap();
+        let filter = sns.set_subscription_attributes().subscription_arn(subscription);
+        let filter = filter.attribute_name("FilterPolicy").attribute_value(r#"{"to":["eve"]}"#);
+        filter.send().await.unwrap();
     });
 }

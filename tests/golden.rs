@@ -86,6 +86,8 @@ fn planning_what_is_there_already_makes_no_changes() {
             .iter()
             .map(|(id, wanted)| {
                 let tags = wanted.get("tags").and_then(|tags| serde_json::from_value(tags.clone()).ok());
+                // A dashboard's own text says whose it is.
+                let tags = tags.or_else(|| (id.kind == "dashboard").then(|| scope.tags(&environment(file))));
                 (
                     id.clone(),
                     Found {

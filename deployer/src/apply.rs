@@ -173,21 +173,30 @@ async fn run(registry: Registry, cx: &Context, step: &Step) -> Outcome {
 async fn carry_out(kind: &dyn AnyKind, cx: &Context, step: &Step) -> Result<(), StepError> {
     let name = &step.resource.name;
     match (step.verb, &step.wanted, &step.found) {
-        (Verb::Create, Some(wanted), _) => match kind.create(cx, name, wanted).await {
-            Err(StepError::Aws(error)) if error.class == ErrorClass::AlreadyExists => {
-                // The SDK repeats a call whose answer was lost, so this may be what we just made.
-                finish_creation(kind, cx, name, wanted).await?.ok_or(StepError::Aws(error))
-            }
-            result => result,
-        },
+        (Verb::Create, Some(wanted), _) => create(kind, cx, name, wanted).await,
         (Verb::Update, Some(wanted), Some(found)) => kind.update(cx, name, found, wanted).await,
         (Verb::Replace, Some(wanted), Some(found)) => {
             kind.delete(cx, name, found).await?;
-            kind.create(cx, name, wanted).await
+            create(kind, cx, name, wanted).await
         }
         (Verb::Delete, _, Some(found)) => kind.delete(cx, name, found).await,
         (Verb::Keep, _, _) => Ok(()),
         _ => Err(StepError::Malformed(format!("the step for {} lacks what it should do", step.resource))),
+    }
+}
+
+async fn create(
+    kind: &dyn AnyKind,
+    cx: &Context,
+    name: &str,
+    wanted: &serde_json::Value,
+) -> Result<(), StepError> {
+    match kind.create(cx, name, wanted).await {
+        Err(StepError::Aws(error)) if error.class == ErrorClass::AlreadyExists => {
+            // The SDK repeats a call whose answer was lost, so this may be what we just made.
+            finish_creation(kind, cx, name, wanted).await?.ok_or(StepError::Aws(error))
+        }
+        result => result,
     }
 }
 

@@ -19,17 +19,21 @@ pub struct Aws {
     pub iam: aws_sdk_iam::Client,
     /// Lambda: the functions and their releases.
     pub lambda: aws_sdk_lambda::Client,
+    /// CloudWatch: the alarms and the dashboard.
+    pub cloudwatch: aws_sdk_cloudwatch::Client,
     /// CloudWatch Logs: the log groups.
     pub logs: aws_sdk_cloudwatchlogs::Client,
     /// EventBridge Scheduler: the schedule group and the schedules.
     pub scheduler: aws_sdk_scheduler::Client,
+    /// SNS: the topic and its subscriptions.
+    pub sns: aws_sdk_sns::Client,
     /// SQS: the dead-letter queue.
     pub sqs: aws_sdk_sqs::Client,
     /// SSM: the lock.
     pub ssm: aws_sdk_ssm::Client,
     /// STS: who is calling.
     pub sts: aws_sdk_sts::Client,
-    /// EC2: the snapshots, which are only looked at.
+    /// EC2: the snapshots.
     pub ec2: aws_sdk_ec2::Client,
 }
 
@@ -106,8 +110,10 @@ impl Aws {
         Self {
             iam: aws_sdk_iam::Client::new(general),
             lambda: aws_sdk_lambda::Client::new(general),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(general),
             logs: aws_sdk_cloudwatchlogs::Client::new(general),
             scheduler: aws_sdk_scheduler::Client::new(general),
+            sns: aws_sdk_sns::Client::new(general),
             sqs: aws_sdk_sqs::Client::new(general),
             ssm: aws_sdk_ssm::Client::new(general),
             sts: aws_sdk_sts::Client::new(general),

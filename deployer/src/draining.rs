@@ -8,10 +8,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::civil::Date;
+use serde_json::Value;
+use snapwarden_domain::settings::VARIABLE;
 
-use crate::kinds::{Kind, ScheduleGroup};
-use crate::scope::Scope;
-use crate::world::{Observed, ResourceId};
+use crate::kinds::{Alias, Kind, LambdaFunction, Schedule, ScheduleGroup, alias_name};
+use crate::scope::{Function, Scope};
+use crate::world::{Desired, Observed, ResourceId};
 
 /// The tag that remembers on AWS that an environment drains, as [`Draining`] writes it.
 pub const TAG: &str = "snapwarden:draining";
@@ -33,6 +35,48 @@ impl Draining {
         // Somebody may have written the tag by hand: then it drains in the careful way.
         let careful = Self { since: Date::MIN, without_floor: false };
         tags.get(TAG).map(|value| value.parse().unwrap_or(careful))
+    }
+}
+
+/// Somebody has changed the function since its release, or a deploy has died before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cleanup function is not the one that is released, so its settings cannot be changed alone")]
+pub struct Unreleased;
+
+impl Draining {
+    /// What is there, without backups: no schedule for them, the tag, and a cleanup that may delete what is left.
+    pub fn of_what_is_there(self, ours: &Observed, scope: &Scope) -> Result<Desired, Unreleased> {
+        let function = ResourceId::new(LambdaFunction::NAME, scope.function(Function::Cleanup));
+        let alias = ResourceId::new(Alias::NAME, alias_name(scope, Function::Cleanup));
+        let backup = ResourceId::new(Schedule::NAME, Scope::schedule(Function::Backup));
+        let group = ResourceId::new(ScheduleGroup::NAME, scope.schedule_group());
+        let mut desired: Desired =
+            ours.iter().map(|(id, found)| (id.clone(), found.properties.clone())).collect();
+        desired.remove(&backup);
+        if let Some(group) = desired.get_mut(&group) {
+            group["tags"][TAG] = self.to_string().into();
+        }
+        let mut changes = false;
+        for (id, version) in [(&function, "version"), (&alias, "serves")] {
+            let Some(wanted) = desired.get_mut(id) else { continue };
+            let variable = &mut wanted[version]["environment"][VARIABLE];
+            let settings = variable.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+            let Some(mut settings) = settings else { continue };
+            let before = settings.clone();
+            settings["policy"]["mass_deletion_percent"] = 100.into();
+            if self.without_floor {
+                settings["policy"]["floor"] = 0.into();
+            }
+            if settings != before {
+                changes = true;
+                *variable = settings.to_string().into();
+            }
+        }
+        let of = |id: &ResourceId, version: &str| ours.get(id).map(|found| found.properties[version].clone());
+        if changes && of(&function, "version") != of(&alias, "serves") {
+            return Err(Unreleased);
+        }
+        Ok(desired)
     }
 }
 

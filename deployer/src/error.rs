@@ -101,6 +101,10 @@ fn class_of(code: &str, message: &str) -> ErrorClass {
         | "NoSuchEntity"
         | "NoSuchEntityException"
         | "ParameterNotFound"
+        | "NotFound"
+        | "NotFoundException"
+        | "ResourceNotFound"
+        | "DashboardNotFoundError"
         | "QueueDoesNotExist"
         | "AWS.SimpleQueueService.NonExistentQueue" => ErrorClass::NotFound,
         "ResourceAlreadyExistsException"

@@ -1,5 +1,6 @@
 //! What an environment has produced: snapshots, and events that could not be delivered. Only looked at.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
 use aws_sdk_sqs::types::QueueAttributeName;
@@ -21,6 +22,8 @@ use crate::scope::Scope;
 /// What it takes to take the inventory.
 pub const RIGHTS: &[Right] = &[
     Right::on(Resources::Everything, "ec2:DescribeSnapshots").when(Condition::InRegion),
+    Right::on(Resources::Everything, "ec2:DescribeVolumes").when(Condition::InRegion),
+    Right::on(Resources::LogGroupContents, "logs:FilterLogEvents"),
     Right::on(Resources::DeadLetterQueue, "sqs:GetQueueUrl"),
     Right::on(Resources::DeadLetterQueue, "sqs:GetQueueAttributes"),
 ];
@@ -73,6 +76,28 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
     Ok(found)
 }
 
+/// A volume, as far as a restore of it has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Where it is, such as `eu-central-1a`.
+    pub availability_zone: String,
+    /// Such as `gp3`.
+    pub kind: String,
+}
+
+/// All volumes of the account in this Region, by id.
+pub async fn volumes(aws: &Aws) -> Result<BTreeMap<String, Volume>, AwsError> {
+    let pages = aws.ec2.describe_volumes().max_results(500).into_paginator();
+    let mut found = BTreeMap::new();
+    for volume in pages.items().send().collect::<Vec<_>>().await {
+        let volume = volume.call("ec2:DescribeVolumes")?;
+        let kind = volume.volume_type.as_ref().map(|kind| kind.as_str().to_owned()).unwrap_or_default();
+        let availability_zone = volume.availability_zone.unwrap_or_default();
+        found.insert(volume.volume_id.unwrap_or_default(), Volume { availability_zone, kind });
+    }
+    Ok(found)
+}
+
 /// Everything that cleanup would go by, read by the function's own code, with more snapshots beside the environment's.
 pub async fn of_cleanup(
     aws: &Aws,
@@ -87,8 +112,7 @@ pub async fn of_cleanup(
     if snapshots.is_empty() {
         return Ok(Inventory::default());
     }
-    let read = read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)?;
-    Ok(read.inventory)
+    read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)
 }
 
 /// About how many events lie in the dead-letter queue; none where there is no queue.

@@ -4,18 +4,24 @@
 //! [`plan`] is pure: no client, no clock, no randomness; [`apply`] does what a plan says. ARCHITECTURE.md has the map.
 
 pub mod adoption;
+pub mod alarms;
 pub mod apply;
 pub mod aws;
 mod backup_interval;
 pub mod bundle;
+pub mod dashboard;
 pub mod draining;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod heartbeat;
 pub mod inventory;
 pub mod invoke;
 pub mod kinds;
 pub mod lock;
+pub mod logs;
+pub mod metrics;
+pub mod monitoring;
 pub mod plan;
 pub mod policy;
 pub mod policy_gate;
@@ -24,6 +30,7 @@ pub mod purge;
 pub mod quiesce;
 pub mod quota;
 pub mod rights;
+pub mod runs;
 pub mod saved_plan;
 pub mod scope;
 pub mod wait;

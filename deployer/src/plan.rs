@@ -146,6 +146,8 @@ pub trait Order {
     fn parent(&self, resource: &ResourceId, scope: &Scope) -> Option<ResourceId>;
     /// Whether AWS cannot change the property of an existing resource.
     fn is_fixed(&self, resource: &ResourceId, property: &str) -> bool;
+    /// Whether AWS lets nobody delete what was found, and lets it go by itself.
+    fn goes_by_itself(&self, resource: &ResourceId, found: &Found) -> bool;
     /// Where a property's wanted value comes from, or what another one would do.
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String>;
 }
@@ -162,7 +164,15 @@ pub fn plan(
     options: &Options,
 ) -> Result<Plan, Unowned> {
     let owner_of = |resource: &ResourceId| owner(order, scope, observed, resource);
-    let is_ours = |resource: &ResourceId| owner_of(resource) == Some(scope.environment.as_str());
+    // What belongs to something that is adopted is adopted with it, and goes where nothing wants it.
+    let is_adopted = |resource: &ResourceId| {
+        let parent = order.parent(resource, scope).filter(|parent| desired.contains_key(parent));
+        options.adopt
+            && parent.is_some_and(|parent| observed.contains_key(&parent) && owner_of(&parent).is_none())
+    };
+    let is_ours = |resource: &ResourceId| {
+        owner_of(resource) == Some(scope.environment.as_str()) || is_adopted(resource)
+    };
     let (mut unclaimed, mut foreign) = (Vec::new(), Vec::new());
     for id in desired.keys().filter(|id| observed.contains_key(*id) && !is_ours(id)) {
         match owner_of(id) {
@@ -178,22 +188,28 @@ pub fn plan(
         .keys()
         .chain(observed.keys())
         .map(|id| (id, (desired.get(id), observed.get(id))))
-        .filter(|(id, (wanted, _))| wanted.is_some() || is_ours(id))
+        .filter(|(id, (wanted, found))| {
+            let goes = found.is_some_and(|found| order.goes_by_itself(id, found));
+            wanted.is_some() || is_ours(id) && !goes
+        })
         .collect();
     let mut steps: Vec<Step> = Vec::with_capacity(all.len());
+    // What is replaced takes its children with it, and theirs.
+    let mut made_anew: BTreeSet<ResourceId> = BTreeSet::new();
     for kind in order.kinds() {
         for (id, (wanted, found)) in all.iter().filter(|(id, _)| id.kind == kind) {
-            let parent = order.parent(id, scope);
-            let goes_with_parent = steps
-                .iter()
-                .any(|step| step.verb == Verb::Replace && Some(&step.resource) == parent.as_ref());
+            let goes_with_parent = order.parent(id, scope).is_some_and(|parent| made_anew.contains(&parent));
             let found = found.filter(|_| !goes_with_parent);
             if wanted.is_some() || found.is_some() {
-                steps.push(step(order, id, *wanted, found, options));
+                let step = step(order, id, *wanted, found, options);
+                if goes_with_parent || step.verb == Verb::Replace {
+                    made_anew.insert((*id).clone());
+                }
+                steps.push(step);
             }
         }
     }
-    let left_alone = observed.keys().filter(|id| !all.contains_key(id)).cloned().collect();
+    let left_alone = observed.keys().filter(|id| !all.contains_key(id) && !is_ours(id)).cloned().collect();
     Ok(Plan { steps, left_alone })
 }
 
@@ -225,6 +241,12 @@ fn step(
         }
     }
     Step { resource: id.clone(), verb, changes, wanted: wanted.cloned(), found: found.cloned() }
+}
+
+/// What of all that was found belongs to the environment.
+pub fn owned(order: &dyn Order, scope: &Scope, observed: &Observed) -> Observed {
+    let is_ours = |id: &ResourceId| owner(order, scope, observed, id) == Some(scope.environment.as_str());
+    observed.iter().filter(|(id, _)| is_ours(id)).map(|(id, found)| (id.clone(), found.clone())).collect()
 }
 
 /// The environment that a resource's tag names or, where it cannot carry one, its parent's.

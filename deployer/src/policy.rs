@@ -87,10 +87,12 @@ pub fn role_policies(
         .map(|(document, text)| {
             let syntax = |source| PolicyError::Syntax { document, source };
             let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
-            let filled = fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
-                document,
-                hole,
-                known: holes.keys().copied().collect::<Vec<_>>().join(", "),
+            let filled = fill(without_absent(value, environment), &holes).map_err(|hole| {
+                PolicyError::UnknownHole {
+                    document,
+                    hole,
+                    known: holes.keys().copied().collect::<Vec<_>>().join(", "),
+                }
             })?;
             let policies = serde_json::from_value(filled)
                 .map_err(|error| syntax(<serde_yaml::Error as serde::de::Error>::custom(error)))?;
@@ -102,7 +104,9 @@ pub fn role_policies(
 /// Everything that a policy document may name.
 fn holes(environment: &Environment, scope: &Scope) -> BTreeMap<&'static str, String> {
     let select = &environment.backup.select;
+    let key = environment.notify.kms_key.as_ref();
     BTreeMap::from([
+        ("topic_key_arn", key.map(ToString::to_string).unwrap_or_default()),
         ("partition", scope.partition().to_owned()),
         ("account", scope.account.to_string()),
         ("region", scope.region.to_string()),
@@ -114,6 +118,7 @@ fn holes(environment: &Environment, scope: &Scope) -> BTreeMap<&'static str, Str
         ("backup_alias_arn", scope.alias_arn(Function::Backup)),
         ("cleanup_alias_arn", scope.alias_arn(Function::Cleanup)),
         ("dead_letter_queue_arn", scope.dead_letter_queue_arn()),
+        ("topic_arn", scope.topic_arn()),
         ("schedule_group_arn", scope.schedule_group_arn()),
     ])
 }
@@ -140,6 +145,22 @@ fn fill(value: Value, holes: &BTreeMap<&'static str, String>) -> Result<Value, S
         other => other,
     })
 }
+
+/// Leaves out the statements about what the environment does not have.
+fn without_absent(mut value: Value, environment: &Environment) -> Value {
+    if environment.notify.kms_key.is_some() {
+        return value;
+    }
+    for document in value.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(statements) = document.get_mut("Statement").and_then(Value::as_array_mut) {
+            statements.retain(|statement| !statement.to_string().contains(TOPIC_KEY));
+        }
+    }
+    value
+}
+
+/// The hole that only an environment with an encrypted topic has.
+const TOPIC_KEY: &str = "${topic_key_arn}";
 
 fn fill_text(text: &str, holes: &BTreeMap<&'static str, String>) -> Result<String, String> {
     let mut filled = String::new();

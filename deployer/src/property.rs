@@ -69,8 +69,10 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
         // As good as absent.
         Value::Array(items) if items.is_empty() => {}
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(plain).collect();
-            leaves.insert(path, items.join(", "));
+            let texts: Vec<String> = items.iter().map(plain).collect();
+            // One item with a comma must not read like two.
+            let ambiguous = texts.iter().any(|text| text.contains(','));
+            leaves.insert(path, if ambiguous { value.to_string() } else { texts.join(", ") });
         }
         leaf => match embedded(leaf) {
             Some(document) => collect(path, &document, leaves),
@@ -81,7 +83,8 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
 
 /// A JSON document in a text, such as a function's settings: what people compare are its fields.
 fn embedded(leaf: &Value) -> Option<Value> {
-    leaf.as_str().filter(|text| text.starts_with('{')).and_then(|text| serde_json::from_str(text).ok())
+    let document: Value = serde_json::from_str(leaf.as_str().filter(|text| text.starts_with('{'))?).ok()?;
+    document.as_object().is_some_and(|fields| !fields.is_empty()).then_some(document)
 }
 
 fn plain(value: &Value) -> String {

@@ -1,11 +1,15 @@
 //! Deletes an environment's snapshots, whatever their `DeleteOn` says: the end of an environment that nobody wants to
 //! restore from.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
 
+use crate::apply::Guard;
 use crate::aws::Aws;
 use crate::error::{AwsError, Call};
 use crate::inventory::{self, Snapshot};
@@ -36,44 +40,59 @@ pub const RIGHTS: &[Right] = &[Right::on(Resources::Snapshots, "ec2:DeleteSnapsh
 /// How many deletions are under way at a time.
 const CONCURRENCY: usize = 8;
 
-/// Deletes these snapshots, of which only those count that still carry the environment's tag. One that cannot be
-/// deleted stops no other.
+/// Seconds between looks at what EC2 still lists; about a minute in all.
+const PAUSES: [u64; 6] = [0, 2, 5, 10, 20, 30];
+
+/// Deletes all snapshots that carry the environment's tag. One that cannot be deleted stops no other; `guard` is asked
+/// before each, and `tell` hears how many are done.
 pub async fn purge(
     aws: &Aws,
     scope: &Scope,
-    snapshots: &[Snapshot],
-    tell: &dyn Fn(usize),
+    guard: &dyn Guard,
+    tell: &dyn Fn(usize, usize),
 ) -> Result<Purged, AwsError> {
-    // Somebody may have taken the tag off since the list was made, to keep the snapshot.
-    let mut ours = inventory::snapshots(aws, scope).await?;
-    ours.retain(|ours| snapshots.iter().any(|listed| listed.snapshot == ours.snapshot));
-
-    let mut refused = Vec::new();
+    let ours = inventory::snapshots(aws, scope).await?;
+    let (mut done, mut reasons) = (0, BTreeMap::new());
     let mut deletions = stream::iter(&ours)
-        .map(|snapshot| async move { (snapshot, delete(aws, &snapshot.snapshot).await) })
+        .map(|snapshot| async move {
+            let result = match guard.check().await {
+                Ok(()) => delete(aws, &snapshot.snapshot).await.map_err(|error| error.to_string()),
+                Err(halt) => Err(format!("not attempted: {halt}")),
+            };
+            (snapshot, result)
+        })
         .buffer_unordered(CONCURRENCY);
-    let mut done = 0;
     while let Some((snapshot, result)) = deletions.next().await {
         done += 1;
-        tell(done);
-        if let Err(error) = result {
-            refused.push((snapshot.snapshot.clone(), error.to_string()));
+        tell(done, ours.len());
+        if let Err(reason) = result {
+            reasons.insert(snapshot.snapshot.clone(), reason);
         }
     }
     drop(deletions);
 
-    let left = inventory::snapshots(aws, scope).await?;
-    let is_left = |id: &str| left.iter().any(|left| left.snapshot == id);
-    let mut purged = Purged::default();
-    for snapshot in ours {
-        let id = snapshot.snapshot;
-        if is_left(&id) {
-            let reason = refused.iter().find(|(refused, _)| *refused == id).map(|(_, reason)| reason.clone());
-            let reason = reason.unwrap_or_else(|| "EC2 accepted the deletion, but still lists it".to_owned());
-            purged.remaining.push(Remaining { snapshot: id, reason });
-        } else {
-            purged.deleted.push(id);
+    let mut left = BTreeMap::new();
+    for pause in PAUSES {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        let listed = inventory::snapshots(aws, scope).await?;
+        left = listed.into_iter().map(|snapshot| (snapshot.snapshot, snapshot.state)).collect();
+        // What EC2 accepted goes some seconds later; what it refused stays.
+        if left.keys().all(|id| reasons.contains_key(id)) {
+            break;
         }
+    }
+    let mut purged = Purged::default();
+    for Snapshot { snapshot, .. } in ours {
+        let Some(state) = left.get(&snapshot) else {
+            purged.deleted.push(snapshot);
+            continue;
+        };
+        let accepted = || match state.as_str() {
+            "pending" => "EC2 deletes it once it is completed".to_owned(),
+            _ => "EC2 accepted the deletion, but still lists it".to_owned(),
+        };
+        let reason = reasons.remove(&snapshot).unwrap_or_else(accepted);
+        purged.remaining.push(Remaining { snapshot, reason });
     }
     Ok(purged)
 }

@@ -8,25 +8,22 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use crate::apply::Guard;
 use crate::aws::Aws;
 use crate::error::{AwsError, Call, OrAbsent};
-use crate::kinds::{Kind, LambdaFunction, Schedule, read};
+use crate::kinds::{Alias, Kind, LambdaFunction, Schedule, StepError, alias_name, read};
 use crate::rights::{Resources, Right};
 use crate::scope::{Function, Scope};
 use crate::world::{Desired, Observed, ResourceId};
 
-/// Everything as it is, but with schedules that do not fire and functions that do not start: no retry of Lambda's
-/// either.
+/// Everything as it is, but without schedules, and with functions that do not start: no retry of Lambda's either.
+/// Deleting a schedule takes less than disabling it, which EventBridge Scheduler refuses where anything about it is
+/// wrong.
 pub fn halted(observed: &Observed) -> Desired {
-    let mut desired: Desired =
-        observed.iter().map(|(id, found)| (id.clone(), found.properties.clone())).collect();
-    for (id, wanted) in &mut desired {
-        let (property, value) = match id.kind.as_str() {
-            Schedule::NAME => ("enabled", Value::Bool(false)),
-            LambdaFunction::NAME => ("reserved_concurrency", 0.into()),
-            _ => continue,
-        };
-        wanted[property] = value;
+    let stays = observed.iter().filter(|(id, _)| id.kind != Schedule::NAME);
+    let mut desired: Desired = stays.map(|(id, found)| (id.clone(), found.properties.clone())).collect();
+    for (_, wanted) in desired.iter_mut().filter(|(id, _)| id.kind == LambdaFunction::NAME) {
+        wanted["reserved_concurrency"] = 0.into();
     }
     desired
 }
@@ -40,49 +37,60 @@ const LOG_LAG: Duration = Duration::from_secs(10);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Waits until no run is in flight, as the functions' logs tell, or none can be any more since its time is over.
+/// Waits until no invocation is in flight, as the functions' logs tell, or none can be any more since its time is over.
+/// What one of them hands on to another invocation does not start any more.
 ///
-/// Returns how many runs it saw end. `tell` hears how many are still in flight, with the time waited so far.
+/// Returns how many it saw end. `guard` may end the waiting; `tell` hears how many are still in flight, with the time
+/// waited so far.
 pub async fn wait_for_runs(
     aws: &Aws,
     scope: &Scope,
     observed: &Observed,
     now: Timestamp,
-    tell: &dyn Fn(usize, Duration),
-) -> Result<usize, AwsError> {
+    guard: &dyn Guard,
+    tell: &dyn Fn(Option<usize>, Duration),
+) -> Result<usize, StepError> {
     let started = Instant::now();
     let mut seen = BTreeSet::new();
     for function in Function::ALL {
         let Some(timeout) = timeout_of(observed, scope, function) else { continue };
         let since = now.checked_sub(timeout).unwrap_or(now);
         loop {
+            guard.check().await.map_err(|halt| StepError::Halted(halt.0))?;
             let open = in_flight(aws, &scope.log_group(function), since).await?;
             let waited = started.elapsed();
-            if waited >= timeout + LOG_LAG || (open.is_empty() && waited >= LOG_LAG) {
+            let none = open.as_ref().is_some_and(BTreeSet::is_empty);
+            if waited >= timeout + LOG_LAG || (none && waited >= LOG_LAG) {
                 break;
             }
-            tell(open.len(), waited);
-            seen.extend(open);
+            tell(open.as_ref().map(BTreeSet::len), waited);
+            seen.extend(open.into_iter().flatten());
             sleep(LOOK).await;
         }
     }
     Ok(seen.len())
 }
 
-/// How long a run of a function may take; `None` where there is no function.
+/// How long an invocation of a function may take, the released version or another; `None` where there is no function.
 fn timeout_of(observed: &Observed, scope: &Scope, function: Function) -> Option<Duration> {
     let id = ResourceId::new(LambdaFunction::NAME, scope.function(function));
-    let found = read::<LambdaFunction>(observed.get(&id)?).ok()?;
-    Some(found.properties.timeout())
+    let latest = read::<LambdaFunction>(observed.get(&id)?).ok()?.properties.timeout();
+    let alias = observed.get(&ResourceId::new(Alias::NAME, alias_name(scope, function)));
+    let released = alias.and_then(|alias| Some(read::<Alias>(alias).ok()?.properties.serves.timeout()));
+    Some(released.map_or(latest, |released| released.max(latest)))
 }
 
-/// The invocations that have begun since then and not ended.
-async fn in_flight(aws: &Aws, log_group: &str, since: Timestamp) -> Result<BTreeSet<String>, AwsError> {
+/// The invocations that have begun since then and not ended; `None` where there is no log to tell.
+async fn in_flight(
+    aws: &Aws,
+    log_group: &str,
+    since: Timestamp,
+) -> Result<Option<BTreeSet<String>>, AwsError> {
     let call = aws.logs.filter_log_events().log_group_name(log_group).start_time(since.as_millisecond());
     let mut pages = call.filter_pattern(PATTERN).into_paginator().send();
     let (mut begun, mut ended) = (BTreeSet::new(), BTreeSet::new());
     while let Some(page) = pages.next().await {
-        let Some(page) = page.call("logs:FilterLogEvents").or_absent()? else { break };
+        let Some(page) = page.call("logs:FilterLogEvents").or_absent()? else { return Ok(None) };
         for event in page.events.unwrap_or_default() {
             match event.message.as_deref().and_then(lifecycle) {
                 Some(Lifecycle::Begun(id)) => drop(begun.insert(id)),
@@ -91,7 +99,7 @@ async fn in_flight(aws: &Aws, log_group: &str, since: Timestamp) -> Result<BTree
             }
         }
     }
-    Ok(begun.difference(&ended).cloned().collect())
+    Ok(Some(begun.difference(&ended).cloned().collect()))
 }
 
 /// Lines of Lambda itself in both of its log formats.

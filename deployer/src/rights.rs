@@ -69,6 +69,14 @@ pub enum Resources {
     FunctionVersions,
     /// The lock.
     Lock,
+    /// The topic.
+    Topic,
+    /// The environment's alarms.
+    Alarms,
+    /// Every alarm, for a listing.
+    AllAlarms,
+    /// The dashboard.
+    Dashboard,
 }
 
 /// What limits a right beyond its resources.
@@ -125,6 +133,10 @@ impl Resources {
             Self::SchedulerRole => vec![scope.role_arn("scheduler")],
             Self::Functions => functions(""),
             Self::FunctionVersions => functions(":*"),
+            Self::Topic => vec![scope.topic_arn()],
+            Self::Alarms => vec![scope.alarm_arn(&scope.alarm("*"))],
+            Self::AllAlarms => vec![scope.alarm_arn("*")],
+            Self::Dashboard => vec![scope.dashboard_arn()],
             Self::Lock => vec![scope.arn("ssm", &format!("parameter{}", scope.lock_parameter()))],
         }
     }
@@ -138,6 +150,10 @@ impl Resources {
                 "the form in which CloudWatch Logs authorises all but tagging: the group with its streams"
             }
             Self::Schedules => "whatever is in our group is ours, also schedules that are no longer wanted",
+            Self::Alarms => {
+                "whatever begins with the environment's name, also alarms that are no longer wanted"
+            }
+            Self::AllAlarms => "CloudWatch authorises a listing for all alarms",
             Self::FunctionVersions => "Lambda numbers the versions",
             _ => return None,
         })

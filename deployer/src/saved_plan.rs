@@ -161,7 +161,12 @@ impl SavedPlan {
         // What the plan leaves alone it does not describe either.
         let mut now = observed.clone();
         now.retain(|id, _| !self.plan.left_alone.contains(id));
-        format!("since it was made,\n  {}\n", differences(&seen, &now).join("\n  "))
+        let mut all = differences(&seen, &now);
+        if all.is_empty() {
+            let strangers: Vec<_> = self.plan.left_alone.iter().map(ToString::to_string).collect();
+            all.push(format!("something changed that is not ours: {}", strangers.join(", ")));
+        }
+        format!("since it was made,\n  {}\n", all.join("\n  "))
     }
 
     fn own_digest(&self) -> String {

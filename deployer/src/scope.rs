@@ -113,6 +113,36 @@ impl Scope {
         format!("snapwarden-{}-dead-letters", self.environment)
     }
 
+    /// The SNS topic that everybody is told through.
+    pub fn topic(&self) -> String {
+        format!("snapwarden-{}-notifications", self.environment)
+    }
+
+    /// The ARN of the topic.
+    pub fn topic_arn(&self) -> String {
+        self.arn("sns", &self.topic())
+    }
+
+    /// An alarm's name; `what` it watches ends it.
+    pub fn alarm(&self, what: &str) -> String {
+        format!("snapwarden-{}-{what}", self.environment)
+    }
+
+    /// The ARN of an alarm.
+    pub fn alarm_arn(&self, name: &str) -> String {
+        self.arn("cloudwatch", &format!("alarm:{name}"))
+    }
+
+    /// The CloudWatch dashboard's name. Dashboards are an account's, so the Region is part of it.
+    pub fn dashboard(&self) -> String {
+        format!("snapwarden-{}-{}", self.environment, self.region)
+    }
+
+    /// The ARN of the dashboard; dashboards belong to no Region.
+    pub fn dashboard_arn(&self) -> String {
+        format!("arn:{}:cloudwatch::{}:dashboard/{}", self.partition(), self.account, self.dashboard())
+    }
+
     /// A schedule's name inside the schedule group.
     pub fn schedule(function: Function) -> &'static str {
         function.as_str()

@@ -29,11 +29,20 @@ pub const ROLE_FOR_LAMBDA: Reason = Reason {
 
 /// The same for the right to write to a destination, which Lambda checks when it is told of one.
 pub const ROLE_FOR_DESTINATION: Reason = Reason {
-    text: "IAM to let the function's role write to its destination",
+    text: "Lambda to see the destination, and IAM to let the function's role write to it",
     explains: |error| {
-        error.code == "InvalidParameterValueException" && error.message.contains("does not have permissions")
+        error.code == "InvalidParameterValueException"
+            && (error.message.contains("does not have permissions")
+                || (error.message.contains("destination ARN") && error.message.contains("is invalid")))
     },
     limit: Duration::from_mins(2),
+};
+
+/// IAM takes some seconds to notice that nothing hangs on a role any more.
+pub const ROLE_IN_USE: Reason = Reason {
+    text: "IAM to let go of the role",
+    explains: |error| error.code.starts_with("DeleteConflict"),
+    limit: Duration::from_mins(1),
 };
 
 /// The same for EventBridge Scheduler, which checks the role's trust when a schedule is written.

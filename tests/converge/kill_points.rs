@@ -44,7 +44,7 @@ fn whatever_call_the_process_dies_at_the_same_command_goes_on_from_there() {
                 loop {
                     // Every call twice: killed before it, killed after it.
                     let case = next.fetch_add(1, Ordering::Relaxed);
-                    let effect = if case % 2 == 0 { Effect::KillBefore } else { Effect::KillAfter };
+                    let effect = if case.is_multiple_of(2) { Effect::KillBefore } else { Effect::KillAfter };
                     let killed = run_case(&local, &proxy, case / 2 + 1, effect, &empty);
                     let mut kills = kills.lock().unwrap();
                     for (sum, killed) in kills.iter_mut().zip(killed) {

@@ -39,6 +39,8 @@ pub(crate) fn requests(call: &Call, world: &World) -> Vec<Request> {
         Some(("logs", operation)) => asked.logs(operation),
         Some(("sqs", operation)) => asked.sqs(operation),
         Some(("ssm", operation)) => asked.ssm(operation),
+        Some(("sns", operation)) => asked.sns(operation),
+        Some(("cloudwatch", operation)) => asked.cloudwatch(operation),
         _ => panic!("{} is not in the table of what calls are authorised for", call.action),
     };
     for request in &requests {
@@ -222,6 +224,43 @@ impl Asked<'_> {
             requests.extend(self.also_tags("ssm:AddTagsToResource", &parameter));
         }
         requests
+    }
+
+    fn sns(&self, operation: &str) -> Vec<Request> {
+        let topic = self.scope.topic_arn();
+        match operation {
+            // Source: SNS API, `CreateTopic`, `Tags`.
+            "CreateTopic" => {
+                let tags = self.also_tags("sns:TagResource", &topic);
+                [self.plain(&topic, self.tagging(Context::default()))].into_iter().chain(tags).collect()
+            }
+            // IAM knows no resources for subscriptions.
+            "GetSubscriptionAttributes" | "SetSubscriptionAttributes" | "Unsubscribe" => {
+                vec![self.plain("*", Context::default())]
+            }
+            "TagResource" => vec![self.plain(self.text("ResourceArn"), self.tagging(Context::default()))],
+            "ListTagsForResource" | "UntagResource" => {
+                vec![self.plain(self.text("ResourceArn"), Context::default())]
+            }
+            _ => vec![self.plain(self.text("TopicArn"), Context::default())],
+        }
+    }
+
+    /// CloudWatch speaks CBOR, which is not recorded: any alarm of the environment stands for the one that is meant.
+    fn cloudwatch(&self, operation: &str) -> Vec<Request> {
+        let alarm = self.scope.alarm_arn(&self.scope.alarm("backup-errors"));
+        match operation {
+            "DescribeAlarms" => vec![self.plain(&self.scope.alarm_arn("*"), Context::default())],
+            "GetDashboard" | "PutDashboard" | "DeleteDashboards" => {
+                vec![self.plain(&self.scope.dashboard_arn(), Context::default())]
+            }
+            // Source: CloudWatch API, `PutMetricAlarm`, `Tags`.
+            "PutMetricAlarm" => vec![
+                self.plain(&alarm, Context::default()),
+                self.other("cloudwatch:TagResource", &alarm, Context::default()),
+            ],
+            _ => vec![self.plain(&alarm, Context::default())],
+        }
     }
 
     /// The call's own action.

@@ -7,6 +7,7 @@ mod exclusive;
 mod failure;
 mod local;
 mod output;
+mod page;
 mod process;
 mod progress;
 mod render;
@@ -20,8 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, plan, policies,
-    status, test,
+    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan,
+    policies, report, status, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -44,7 +45,7 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Make the environment what its file says
     Deploy(deploy::DeployArgs),
-    /// Delete everything that a deploy made, except snapshots
+    /// Delete everything that a deploy made; the snapshots stay, unless they are purged
     Destroy(destroy::DestroyArgs),
     /// Show what an environment holds, what differs from its file, and when it runs next
     Status(status::StatusArgs),
@@ -54,6 +55,10 @@ enum Command {
     CleanupDiff(cleanup_diff::CleanupDiffArgs),
     /// Run a deployed function now and show its report
     Invoke(invoke::InvokeArgs),
+    /// Show what a function wrote into its log
+    Logs(logs::LogsArgs),
+    /// Write a page about the backups: coverage, ages, what expires, restore commands
+    Report(report::ReportArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
     Policies(policies::PoliciesArgs),
     /// The local AWS environment: emulators on this machine
@@ -87,6 +92,8 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::AdoptSnapshots(args) => adopt_snapshots::cmd_adopt_snapshots(context, &args),
         Command::CleanupDiff(args) => cleanup_diff::cmd_cleanup_diff(context, &args),
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
+        Command::Logs(args) => logs::cmd_logs(context, &args),
+        Command::Report(args) => report::cmd_report(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
         Command::Test(args) => test::cmd_test(context, &args),

@@ -38,6 +38,11 @@ pub(crate) struct Session<E = Environment> {
     cloud: Cloud,
 }
 
+/// Whether somebody has to say yes before anything happens.
+fn needs_a_person(cloud: Cloud, nothing_happens: bool, yes: bool) -> bool {
+    cloud == Cloud::Aws && !nothing_happens && !yes
+}
+
 /// What may be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Approval {
@@ -92,6 +97,16 @@ impl Session {
         let session = Self { warnings, ..Self::connect(context, environment).await? };
         session.warn(context);
         Ok((session, Arc::new(code)))
+    }
+
+    /// The same, for a look: `None` where a local environment is not running, which a look does not change.
+    pub(crate) async fn open_running(context: &Context) -> Result<Option<Self>, Failure> {
+        let (environment, warnings) = context.environment_with_findings()?;
+        let identity = Identity::from(&environment);
+        if identity.cloud == Cloud::Local && !local_cloud(context, &identity).status()?.running {
+            return Ok(None);
+        }
+        Ok(Some(Self { warnings, ..Self::connect(context, environment).await? }))
     }
 
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
@@ -169,7 +184,7 @@ impl<E> Session<E> {
 
     /// What the deployer's effects need.
     pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
-        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener)
+        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener).on_behalf_of(&self.caller)
     }
 
     /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The
@@ -181,8 +196,20 @@ impl<E> Session<E> {
         question: &str,
         yes: bool,
     ) -> Result<Approval, Failure> {
+        self.approve_with(context, plan, plan.is_empty(), question, yes)
+    }
+
+    /// The same of a plan that is not all that is going to happen.
+    pub(crate) fn approve_with(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        nothing_happens: bool,
+        question: &str,
+        yes: bool,
+    ) -> Result<Approval, Failure> {
         let plan_text = render::plan::text(plan, context.verbose());
-        if plan.is_empty() || yes || self.cloud == Cloud::Local {
+        if !needs_a_person(self.cloud, nothing_happens, yes) {
             context.progress().note(&plan_text);
             return Ok(Approval::Whatever);
         }
@@ -267,6 +294,15 @@ mod tests {
     use snapwarden_deployer::environment::parse;
 
     use super::*;
+
+    /// On AWS nothing happens that nobody has agreed to.
+    #[test]
+    fn whatever_happens_on_aws_needs_a_yes() {
+        assert!(needs_a_person(Cloud::Aws, false, false));
+        assert!(!needs_a_person(Cloud::Aws, false, true));
+        assert!(!needs_a_person(Cloud::Aws, true, false));
+        assert!(!needs_a_person(Cloud::Local, false, false));
+    }
 
     /// Another account's resources with the same names are not ours to touch.
     #[test]

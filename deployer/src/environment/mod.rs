@@ -7,7 +7,9 @@ mod iam;
 mod identity;
 mod lint;
 mod load;
+mod notify;
 mod place;
+mod pricing;
 mod schedule;
 mod schema;
 mod suggest;
@@ -29,6 +31,8 @@ pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
 pub use lint::{Finding, Severity};
 pub use load::{LoadError, list, load, load_and_lint, parse};
+pub use notify::{EmailAddress, HttpsUrl, KmsKeyArn, Notify};
+pub use pricing::Pricing;
 pub use schedule::{InvalidExpression, ScheduleExpression};
 pub use schema::schema;
 
@@ -64,6 +68,12 @@ pub struct Environment {
     /// What becomes of the log groups when the environment is destroyed.
     #[serde(default)]
     pub logs: LogsOnDestroy,
+    /// Who is told when something goes wrong.
+    #[serde(default)]
+    pub notify: Notify,
+    /// What snapshots cost, for estimates.
+    #[serde(default)]
+    pub pricing: Pricing,
     /// Tags for every resource that can carry them.
     #[serde(default, deserialize_with = "user_tags")]
     #[schemars(extend("maxProperties" = MAX_TAGS))]
@@ -294,7 +304,7 @@ macro_rules! checked_text {
     };
 }
 
-use checked_text;
+pub(super) use checked_text;
 
 checked_text!(
     /// An AWS account's number.

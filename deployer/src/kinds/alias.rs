@@ -6,11 +6,12 @@
 
 use async_trait::async_trait;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::function::{Version, fenced, wait_until_ready};
+use super::function::{Version, wait_until_ready};
 use super::invoke_permissions::{self, Permissions};
-use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError};
+use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, revision};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
@@ -40,6 +41,12 @@ pub struct Properties {
 pub struct Handle {
     /// The number that Lambda gave the served version.
     pub version: String,
+    /// Who released it, and from which commit.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// When it was published.
+    #[serde(default)]
+    pub published_at: Option<Timestamp>,
 }
 
 #[async_trait(?Send)]
@@ -140,7 +147,9 @@ impl Kind for Alias {
             let permissions = invoke_permissions::observe(cx, &name, Some(ALIAS)).await?;
             let serves = Version::found(&configuration);
             let properties = Properties { serves, published, also_serves, permissions };
-            let (handle, revision) = (Handle { version }, alias.revision_id);
+            let published_at = configuration.last_modified().and_then(lambda_time);
+            let note = configuration.description().filter(|note| !note.is_empty()).map(str::to_owned);
+            let (handle, revision) = (Handle { version, note, published_at }, alias.revision_id);
             found.push((alias_name(&cx.scope, function), Found { properties, handle, tags: None, revision }));
         }
         Ok(found)
@@ -149,8 +158,11 @@ impl Kind for Alias {
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let function = function_of(name);
         let version = publish(cx, function, &wanted.serves).await?;
-        let call = cx.aws.lambda.create_alias().function_name(function).name(ALIAS).function_version(version);
-        call.send().await.call("lambda:CreateAlias")?;
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            let call = cx.aws.lambda.create_alias().function_name(function).name(ALIAS);
+            call.function_version(&version).send().await.call("lambda:CreateAlias").map(drop)
+        })
+        .await?;
         Ok(())
     }
 
@@ -168,13 +180,21 @@ impl Kind for Alias {
             } else {
                 publish(cx, function, &wanted.serves).await?
             };
-            let call = cx.aws.lambda.update_alias().function_name(function).name(ALIAS);
-            let call = call.function_version(version).set_revision_id(found.revision.clone());
-            // An empty routing configuration is how Lambda takes the shares of other versions away.
-            let call = call.routing_config(AliasRoutingConfiguration::builder().build());
-            call.send().await.call("lambda:UpdateAlias").map_err(|error| fenced(error, name))?;
+            let versions = (found.handle.version.as_str(), version.as_str());
+            revision::move_alias(cx, (function, ALIAS), versions, found.revision.clone(), async |revision| {
+                wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+                    let call = cx.aws.lambda.update_alias().function_name(function).name(ALIAS);
+                    let call = call.function_version(&version).set_revision_id(revision.clone());
+                    // An empty routing configuration is how Lambda takes the shares of other versions away.
+                    let call = call.routing_config(AliasRoutingConfiguration::builder().build());
+                    call.send().await.call("lambda:UpdateAlias").map(drop)
+                })
+                .await
+            })
+            .await?;
         }
-        invoke_permissions::remove(cx, function, Some(ALIAS), &found.properties.permissions).await
+        let unwanted = invoke_permissions::unwanted(&found.properties.permissions, &wanted.permissions);
+        invoke_permissions::remove(cx, function, Some(ALIAS), &unwanted).await
     }
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
@@ -190,6 +210,7 @@ async fn publish(cx: &Context, function: &str, wanted: &Version) -> Result<Strin
     let published = wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
         // The digest makes Lambda refuse when somebody replaced the code in between.
         let call = cx.aws.lambda.publish_version().function_name(function).code_sha256(&wanted.code_sha256);
+        let call = call.set_description(cx.release_note());
         call.send().await.call("lambda:PublishVersion")
     })
     .await?;
@@ -202,6 +223,11 @@ async fn publish(cx: &Context, function: &str, wanted: &Version) -> Result<Strin
     } else {
         Err(StepError::Changed { what: format!("version {version} of {function}") })
     }
+}
+
+/// Lambda's own form of a time: `2026-11-24T18:00:00.000+0000`.
+fn lambda_time(text: &str) -> Option<Timestamp> {
+    Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", text).ok()
 }
 
 /// The name of a function's alias: `function:live`.

@@ -14,6 +14,7 @@ use super::{Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, StepError
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
+use crate::wait;
 use crate::world::{Found, ResourceId};
 
 /// The kind.
@@ -34,6 +35,9 @@ pub struct Properties {
 
 /// The most that Lambda allows, and its default.
 const RETRY_ATTEMPTS: i32 = 2;
+
+/// How often a run is tried in all, unless it succeeds before.
+pub(super) const ATTEMPTS: u32 = RETRY_ATTEMPTS.unsigned_abs() + 1;
 
 /// Six hours: the most that Lambda allows, and its default.
 const MAX_AGE_SECONDS: i32 = 6 * 60 * 60;
@@ -134,7 +138,7 @@ impl Kind for AsynchronousInvocation {
         let on_failure = OnFailure::builder().set_destination(wanted.destinations.get("on_failure").cloned());
         let destinations = DestinationConfig::builder().on_failure(on_failure.build()).build();
         // Lambda checks that the role may write to the destination, a new role's policy takes some seconds to arrive.
-        crate::wait::retry(cx, &[crate::wait::ROLE_FOR_DESTINATION], async || {
+        wait::retry(cx, &[wait::ROLE_FOR_DESTINATION, wait::FUNCTION_BUSY], async || {
             let call = call.clone().destination_config(destinations.clone());
             call.send().await.call("lambda:PutFunctionEventInvokeConfig")
         })

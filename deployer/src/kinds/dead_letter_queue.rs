@@ -1,4 +1,4 @@
-//! The SQS queue that keeps the events EventBridge Scheduler could not deliver.
+//! The SQS queue that keeps the events EventBridge Scheduler could not deliver, and those whose last try failed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

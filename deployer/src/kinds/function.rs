@@ -12,10 +12,11 @@ use aws_sdk_lambda::types::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use snapwarden_domain::notification::{self, Notifications};
 use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSettings};
 
 use super::invoke_permissions::{self, Permissions};
-use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, tags};
+use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, revision, tags};
 use crate::backup_interval;
 use crate::draining::Draining;
 use crate::environment::Environment;
@@ -213,7 +214,7 @@ impl Kind for LambdaFunction {
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let version = &wanted.version;
         let zip = cx.zip(&version.code_sha256)?;
-        wait::retry(cx, &[wait::ROLE_FOR_LAMBDA], async || {
+        wait::retry(cx, &[wait::ROLE_FOR_LAMBDA, wait::FUNCTION_BUSY], async || {
             let call = cx.aws.lambda.create_function().function_name(name).role(&version.role);
             let call = call.runtime(Runtime::from(version.runtime.as_str())).handler(&version.handler);
             let call = call.architectures(Architecture::from(version.architecture.as_str()));
@@ -238,21 +239,23 @@ impl Kind for LambdaFunction {
     ) -> Result<(), StepError> {
         let (now, then) = (&found.properties.version, &wanted.version);
         let mut revision = found.revision.clone();
-        if now.code_sha256 != then.code_sha256 || now.architecture != then.architecture {
-            revision = update_code(cx, name, then, revision).await?;
-        }
-        let code_only = Version {
-            code_sha256: now.code_sha256.clone(),
-            architecture: now.architecture.clone(),
-            ..then.clone()
+        let new_code = Version {
+            code_sha256: then.code_sha256.clone(),
+            architecture: then.architecture.clone(),
+            ..now.clone()
         };
-        if *now != code_only || !found.properties.last_change_succeeded {
-            update_configuration(cx, name, then, revision).await?;
+        if *now != new_code {
+            revision = update_code(cx, name, (now, &new_code), revision).await?;
+        }
+        let repeats = wanted.last_change_succeeded && !found.properties.last_change_succeeded;
+        if new_code != *then || repeats {
+            update_configuration(cx, name, (&new_code, then), revision).await?;
         }
         if found.properties.recursive_loop != wanted.recursive_loop {
             put_recursive_loop(cx, name, &wanted.recursive_loop).await?;
         }
-        invoke_permissions::remove(cx, name, None, &found.properties.permissions).await?;
+        let unwanted = invoke_permissions::unwanted(&found.properties.permissions, &wanted.permissions);
+        invoke_permissions::remove(cx, name, None, &unwanted).await?;
         if found.properties.reserved_concurrency != wanted.reserved_concurrency {
             limit_concurrency(cx, name, wanted.reserved_concurrency).await?;
         }
@@ -278,11 +281,16 @@ impl Kind for LambdaFunction {
 impl Properties {
     /// How long one invocation may take.
     pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.version.timeout_seconds.try_into().unwrap_or_default())
+        self.version.timeout()
     }
 }
 
 impl Version {
+    /// How long one invocation may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds.try_into().unwrap_or_default())
+    }
+
     /// What the environment wants of a version.
     pub(super) fn declare(blueprint: &Blueprint<'_>, function: Function) -> Self {
         let functions = &blueprint.environment.functions;
@@ -294,10 +302,10 @@ impl Version {
             handler: "bootstrap".to_owned(),
             memory_mb: functions.memory_mb.as_i32(),
             timeout_seconds: functions.timeout_seconds.as_i32(),
-            environment: BTreeMap::from([(
-                settings::VARIABLE.to_owned(),
-                settings_json(blueprint, function),
-            )]),
+            environment: BTreeMap::from([
+                (settings::VARIABLE.to_owned(), settings_json(blueprint, function)),
+                (notification::VARIABLE.to_owned(), notifications_json(blueprint.scope, function)),
+            ]),
             log_group: blueprint.scope.log_group(function),
             log_format: LogFormat::Json.as_str().to_owned(),
             layers: Vec::new(),
@@ -316,6 +324,7 @@ impl Version {
             "subnets" => "from within a VPC the function may not reach EC2",
             _ if property.starts_with("environment.") => match property.split('.').nth(1) {
                 Some(settings::VARIABLE) => "the settings that the environment file asks for",
+                Some(notification::VARIABLE) => "who is told of a run that failed for good",
                 _ => "a variable that Snapwarden does not set",
             },
             _ => return None,
@@ -358,12 +367,12 @@ impl Version {
 }
 
 /// A variable's value as plans may show it. Of one that is not ours nobody knows whether it is a secret, so only its
-/// digest leaves this place.
+/// checksum leaves this place: enough to see a change by, and too little to confirm a guess with.
 fn shown(name: &str, value: &str) -> String {
-    if name == settings::VARIABLE {
+    if [settings::VARIABLE, notification::VARIABLE].contains(&name) {
         return value.to_owned();
     }
-    format!("(hidden, SHA-256 {}…)", &hex::encode(Sha256::digest(value))[..12])
+    format!("(hidden, checksum {})", &hex::encode(Sha256::digest(value))[..4])
 }
 
 /// The function's settings in the very types that it reads them with.
@@ -383,6 +392,17 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
         }
     };
     settings.to_string()
+}
+
+/// Whom the function tells that a run failed for good.
+fn notifications_json(scope: &Scope, function: Function) -> String {
+    let notifications = Notifications {
+        topic_arn: scope.topic_arn(),
+        environment: scope.environment.clone(),
+        function: function.as_str().to_owned(),
+        attempts: super::asynchronous_invocation::ATTEMPTS,
+    };
+    serde_json::json!(notifications).to_string()
 }
 
 /// What the cleanup function goes by.
@@ -412,67 +432,70 @@ pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Drai
 async fn update_code(
     cx: &Context,
     name: &str,
-    wanted: &Version,
+    (found, wanted): (&Version, &Version),
     revision: Option<String>,
 ) -> Result<Option<String>, StepError> {
     let zip = cx.zip(&wanted.code_sha256)?;
-    let changed = wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
-        let call = cx.aws.lambda.update_function_code().function_name(name).zip_file(zip.clone().into());
-        let call = call.architectures(Architecture::from(wanted.architecture.as_str()));
-        let call = call.set_revision_id(revision.clone());
-        call.send().await.call("lambda:UpdateFunctionCode")
+    revision::change_function(cx, name, (found, wanted), revision, async |revision| {
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            let call = cx.aws.lambda.update_function_code().function_name(name);
+            let call = call.architectures(Architecture::from(wanted.architecture.as_str()));
+            let call = call.zip_file(zip.clone().into()).set_revision_id(revision.clone());
+            call.send().await.call("lambda:UpdateFunctionCode").map(drop)
+        })
+        .await
     })
-    .await;
-    changed.map_err(|error| fenced(error, name))?;
+    .await?;
     wait_until_ready(cx, name).await
 }
 
 async fn update_configuration(
     cx: &Context,
     name: &str,
-    wanted: &Version,
+    (found, wanted): (&Version, &Version),
     revision: Option<String>,
 ) -> Result<(), StepError> {
-    let changed = wait::retry(cx, &[wait::FUNCTION_BUSY, wait::ROLE_FOR_LAMBDA], async || {
-        let call = cx.aws.lambda.update_function_configuration().function_name(name).role(&wanted.role);
-        let call = call.runtime(Runtime::from(wanted.runtime.as_str())).handler(&wanted.handler);
-        let call = call.memory_size(wanted.memory_mb).timeout(wanted.timeout_seconds);
-        let call = call.environment(wanted.variables()).logging_config(wanted.logging());
-        // Empty lists are how Lambda takes these away.
-        let nowhere = VpcConfig::builder().set_subnet_ids(Some(Vec::new()));
-        let call = call.vpc_config(nowhere.set_security_group_ids(Some(Vec::new())).build());
-        let call = call.set_layers(Some(wanted.layers.clone())).set_revision_id(revision.clone());
-        call.send().await.call("lambda:UpdateFunctionConfiguration")
+    revision::change_function(cx, name, (found, wanted), revision, async |revision| {
+        wait::retry(cx, &[wait::FUNCTION_BUSY, wait::ROLE_FOR_LAMBDA], async || {
+            let call = cx.aws.lambda.update_function_configuration().function_name(name).role(&wanted.role);
+            let call = call.runtime(Runtime::from(wanted.runtime.as_str())).handler(&wanted.handler);
+            let call = call.memory_size(wanted.memory_mb).timeout(wanted.timeout_seconds);
+            let call = call.environment(wanted.variables()).logging_config(wanted.logging());
+            // Empty lists are how Lambda takes these away.
+            let nowhere = VpcConfig::builder().set_subnet_ids(Some(Vec::new()));
+            let call = call.vpc_config(nowhere.set_security_group_ids(Some(Vec::new())).build());
+            let call = call.set_layers(Some(wanted.layers.clone())).set_revision_id(revision.clone());
+            call.send().await.call("lambda:UpdateFunctionConfiguration").map(drop)
+        })
+        .await
     })
-    .await;
-    changed.map_err(|error| fenced(error, name))?;
+    .await?;
     wait_until_ready(cx, name).await.map(drop)
 }
 
-/// Lambda's refusal of a change that was meant for another state of the function.
-pub(super) fn fenced(error: AwsError, what: &str) -> StepError {
-    if error.code == "PreconditionFailedException" {
-        return StepError::Changed { what: what.to_owned() };
-    }
-    StepError::Aws(error)
-}
-
 async fn limit_concurrency(cx: &Context, name: &str, limit: Option<i32>) -> Result<(), StepError> {
-    if let Some(limit) = limit {
-        let call = cx.aws.lambda.put_function_concurrency().function_name(name);
-        let call = call.reserved_concurrent_executions(limit);
-        call.send().await.call("lambda:PutFunctionConcurrency")?;
-    } else {
-        let call = cx.aws.lambda.delete_function_concurrency().function_name(name);
-        call.send().await.call("lambda:DeleteFunctionConcurrency")?;
-    }
+    wait::retry(cx, &[wait::FUNCTION_BUSY], async || match limit {
+        Some(limit) => {
+            let call = cx.aws.lambda.put_function_concurrency().function_name(name);
+            let call = call.reserved_concurrent_executions(limit);
+            call.send().await.call("lambda:PutFunctionConcurrency").map(drop)
+        }
+        None => {
+            let call = cx.aws.lambda.delete_function_concurrency().function_name(name);
+            call.send().await.call("lambda:DeleteFunctionConcurrency").map(drop)
+        }
+    })
+    .await?;
     Ok(())
 }
 
 async fn put_recursive_loop(cx: &Context, name: &str, wanted: &str) -> Result<(), StepError> {
-    let call = cx.aws.lambda.put_function_recursion_config().function_name(name);
-    let call = call.recursive_loop(RecursiveLoop::from(wanted));
-    call.send().await.call("lambda:PutFunctionRecursionConfig")?;
+    wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+        let call = cx.aws.lambda.put_function_recursion_config().function_name(name);
+        let call = call.recursive_loop(RecursiveLoop::from(wanted));
+        call.send().await.call("lambda:PutFunctionRecursionConfig").map(drop)
+    })
+    .await?;
     Ok(())
 }
 

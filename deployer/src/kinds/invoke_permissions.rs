@@ -29,6 +29,12 @@ pub(super) async fn observe(
     Ok(statements(&policy, &qualifier.map_or(arn.clone(), |qualifier| format!("{arn}:{qualifier}"))))
 }
 
+/// Those that are found and not wanted.
+pub(super) fn unwanted(found: &Permissions, wanted: &Permissions) -> Permissions {
+    let unwanted = found.iter().filter(|(sid, statement)| wanted.get(*sid) != Some(statement));
+    unwanted.map(|(sid, statement)| (sid.clone(), statement.clone())).collect()
+}
+
 /// Takes all of them away.
 pub(super) async fn remove(
     cx: &Context,

@@ -2,17 +2,22 @@
 //!
 //! To add a kind: write its file, and add one line to [`KINDS`].
 
+mod alarm;
 mod alias;
 mod asynchronous_invocation;
+mod dashboard;
 mod dead_letter_queue;
 mod function;
 mod invoke_permissions;
 mod log_group;
 mod registry;
+mod revision;
 mod role;
 mod schedule;
 mod schedule_group;
+mod subscription;
 mod tags;
+mod topic;
 
 use std::collections::BTreeMap;
 
@@ -31,8 +36,10 @@ use crate::rights::{Purpose, Right};
 use crate::scope::{Function, Scope};
 use crate::world::{Found, ResourceId};
 
+pub use alarm::Alarm;
 pub use alias::{Alias, alias_name};
 pub use asynchronous_invocation::AsynchronousInvocation;
+pub use dashboard::Dashboard;
 pub use dead_letter_queue::DeadLetterQueue;
 pub use function::{LambdaFunction, cleanup_settings};
 pub use log_group::LogGroup;
@@ -40,6 +47,8 @@ pub use registry::{AnyKind, Registry, read, registry};
 pub use role::Role;
 pub use schedule::Schedule;
 pub use schedule_group::ScheduleGroup;
+pub use subscription::Subscription;
+pub use topic::Topic;
 
 pub(crate) use registry::erased;
 
@@ -53,6 +62,10 @@ pub static KINDS: &[&dyn AnyKind] = &[
     erased::<Alias>(),
     erased::<AsynchronousInvocation>(),
     erased::<Schedule>(),
+    erased::<Topic>(),
+    erased::<Subscription>(),
+    erased::<Alarm>(),
+    erased::<Dashboard>(),
 ];
 
 /// One kind of resource: what an environment wants of it, and how AWS is asked to have it so.
@@ -79,6 +92,11 @@ pub trait Kind: Send + Sync + 'static {
     /// What has to be there before it is made, and may only be deleted after it; at least its parent. Pure.
     fn needs(name: &str, scope: &Scope) -> Vec<ResourceId> {
         Self::parent(name, scope).into_iter().collect()
+    }
+
+    /// Whether AWS lets nobody delete it and lets it go by itself. Pure.
+    fn goes_by_itself(_found: &FoundOf<Self>) -> bool {
+        false
     }
 
     /// Where a property's wanted value comes from, or what another one would do: what somebody who reads a plan
@@ -150,12 +168,31 @@ pub struct Context {
     pub bundle: Option<std::sync::Arc<Bundle>>,
     listener: Listener,
     resource: Option<ResourceId>,
+    caller: Option<String>,
 }
 
 impl Context {
     /// A context whose events go to `listener`.
     pub fn new(aws: Aws, scope: Scope, bundle: Option<std::sync::Arc<Bundle>>, listener: Listener) -> Self {
-        Self { aws, scope, bundle, listener, resource: None }
+        Self { aws, scope, bundle, listener, resource: None, caller: None }
+    }
+
+    /// The same context, for somebody whose name goes with what is released.
+    #[must_use]
+    pub fn on_behalf_of(self, caller: &str) -> Self {
+        Self { caller: Some(caller.to_owned()), ..self }
+    }
+
+    /// Who releases what, for people: `commit 0a1b2c3d4e5f, by user/ann`. Lambda takes 256 characters.
+    pub(crate) fn release_note(&self) -> Option<String> {
+        let git = self.bundle.as_ref().and_then(|bundle| bundle.manifest.git.as_ref());
+        let commit = git.map(|git| {
+            let commit: String = git.commit.chars().take(12).collect();
+            format!("commit {commit}{}", if git.dirty { " with changes" } else { "" })
+        });
+        let caller = self.caller.as_ref().map(|caller| format!("by {caller}"));
+        let parts: Vec<String> = commit.into_iter().chain(caller).collect();
+        (!parts.is_empty()).then(|| parts.join(", ").chars().take(256).collect())
     }
 
     /// The same context, for one resource.
@@ -216,6 +253,9 @@ pub enum StepError {
         /// The resource.
         what: String,
     },
+    /// Nothing more may begin.
+    #[error("{0}")]
+    Halted(String),
     /// A saved plan holds properties that this version does not understand.
     #[error("the plan's properties do not fit this version: {0}")]
     Malformed(String),

@@ -27,6 +27,8 @@ pub trait AnyKind: Send + Sync {
     fn needs(&self, name: &str, scope: &Scope) -> Vec<ResourceId>;
     /// [`Kind::FIXED`].
     fn fixed(&self) -> &'static [&'static str];
+    /// [`Kind::goes_by_itself`].
+    fn goes_by_itself(&self, found: &Found) -> bool;
     /// [`Kind::why`].
     fn why(&self, name: &str, property: &str) -> Option<String>;
     /// [`Kind::describe`]; nothing where the properties are not those of this kind.
@@ -70,6 +72,10 @@ impl<K: Kind> AnyKind for Erased<K> {
 
     fn fixed(&self) -> &'static [&'static str] {
         K::FIXED
+    }
+
+    fn goes_by_itself(&self, found: &Found) -> bool {
+        read::<K>(found).is_ok_and(|found| K::goes_by_itself(&found))
     }
 
     fn why(&self, name: &str, property: &str) -> Option<String> {
@@ -182,6 +188,10 @@ impl Order for Registry {
 
     fn is_fixed(&self, resource: &ResourceId, property: &str) -> bool {
         self.get(&resource.kind).is_some_and(|kind| kind.fixed().contains(&property))
+    }
+
+    fn goes_by_itself(&self, resource: &ResourceId, found: &Found) -> bool {
+        self.get(&resource.kind).is_some_and(|kind| kind.goes_by_itself(found))
     }
 
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String> {

@@ -13,6 +13,7 @@ use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
 use crate::rights::{Condition, Purpose, Resources, Right};
+use crate::wait;
 use crate::world::Found;
 
 /// The kind.
@@ -210,7 +211,10 @@ impl Kind for Role {
     async fn delete(cx: &Context, name: &str, found: &FoundOf<Self>) -> Result<(), StepError> {
         // IAM deletes only a role that nothing hangs on.
         remove_policies(cx, name, &found.properties, &BTreeMap::new()).await?;
-        cx.aws.iam.delete_role().role_name(name).send().await.call("iam:DeleteRole").or_absent()?;
+        wait::retry(cx, &[wait::ROLE_IN_USE], async || {
+            cx.aws.iam.delete_role().role_name(name).send().await.call("iam:DeleteRole").or_absent()
+        })
+        .await?;
         Ok(())
     }
 }
@@ -223,7 +227,8 @@ async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, Aw
         iam.list_role_policies().role_name(name).into_paginator().items().send().collect::<Vec<_>>().await;
     let mut policies = BTreeMap::new();
     for policy in listed {
-        let policy = policy.call("iam:ListRolePolicies")?;
+        // Right after its creation, IAM may know a role here and not yet there.
+        let Some(policy) = policy.call("iam:ListRolePolicies").or_absent()? else { break };
         let call = iam.get_role_policy().role_name(name).policy_name(&policy);
         if let Some(answer) = call.send().await.call("iam:GetRolePolicy").or_absent()? {
             policies.insert(policy, PolicyDocument::from_iam(&answer.policy_document));
@@ -232,7 +237,8 @@ async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, Aw
     let listed = iam.list_attached_role_policies().role_name(name).into_paginator().items().send();
     let mut attached = Vec::new();
     for policy in listed.collect::<Vec<_>>().await {
-        attached.extend(policy.call("iam:ListAttachedRolePolicies")?.policy_arn);
+        let Some(policy) = policy.call("iam:ListAttachedRolePolicies").or_absent()? else { break };
+        attached.extend(policy.policy_arn);
     }
     attached.sort();
     Ok(Some(Properties {

@@ -41,8 +41,11 @@ pub const LEASE: Duration = Duration::from_secs(90);
 /// How often its holder renews it.
 const RENEWAL: Duration = Duration::from_secs(20);
 
-/// How long another taker's write may be under way.
-const SETTLING: Duration = Duration::from_secs(1);
+/// How long another taker's write may be under way: longer than the write is waited for.
+const SETTLING: Duration = Duration::from_millis(1500);
+
+/// How often a holder looks before it takes the lock for lost.
+const LOOKS: u32 = 3;
 
 /// How often somebody who waits looks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -87,8 +90,9 @@ impl Holder {
 pub trait Slot {
     /// Makes it, or fails with [`ErrorClass::AlreadyExists`].
     async fn create(&self, holder: &Holder) -> Result<(), AwsError>;
-    /// Writes it, whatever it holds.
-    async fn overwrite(&self, holder: &Holder) -> Result<(), AwsError>;
+    /// Writes it, whatever it holds, within [`SETTLING`] or not at all as far as that can be made sure of; returns the
+    /// version.
+    async fn overwrite(&self, holder: &Holder) -> Result<i64, AwsError>;
     /// What it holds, with its version; the inner `None` for what nobody of us has written.
     async fn read(&self) -> Result<Option<(Option<Holder>, i64)>, AwsError>;
     /// Removes it; that it is gone is fine.
@@ -143,7 +147,15 @@ impl<S: Slot> Lock<S> {
                 Err(error) if error.class == ErrorClass::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
             }
-            let Some((other, version)) = slot.read().await? else { continue };
+            let waited = started.elapsed();
+            let Some((other, version)) = slot.read().await? else {
+                // Given back just now, or not shown yet.
+                if waited >= patience.limit + SETTLING {
+                    return Err(LockError::Unreadable);
+                }
+                sleep(LOOK / 4).await;
+                continue;
+            };
             let unchanged_since = match seen {
                 Some((before, since)) if before == version => since,
                 _ => Instant::now(),
@@ -152,18 +164,23 @@ impl<S: Slot> Lock<S> {
             let is_free = match &other {
                 // The SDK repeats a call whose answer was lost: this is what we just made.
                 Some(other) if other.token == holder.token => return taken(slot),
-                Some(other) => other.process.as_ref().is_some_and(patience.has_ended),
+                Some(other) => {
+                    other.process.as_ref().is_some_and(patience.has_ended)
+                        || unchanged_since.elapsed() >= LEASE
+                }
+                // What is no lock does not become ours by waiting.
                 None => false,
             };
-            if is_free || std::mem::take(&mut may_break) || unchanged_since.elapsed() >= LEASE {
-                slot.overwrite(&holder).await?;
+            if is_free || std::mem::take(&mut may_break) {
+                let written = slot.overwrite(&holder).await?;
                 sleep(SETTLING).await;
-                if is_held_by(&slot, &holder).await? {
-                    return taken(slot);
+                match slot.read().await? {
+                    Some((Some(now), version)) if now.token == holder.token && version == written => {
+                        return taken(slot);
+                    }
+                    _ => continue,
                 }
-                continue;
             }
-            let waited = started.elapsed();
             if waited >= patience.limit {
                 return Err(other.map_or(LockError::Unreadable, LockError::Held));
             }
@@ -191,11 +208,28 @@ impl<S: Slot> Lock<S> {
 
     async fn renew(&self) {
         // Where SSM does not answer, the next step's look says so, and the lease still runs.
-        match is_held_by(&self.slot, &self.holder).await {
-            Ok(true) => drop(self.slot.overwrite(&self.holder).await),
-            Ok(false) => self.lose(),
-            Err(_) => {}
+        match self.slot.read().await {
+            Ok(Some((Some(held), version))) if held.token == self.holder.token => {
+                // Somebody who wrote in between has taken the lock over, and finds our token where its own was: neither
+                // of us may go on.
+                if self.slot.overwrite(&self.holder).await.is_ok_and(|written| written != version + 1) {
+                    self.lose();
+                }
+            }
+            Ok(Some(_)) => self.lose(),
+            Ok(None) | Err(_) => {}
         }
+    }
+
+    /// Looks again before it believes the worst: SSM may show for a moment what was there before.
+    async fn is_still_held(&self) -> Result<bool, AwsError> {
+        for _ in 0..LOOKS {
+            if is_held_by(&self.slot, &self.holder).await? {
+                return Ok(true);
+            }
+            sleep(LOOK / 4).await;
+        }
+        Ok(false)
     }
 
     fn lose(&self) {
@@ -218,7 +252,7 @@ impl<S: Slot> Lock<S> {
 impl<S: Slot> Guard for Lock<S> {
     async fn check(&self) -> Result<(), Halt> {
         if self.lost.borrow().is_none() {
-            match is_held_by(&self.slot, &self.holder).await {
+            match self.is_still_held().await {
                 Ok(true) => return Ok(()),
                 Ok(false) => self.lose(),
                 Err(error) => {

@@ -1,6 +1,11 @@
 //! The SSM parameter that holds a lock.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use aws_sdk_ssm::config::Config;
+use aws_sdk_ssm::config::retry::RetryConfig;
+use aws_sdk_ssm::config::timeout::TimeoutConfig;
 use aws_sdk_ssm::types::{ParameterType, Tag};
 use snapwarden_domain::tags;
 
@@ -8,6 +13,9 @@ use super::{Holder, Slot};
 use crate::aws::Aws;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::scope::Scope;
+
+/// How long a write may take that takes a lock over, well below what its taker then waits.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The parameter of one environment.
 #[derive(Clone, Debug)]
@@ -36,9 +44,13 @@ impl Slot for Parameter {
         call.value(text(holder)).send().await.call("ssm:PutParameter").map(drop)
     }
 
-    async fn overwrite(&self, holder: &Holder) -> Result<(), AwsError> {
+    async fn overwrite(&self, holder: &Holder) -> Result<i64, AwsError> {
         let call = self.ssm.put_parameter().name(&self.name).r#type(ParameterType::String).overwrite(true);
-        call.value(text(holder)).send().await.call("ssm:PutParameter").map(drop)
+        // A repetition could land seconds later, when somebody else has made sure that the lock is theirs.
+        let timeouts = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
+        let once = Config::builder().retry_config(RetryConfig::disabled()).timeout_config(timeouts);
+        let answer = call.value(text(holder)).customize().config_override(once).send().await;
+        Ok(answer.call("ssm:PutParameter")?.version)
     }
 
     async fn read(&self) -> Result<Option<(Option<Holder>, i64)>, AwsError> {

@@ -23,11 +23,11 @@ impl Slot for Memory {
         if std::mem::take(&mut slot.1) { Err(error(ErrorClass::AlreadyExists)) } else { Ok(()) }
     }
 
-    async fn overwrite(&self, holder: &Holder) -> Result<(), AwsError> {
+    async fn overwrite(&self, holder: &Holder) -> Result<i64, AwsError> {
         let mut slot = self.0.borrow_mut();
         let version = slot.0.as_ref().map_or(0, |(_, version)| *version);
         slot.0 = Some((Some(holder.clone()), version + 1));
-        Ok(())
+        Ok(version + 1)
     }
 
     async fn read(&self) -> Result<Option<(Option<Holder>, i64)>, AwsError> {
@@ -134,6 +134,8 @@ async fn a_lost_answer_does_not_lock_us_out() {
 async fn what_is_no_lock_is_named() {
     let slot = Memory::default();
     slot.0.borrow_mut().0 = Some((None, 7));
-    let refused = Lock::take(slot.clone(), holder("ann"), patience(10)).await.err().unwrap();
+    let refused = Lock::take(slot.clone(), holder("ann"), patience(600)).await.err().unwrap();
     assert!(refused.to_string().contains("no lock"), "{refused}");
+    let breaking = Patience { break_lock: true, ..patience(0) };
+    Lock::take(slot.clone(), holder("ann"), breaking).await.unwrap().check().await.unwrap();
 }

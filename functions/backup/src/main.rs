@@ -1,7 +1,7 @@
 //! Snapshots every volume of the selected EC2 instances, one crash-consistent set an instance.
 //!
-//! `decide` says, without any effect, what an instance needs, and `copied_tags` whether
-//! its volumes' tags fit; `handler` walks through a run, `fleet` through its instances; `set` makes one instance's snapshots once; `ec2` makes the calls.
+//! `decide` says, without any effect, what an instance needs, and `copied_tags` whether its volumes' tags fit; `handler`
+//! walks through a run, `fleet` through its instances; `set` makes one instance's snapshots once; `ec2` makes the calls.
 
 mod copied_tags;
 mod decide;

@@ -30,11 +30,11 @@ pub(crate) async fn clean_up(
     let Invocation { settings, event, ec2: client, .. } = &invocation;
     let today = invocation.clock.today(&settings.timezone);
 
-    let read =
+    let inventory =
         inventory::read(client, &settings.environment, &settings.select, invocation.is_emulated).await?;
-    let verdicts = judge(&read.inventory, today, settings);
+    let verdicts = judge(&inventory, today, settings);
     let now = invocation.clock.now();
-    let audit = Audit::of(&read.inventory, now, settings);
+    let audit = Audit::of(&inventory, now, settings);
 
     let mut run = Run {
         invocation: &invocation,
@@ -57,7 +57,7 @@ pub(crate) async fn clean_up(
             not_due: 0,
             failed: Vec::new(),
             problems: Vec::new(),
-            warnings: read.warnings,
+            warnings: Vec::new(),
             audit: None,
             effort: Effort::default(),
         },

@@ -11,6 +11,7 @@ pub mod inventory;
 pub mod metrics;
 pub mod moment;
 pub mod names;
+pub mod notification;
 pub mod report;
 pub mod retention;
 pub mod run;

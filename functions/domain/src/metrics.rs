@@ -38,6 +38,8 @@ pub const CLEANUP_RUNS: &str = "CleanupRuns";
 /// The age in hours of the newest completed snapshot of that selected volume whose newest one is oldest. No value
 /// while no volume has any.
 pub const OLDEST_BACKUP_AGE_HOURS: &str = "OldestBackupAgeHours";
+/// Volumes of selected instances, without those that tags leave out.
+pub const VOLUMES_SELECTED: &str = "VolumesSelected";
 /// Selected volumes that have no completed snapshot, although there was time to make one.
 pub const UNPROTECTED_VOLUMES: &str = "UnprotectedVolumes";
 /// Snapshots of the environment that are there after a cleanup.

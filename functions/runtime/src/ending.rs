@@ -22,7 +22,9 @@ pub(crate) fn judge<R: Report>(error_type: &str, report: R) -> Result<R, Diagnos
     let summary = report.summary();
     let failures = report.failures();
     if failures.is_empty() {
-        tracing::info!("{summary}");
+        // What `cargo xtask status` looks for in the log, as in `log`.
+        let outcome = if report.is_dry_run() { "dry_run" } else { "succeeded" };
+        tracing::info!(outcome, "{summary}");
         return Ok(report);
     }
     let error_message = message(&format!("run {}: {summary}", report.run()), &failures);
@@ -86,7 +88,7 @@ pub(crate) fn refused(error_type: &str, reason: impl Display) -> Diagnostic {
 
 /// Logs the error that an invocation ends with, as its last line.
 pub(crate) fn log(error: &Diagnostic) {
-    tracing::error!(error_type = error.error_type, "{}", error.error_message);
+    tracing::error!(outcome = "failed", error_type = error.error_type, "{}", error.error_message);
 }
 
 fn message(headline: &str, failures: &[String]) -> String {

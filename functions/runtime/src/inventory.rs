@@ -16,15 +16,6 @@ use snapwarden_domain::{tags, wishes};
 use crate::ec2::{Ec2, PAGE, failure, instances, one_of, snapshots, started_at, tag};
 use crate::pace::Api;
 
-/// An inventory, and what could not be learnt that does not stand in the way.
-#[derive(Clone, Debug)]
-pub struct Read {
-    /// What EC2 shows.
-    pub inventory: Inventory,
-    /// What an emulator cannot tell.
-    pub warnings: Vec<String>,
-}
-
 /// Reads all that verdicts on the environment's snapshots need.
 ///
 /// What cannot be read fails, since a fence that is not seen would not hold. `is_emulated` says that an emulator on
@@ -34,7 +25,7 @@ pub async fn read(
     environment: &EnvironmentName,
     select: &Selector,
     is_emulated: bool,
-) -> Result<Read, Failure> {
+) -> Result<Inventory, Failure> {
     let found = snapshots(client, environment, Vec::new(), read_snapshot).await?;
     read_around(client, found, select, is_emulated).await
 }
@@ -45,22 +36,19 @@ pub async fn read_around(
     mut snapshots: Vec<Snapshot>,
     select: &Selector,
     is_emulated: bool,
-) -> Result<Read, Failure> {
+) -> Result<Inventory, Failure> {
     // A list that changes between two pages may name one twice.
     snapshots.sort_by(|a, b| a.id.cmp(&b.id));
     snapshots.dedup_by(|a, b| a.id == b.id);
 
     let images = images(client).await?;
-    let mut warnings = Vec::new();
     let locked = match locked(client, is_emulated).await {
-        Ok(locked) => locked,
-        // EC2 itself refuses to delete a locked snapshot, whatever is known here. That an emulator without locks can
-        // be tried at all is worth no more than this.
+        // EC2 itself refuses to delete a locked snapshot, whatever is known here.
         Err(failure) if is_emulated => {
-            warnings.push(format!("snapshot locks are unknown to the emulator: {}", failure.message));
+            tracing::warn!("the emulator does not know snapshot locks: {failure}");
             BTreeSet::new()
         }
-        Err(failure) => return Err(failure),
+        locked => locked?,
     };
     for snapshot in &mut snapshots {
         snapshot.image = images.get(&snapshot.id).cloned();
@@ -71,7 +59,7 @@ pub async fn read_around(
         one_of("instance-state-name", ["pending", "running", "shutting-down", "stopping", "stopped"]);
     let instances = instances(client, vec![existing], |instance| read_instance(instance, select)).await?;
     let volumes = volumes(client).await?;
-    Ok(Read { inventory: Inventory { snapshots, instances, volumes }, warnings })
+    Ok(Inventory { snapshots, instances, volumes })
 }
 
 /// A snapshot without what other lists say about it: AMIs and locks.

@@ -12,6 +12,7 @@ mod hand_on;
 pub mod inventory;
 mod log;
 mod meter;
+mod notification;
 mod pace;
 mod settings;
 
@@ -28,6 +29,8 @@ use snapwarden_domain::report::{Effort, Failure, Report};
 use snapwarden_domain::settings::Settings;
 use tokio::time::Instant;
 use tracing::Instrument as _;
+
+use crate::notification::Notifier;
 
 pub use crate::deadline::Deadline;
 pub use crate::ec2::Ec2;
@@ -116,12 +119,19 @@ where
         lambda: aws_sdk_lambda::Client::new(&configuration),
         work,
     };
+    let sns = aws_sdk_sns::Client::new(&configuration);
+    let notifier = &Notifier::new(sns, |name| std::env::var(name).ok());
     let function = &function;
     lambda_runtime::run(service_fn(move |request: LambdaEvent<Value>| async move {
         let (event, context) = request.into_parts();
         let deadline = Deadline::of(context.deadline(), SystemTime::now());
-        let call = Call { event, arn: context.invoked_function_arn, id: context.request_id, deadline };
-        function.serve(call).await.inspect_err(ending::log)
+        let (arn, id) = (context.invoked_function_arn.clone(), context.request_id.clone());
+        let call = Call { event: event.clone(), arn, id, deadline };
+        let result = function.serve(call).await.inspect_err(ending::log);
+        if let Err(error) = &result {
+            notifier.tell(&event, &context, error).await;
+        }
+        result
     }))
     .await
 }

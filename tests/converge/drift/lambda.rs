@@ -10,6 +10,11 @@ const BACKUP: &str = "snapwarden-local-backup";
 const CLEANUP: &str = "snapwarden-local-cleanup";
 
 pub(super) fn drifts() -> Vec<Drift> {
+    [configuration(), function(), alias()].into_iter().flatten().collect()
+}
+
+/// What a version of the function would freeze.
+fn configuration() -> Vec<Drift> {
     vec![
         drift(
             "memory",
@@ -66,6 +71,12 @@ pub(super) fn drifts() -> Vec<Drift> {
             },
             &["-cleanup → arn:aws:iam::123456789012:role/snapwarden-local-eu-central-1-backup"],
         ),
+    ]
+}
+
+/// The function's code, and what belongs to it but to none of its versions.
+fn function() -> Vec<Drift> {
+    vec![
         drift(
             "code replaced",
             |aws| {
@@ -88,6 +99,32 @@ pub(super) fn drifts() -> Vec<Drift> {
             |aws| permit(aws, None),
             &["~ function snapwarden-local-backup", "permissions.eve.Principal.AWS: ", "666666666666"],
         ),
+        drift(
+            "function: tag changed",
+            |aws| tag(aws, "project", "other"),
+            &["tags.project: other → snapwarden"],
+        ),
+        drift("function: tag added", |aws| tag(aws, "owner", "eve"), &["tags.owner: eve (goes away)"]),
+        drift(
+            "function: tag removed",
+            |aws| {
+                block_on(aws.lambda.untag_resource().resource(arn()).tag_keys("project").send()).unwrap();
+            },
+            &["tags.project: snapwarden (not set now)"],
+        ),
+        drift(
+            "function deleted",
+            |aws| {
+                block_on(aws.lambda.delete_function().function_name(BACKUP).send()).unwrap();
+            },
+            &["+ function snapwarden-local-backup", "+ alias snapwarden-local-backup:live"],
+        ),
+    ]
+}
+
+/// The alias, which decides what runs at night, and what belongs to it.
+fn alias() -> Vec<Drift> {
+    vec![
         drift(
             "somebody else let in at the alias",
             |aws| permit(aws, Some("live")),
@@ -114,26 +151,6 @@ pub(super) fn drifts() -> Vec<Drift> {
                 block_on(call.send()).unwrap();
             },
             &["+ asynchronous invocation snapwarden-local-backup:live"],
-        ),
-        drift(
-            "function: tag changed",
-            |aws| tag(aws, "project", "other"),
-            &["tags.project: other → snapwarden"],
-        ),
-        drift("function: tag added", |aws| tag(aws, "owner", "eve"), &["tags.owner: eve (goes away)"]),
-        drift(
-            "function: tag removed",
-            |aws| {
-                block_on(aws.lambda.untag_resource().resource(arn()).tag_keys("project").send()).unwrap();
-            },
-            &["tags.project: snapwarden (not set now)"],
-        ),
-        drift(
-            "function deleted",
-            |aws| {
-                block_on(aws.lambda.delete_function().function_name(BACKUP).send()).unwrap();
-            },
-            &["+ function snapwarden-local-backup", "+ alias snapwarden-local-backup:live"],
         ),
         drift(
             "alias moved to the unpublished code",

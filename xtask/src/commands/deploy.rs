@@ -44,6 +44,20 @@ pub(crate) struct DeployArgs {
     scope: PlanScope,
 }
 
+impl DeployArgs {
+    /// The command that goes on where this one stopped, without the environment. A saved plan is not what there is to do
+    /// any more.
+    fn again(&self) -> String {
+        let mut command = "deploy".to_owned();
+        for (flag, given) in [("--accept-deletions", self.accept_deletions), ("--yes", self.yes)] {
+            if given {
+                command = format!("{command} {flag}");
+            }
+        }
+        command + &self.scope.flags()
+    }
+}
+
 /// Plans, asks, applies, and shows what exists now.
 pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult {
     block_on(async {
@@ -59,17 +73,23 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
         let (report, observed) = if plan.is_empty() {
             (Report::default(), observed)
         } else {
-            let command = "deploy";
             check_rights(context, &session, &plan).await?;
-            exclusively(context, &session, command, args.break_lock, async |guard| {
+            exclusively(context, &session, "deploy", args.break_lock, async |guard| {
                 let now = session.observe().await?;
                 let plan = match approval {
                     _ if fingerprint(&now) == fingerprint(&observed) => plan.with_revisions_of(&now),
                     Approval::JustThis => return Err(changed_meanwhile(context, &observed, &now)),
-                    Approval::Whatever => args.scope.plan(context, &session, &bundle, &now)?,
+                    Approval::Whatever => {
+                        let plan = args.scope.plan(context, &session, &bundle, &now)?;
+                        context.progress().note("the environment changed since it was planned; now it is");
+                        context.progress().note(&render::plan::text(&plan, context.verbose()));
+                        cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
+                        check_rights(context, &session, &plan).await?;
+                        plan
+                    }
                 };
                 let report =
-                    apply_plan(context, &session, Some(bundle.clone()), &plan, guard, command).await?;
+                    apply_plan(context, &session, Some(bundle.clone()), &plan, guard, &args.again()).await?;
                 let now = see_it_done(context, &session, &plan).await?;
                 Ok((report, now))
             })
@@ -128,10 +148,15 @@ async fn see_it_done(context: &Context, session: &Session, plan: &Plan) -> Resul
     let task = context.progress().start("looking at the result");
     let mut pauses = PAUSES.into_iter();
     loop {
-        let observed = session.observe().await?;
-        let different = plan.steps.iter().filter(|step| !step.is_done(&observed));
-        let different: Vec<_> = different.map(|step| step.resource.to_string()).collect();
-        if different.is_empty() {
+        let seen = session.observe().await;
+        let different: Vec<_> = match &seen {
+            Ok(observed) => {
+                let different = plan.steps.iter().filter(|step| !step.is_done(observed));
+                different.map(|step| step.resource.to_string()).collect()
+            }
+            Err(error) => vec![error.to_string()],
+        };
+        if let (true, Ok(observed)) = (different.is_empty(), seen) {
             task.done("all is as planned");
             return Ok(observed);
         }

@@ -54,6 +54,27 @@ enum Snapshots {
     Purge,
 }
 
+impl DestroyArgs {
+    /// The same command, as people type it, without the environment.
+    pub(super) fn again(&self) -> String {
+        let mut command = "destroy".to_owned();
+        for (flag, given) in [
+            ("--snapshots purge", self.snapshots == Snapshots::Purge),
+            ("--drain", self.drain),
+            ("--lift-floor", self.lift_floor),
+            ("--yes", self.yes),
+        ] {
+            if given {
+                command = format!("{command} {flag}");
+            }
+        }
+        match &self.confirm {
+            Some(name) => format!("{command} --confirm {name}"),
+            None => command,
+        }
+    }
+}
+
 /// Plans the way to nothing, asks, applies, and says what remains.
 pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResult {
     block_on(async {
@@ -62,11 +83,13 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         }
         let session = Session::open_identity(context).await?;
         let observed = session.observe().await?;
-        check_protection(&session, &observed, args)?;
+        let protect = session.environment.protect;
+        check_protection(&session.scope, protect, &observed, args)?;
         let plan = plan_destroy(&session, &observed)?;
-        let doomed = match args.snapshots {
-            Snapshots::Purge => inventory::snapshots(&session.aws, &session.scope).await?,
-            Snapshots::Keep => Vec::new(),
+        let purges = args.snapshots == Snapshots::Purge;
+        let doomed = match purges {
+            true => inventory::snapshots(&session.aws, &session.scope).await?,
+            false => Vec::new(),
         };
         let (mut report, mut purged) = (Report::default(), Purged::default());
         let nothing = plan.is_empty() && doomed.is_empty();
@@ -75,19 +98,18 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             let approval =
                 if nothing { Approval::JustThis } else { approve(context, &session, &plan, &doomed, args)? };
             (report, purged) = exclusively(context, &session, "destroy", args.break_lock, async |guard| {
-                let now = session.observe().await?;
+                let mut now = session.observe().await?;
                 if approval == Approval::JustThis && fingerprint(&now) != fingerprint(&observed) {
                     return Err(changed_meanwhile(context, &observed, &now));
                 }
-                check_protection(&session, &now, args)?;
+                check_protection(&session.scope, protect, &now, args)?;
                 let mut purged = Purged::default();
-                let mut now = now;
-                if !doomed.is_empty() {
-                    purged = purge::halt_and_purge(context, &session, now, &doomed, guard).await?;
+                if purges && !nothing {
+                    purged = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;
                     now = session.observe().await?;
                 }
                 let plan = plan_destroy(&session, &now)?;
-                let report = apply_plan(context, &session, None, &plan, guard, "destroy").await?;
+                let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
                 Ok((report, purged))
             })
             .await?;
@@ -120,8 +142,8 @@ fn approve(
         return session.approve(context, plan, "Delete", args.yes);
     }
     context.progress().note(&purge::listing(doomed));
-    let question = format!("Delete {} and", purge::counted(doomed));
-    session.approve(context, plan, &question, args.yes)
+    let question = format!("Delete {} and everything of", purge::counted(doomed));
+    session.approve_with(context, plan, false, &question, args.yes)
 }
 
 /// A plan whose desired state is nothing at all.
@@ -135,8 +157,13 @@ fn plan_destroy(session: &Session<Identity>, observed: &Observed) -> Result<Plan
 }
 
 /// Protection counts where the file says so, and where AWS remembers it: an edit of the file does not lift it.
-fn check_protection(session: &Session<Identity>, observed: &Observed, args: &DestroyArgs) -> CommandResult {
-    let name = session.scope.environment.as_str();
+pub(super) fn check_protection(
+    scope: &Scope,
+    protect: bool,
+    observed: &Observed,
+    args: &DestroyArgs,
+) -> CommandResult {
+    let name = scope.environment.as_str();
     if let Some(confirmed) = args.confirm.as_deref().filter(|confirmed| *confirmed != name) {
         return Err(Failure::new(
             Exit::Refused,
@@ -146,10 +173,11 @@ fn check_protection(session: &Session<Identity>, observed: &Observed, args: &Des
     let remembered = observed
         .values()
         .filter_map(|found| found.tags.as_ref())
-        .any(|tags| session.scope.owns(tags) && tags.get(PROTECTED_TAG).is_some_and(|value| value == "true"));
-    if (session.environment.protect || remembered) && args.confirm.is_none() {
+        .any(|tags| scope.owns(tags) && tags.get(PROTECTED_TAG).is_some_and(|value| value == "true"));
+    if (protect || remembered) && args.confirm.is_none() {
+        let again = args.again();
         return Err(Failure::new(Exit::Refused, format!("environment {name} is protected"))
-            .hint(format!("if you mean it: cargo xtask destroy --env {name} --confirm {name}")));
+            .hint(format!("if you mean it: cargo xtask {again} --env {name} --confirm {name}")));
     }
     Ok(())
 }

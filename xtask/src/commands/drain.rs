@@ -7,33 +7,36 @@ use snapwarden_deployer::apply::Report;
 use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::registry;
-use snapwarden_deployer::plan::{Options, Plan, plan};
+use snapwarden_deployer::plan::{Options, Plan, owned, plan};
 use snapwarden_deployer::world::{Observed, fingerprint};
 use snapwarden_domain::event::day;
+use snapwarden_domain::retention::DeleteOn;
 
 use super::deploy::{apply_plan, changed_meanwhile};
-use super::destroy::DestroyArgs;
-use super::status::deployed_code;
+use super::destroy::{DestroyArgs, check_protection};
 use crate::context::Context;
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::output;
 use crate::session::{Approval, Session};
 
-/// Plans a deploy of what is deployed already, without backups, and applies it.
+/// Plans what is deployed already, but without backups, and applies it. What else the file asks for by now is left to
+/// a deploy.
 pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResult {
     let session = Session::open(context).await?;
     let observed = session.observe().await?;
     if observed.is_empty() {
         return Err(Failure::new(Exit::Failed, "nothing is deployed that could be drained"));
     }
+    let protect = session.environment.protect;
+    check_protection(&session.scope, protect, &observed, args)?;
     let since = day(Timestamp::now(), &session.environment.timezone);
     let began = Draining::of(&observed, &session.scope);
     let draining = Draining {
         since: began.map_or(since, |draining| draining.since),
         without_floor: args.lift_floor || began.is_some_and(|draining| draining.without_floor),
     };
-    let plan = plan_drain(&session, &observed, draining)?;
+    let plan = plan_drain(context, &session, &observed, draining)?;
     let mut report = Report::default();
     if !plan.is_empty() {
         let approval = session.approve(context, &plan, "Stop the backups of", args.yes)?;
@@ -42,8 +45,9 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
             if approval == Approval::JustThis && fingerprint(&now) != fingerprint(&observed) {
                 return Err(changed_meanwhile(context, &observed, &now));
             }
-            let plan = plan_drain(&session, &now, draining)?;
-            apply_plan(context, &session, None, &plan, guard, "destroy --drain").await
+            check_protection(&session.scope, protect, &now, args)?;
+            let plan = plan_drain(context, &session, &now, draining)?;
+            apply_plan(context, &session, None, &plan, guard, &args.again()).await
         })
         .await?;
     }
@@ -54,9 +58,18 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
     output::result(context, &value, outlook.text(context))
 }
 
-fn plan_drain(session: &Session, observed: &Observed, draining: Draining) -> Result<Plan, Failure> {
-    let desired = session.desired(&deployed_code(&session.scope, observed), Some(draining))?;
-    Ok(plan(&registry(), &session.scope, &desired, observed, &Options::default())?)
+fn plan_drain(
+    context: &Context,
+    session: &Session,
+    observed: &Observed,
+    draining: Draining,
+) -> Result<Plan, Failure> {
+    let ours = owned(&registry(), &session.scope, observed);
+    let desired = draining.of_what_is_there(&ours, &session.scope).map_err(|error| {
+        Failure::new(Exit::Failed, error.to_string())
+            .hint(format!("deploy first, then drain: {}", context.command_line("deploy")))
+    })?;
+    Ok(plan(&registry(), &session.scope, &desired, &ours, &Options::default())?)
 }
 
 /// How far a draining environment is.
@@ -66,19 +79,22 @@ pub(crate) struct Outlook {
     pub(crate) since: jiff::civil::Date,
     /// How many snapshots it still has.
     pub(crate) snapshots: usize,
-    /// When the last of them is due, `YYYY-MM-DD`.
-    pub(crate) last_due: Option<String>,
+    /// When the last of them is due.
+    pub(crate) last_due: Option<DeleteOn>,
+    /// How many have no `DeleteOn` that can be read, and stay for good.
+    pub(crate) never_due: usize,
     /// Whether cleanup's floor holds the newest copies beyond that day.
     pub(crate) floor_holds: bool,
 }
 
 impl Outlook {
     pub(super) fn of(draining: Draining, snapshots: &[Snapshot], floor: u32) -> Self {
+        let due = |snapshot: &Snapshot| snapshot.delete_on.as_ref()?.parse::<DeleteOn>().ok();
         Self {
             since: draining.since,
             snapshots: snapshots.len(),
-            // The form sorts like the dates.
-            last_due: snapshots.iter().filter_map(|snapshot| snapshot.delete_on.clone()).max(),
+            last_due: snapshots.iter().filter_map(due).max(),
+            never_due: snapshots.iter().filter(|snapshot| due(snapshot).is_none()).count(),
             floor_holds: floor > 0 && !draining.without_floor && !snapshots.is_empty(),
         }
     }
@@ -87,16 +103,21 @@ impl Outlook {
     pub(super) fn text(&self, context: &Context) -> String {
         let since = self.since;
         let destroy = context.command_line("destroy");
-        let Some(last_due) = &self.last_due else {
+        if self.snapshots == 0 {
             return format!(
                 "drained: no backups since {since}, and no snapshots remain; end it with `{destroy}`"
             );
-        };
+        }
         let count = self.snapshots;
-        let mut text = format!(
-            "draining since {since}: backups have stopped, cleanup goes on; the last of {count} snapshots is due on \
-             {last_due}, then end it with `{destroy}`"
-        );
+        let mut text = format!("draining since {since}: backups have stopped, cleanup goes on");
+        if let Some(last_due) = self.last_due {
+            text.push_str(&format!(
+                "; the last of {count} snapshots is due on {last_due}, then end it with `{destroy}`"
+            ));
+        }
+        if self.never_due > 0 {
+            text.push_str(&format!("\n{} have no readable DeleteOn, and stay for good", self.never_due));
+        }
         if self.floor_holds {
             let lift = context.command_line("destroy --drain --lift-floor");
             text.push_str(&format!(

@@ -58,7 +58,7 @@ impl InvokeArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum FunctionName {
+pub(crate) enum FunctionName {
     /// Snapshot the volumes of the selected instances
     Backup,
     /// Delete the snapshots whose day has come

@@ -50,6 +50,20 @@ impl PlanScope {
         self.bundle.as_deref().map_or(CodeSource::Build, CodeSource::Folder)
     }
 
+    /// The flags as they were given.
+    pub(crate) fn flags(&self) -> String {
+        let mut flags = String::new();
+        if let Some(folder) = &self.bundle {
+            flags = format!(" --bundle {}", folder.display());
+        }
+        for (flag, given) in [(" --adopt", self.adopt), (" --resume", self.resume)] {
+            if given {
+                flags.push_str(flag);
+            }
+        }
+        flags
+    }
+
     /// Plans a deploy of the bundle. An environment that drains goes on draining, unless it is resumed.
     pub(crate) fn plan(
         &self,

@@ -5,7 +5,7 @@ use snapwarden_deployer::apply::Guard;
 use snapwarden_deployer::environment::Identity;
 use snapwarden_deployer::inventory::Snapshot;
 use snapwarden_deployer::kinds::registry;
-use snapwarden_deployer::plan::{Options, plan};
+use snapwarden_deployer::plan::{Options, owned, plan};
 use snapwarden_deployer::purge::{Purged, purge};
 use snapwarden_deployer::quiesce::{halted, wait_for_runs};
 use snapwarden_deployer::world::Observed;
@@ -16,37 +16,34 @@ use crate::failure::{CommandResult, Exit, Failure};
 use crate::render::table::table;
 use crate::session::Session;
 
-/// Keeps new runs from starting, waits for those in flight, and deletes the snapshots that somebody has seen.
+/// Keeps new runs from starting, waits for those in flight, and deletes all of the environment's snapshots: also those
+/// that a run has made since somebody looked.
 pub(super) async fn halt_and_purge(
     context: &Context,
     session: &Session<Identity>,
-    observed: Observed,
-    doomed: &[Snapshot],
+    observed: &Observed,
     guard: &dyn Guard,
+    command: &str,
 ) -> Result<Purged, Failure> {
     let (aws, scope) = (&session.aws, &session.scope);
-    let mut ours = observed;
-    let strangers = plan(&registry(), scope, &Default::default(), &ours, &Options::default())?.left_alone;
-    ours.retain(|id, _| !strangers.contains(id));
+    let ours = owned(&registry(), scope, observed);
     let halt = plan(&registry(), scope, &halted(&ours), &ours, &Options::default())?;
-    let command = "destroy --snapshots purge";
     apply_plan(context, session, None, &halt, guard, command).await?;
 
     let waiting = std::cell::RefCell::new(context.progress().start("waiting for runs in flight"));
-    let ended = wait_for_runs(aws, scope, &ours, Timestamp::now(), &|open, waited| {
-        waiting.borrow_mut().wait(&format!("{open} in flight"), waited);
+    let ended = wait_for_runs(aws, scope, &ours, Timestamp::now(), guard, &|open, waited| {
+        let open = open.map_or("no log to tell".to_owned(), |open| format!("{open} in flight"));
+        waiting.borrow_mut().wait(&open, waited);
     })
-    .await?;
+    .await
+    .map_err(|error| {
+        let text = format!("no snapshot was deleted: {error}");
+        Failure::new(Exit::Failed, text).hint(context.command_line(command))
+    })?;
     waiting.into_inner().done(&format!("{ended} ended"));
 
-    let stopped = |halt: snapwarden_deployer::apply::Halt| {
-        Failure::new(Exit::Failed, format!("no snapshot was deleted: {halt}"))
-            .hint(context.command_line(command))
-    };
-    guard.check().await.map_err(stopped)?;
-    let task = context.progress().start(format!("deleting {}", counted(doomed)));
-    let purged =
-        purge(aws, scope, doomed, &|done| task.update(&format!("{done} of {}", doomed.len()))).await?;
+    let task = context.progress().start("deleting the snapshots");
+    let purged = purge(aws, scope, guard, &|done, all| task.update(&format!("{done} of {all}"))).await?;
     task.done(&format!("{} deleted", purged.deleted.len()));
     Ok(purged)
 }
@@ -87,5 +84,6 @@ pub(super) fn all_or_failure(purged: &Purged) -> CommandResult {
         purged.remaining.iter().map(|left| format!("  {}: {}", left.snapshot, left.reason)).collect();
     let message = format!("{} snapshots could not be deleted:\n{}", lines.len(), lines.join("\n"));
     Err(Failure::new(Exit::Failed, message)
-        .hint("free them (deregister the AMI, end the lock), then run the command again"))
+        .hint("look at the reasons (an AMI to deregister, a lock to end, a snapshot that is still being made), then run \
+               the command again"))
 }

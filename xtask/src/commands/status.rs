@@ -15,6 +15,7 @@ use snapwarden_deployer::world::{Found, Observed, ResourceId};
 use snapwarden_domain::names::Zone;
 
 use super::drain::Outlook;
+use super::health::Health;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::session::Session;
@@ -43,8 +44,9 @@ pub(crate) struct Status {
     pub(crate) warnings: Vec<Finding>,
     /// How many snapshots it has.
     pub(crate) snapshots: usize,
-    /// How many events lie in the dead-letter queue.
-    pub(crate) undelivered: u64,
+    /// How it does.
+    #[serde(flatten)]
+    pub(crate) health: Health,
     /// How far it is, where it drains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) draining: Option<Outlook>,
@@ -82,14 +84,17 @@ pub(crate) struct Firing {
 /// Shows it, and ends with exit code 5 when something needs a person.
 pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
     let status = block_on(async {
-        let session = Session::open(context).await?;
+        let Some(session) = Session::open_running(context).await? else {
+            return Err(Failure::new(Exit::Attention, "the local environment is not running")
+                .hint("start it with `cargo xtask local up`"));
+        };
         session.warn(context);
         let observed = session.observe().await?;
         let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
-        let undelivered = inventory::undelivered(&session.aws, &session.scope).await?;
-        look(context, &session, &observed, &snapshots, undelivered)
+        let health = Health::of(&session, &observed, Timestamp::now()).await;
+        look(context, &session, &observed, &snapshots, health)
     })?;
-    output::result(context, &status, render::status::text(&status))?;
+    output::result(context, &status, render::status::text(&status, context.verbose()))?;
     if status.attention.is_empty() {
         return Ok(());
     }
@@ -101,7 +106,7 @@ fn look(
     session: &Session,
     observed: &Observed,
     snapshots: &[Snapshot],
-    undelivered: u64,
+    health: Health,
 ) -> Result<Status, Failure> {
     let draining = Draining::of(observed, &session.scope);
     let desired = session.desired(&deployed_code(&session.scope, observed), draining)?;
@@ -121,18 +126,13 @@ fn look(
             attention.push(format!("see `cargo xtask plan --env {name}`, repair with `deploy`"));
         }
     }
-    if undelivered > 0 {
-        let queue = session.scope.dead_letter_queue();
-        attention.push(format!(
-            "{queue} holds {undelivered}: events that could not be delivered, so runs were missed"
-        ));
-    }
+    attention.extend(health.attention(context, session));
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
     attention.extend(silent.map(|firing| format!("the {} schedule does not fire", firing.schedule)));
     let floor = session.environment.cleanup.floor.get();
     let draining = draining.map(|draining| Outlook::of(draining, snapshots, floor));
     let outlook = draining.as_ref().map(|outlook| (outlook.snapshots == 0, outlook.text(context)));
-    let mut notes = Vec::new();
+    let mut notes = if observed.is_empty() { Vec::new() } else { health.notes() };
     if let Some((is_over, text)) = outlook {
         if is_over { attention.push(text) } else { notes.push(text) }
     }
@@ -145,7 +145,7 @@ fn look(
         drift: drift.pending().cloned().collect(),
         warnings: session.warnings.clone(),
         snapshots: snapshots.len(),
-        undelivered,
+        health,
         draining,
         attention,
         notes,
@@ -166,7 +166,7 @@ fn difference(step: &Step) -> String {
 }
 
 /// The code that the functions have now: a newer checkout is no drift.
-pub(super) fn deployed_code(scope: &Scope, observed: &Observed) -> BTreeMap<Function, String> {
+fn deployed_code(scope: &Scope, observed: &Observed) -> BTreeMap<Function, String> {
     let digest = |function: Function| {
         let alias = observed.get(&ResourceId::new(Alias::NAME, alias_name(scope, function)))?;
         Some((function, read::<Alias>(alias).ok()?.properties.serves.code_sha256))

@@ -239,6 +239,7 @@ impl Report for CleanupReport {
             Metric::amount(metrics::HELD_GIB, self.held_gib),
         ];
         if let Some(audit) = &self.audit {
+            metrics.push(Metric::count(metrics::VOLUMES_SELECTED, audit.volumes_selected));
             metrics.push(Metric::count(metrics::UNPROTECTED_VOLUMES, audit.unprotected_volumes));
             // No value where no volume has any backup: 0 would look like a fresh one.
             let age = audit.oldest_backup_age_hours;

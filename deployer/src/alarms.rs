@@ -1,0 +1,255 @@
+//! What is watched, and when somebody is told: pure, from the environment file.
+//!
+//! Only plain metric alarms: each looks at one metric, so that its text can say what it means and what to do.
+
+use serde::{Deserialize, Serialize};
+
+use crate::environment::Environment;
+use crate::heartbeat;
+use crate::kinds::Blueprint;
+use crate::metrics::{Metric, names, runs};
+use crate::scope::{Function, Scope};
+
+/// One alarm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alarm {
+    /// What it watches, which ends its name.
+    pub what: String,
+    /// What it means and what to do, for people.
+    pub description: String,
+    /// When it rings.
+    pub condition: Condition,
+    /// Whether the trouble lasts, so that its end is worth a message as well.
+    pub lasts: bool,
+}
+
+/// When an alarm rings (source: CloudWatch API, `PutMetricAlarm`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// What it looks at.
+    pub metric: Metric,
+    /// What is made of a period's values: `Sum`, `Maximum`, ….
+    pub statistic: String,
+    /// How long a period is, in seconds.
+    pub period_seconds: i32,
+    /// How many periods it looks at.
+    pub evaluation_periods: i32,
+    /// How many of them have to be bad.
+    pub datapoints_to_alarm: i32,
+    /// Such as `GreaterThanOrEqualToThreshold`.
+    pub comparison: String,
+    /// What is compared with.
+    pub threshold: f64,
+    /// What a period without values counts as: `breaching`, `notBreaching`, `ignore` or `missing`.
+    pub missing_data: String,
+}
+
+/// The share of its timeout that a run may take before somebody should raise it.
+const LONG: f64 = 0.8;
+
+/// What alarms of this or any earlier version watch, whatever the environment.
+pub fn all() -> impl Iterator<Item = String> {
+    let each = ["errors", "throttles", "duration", "heartbeat"];
+    let of_functions = Function::ALL
+        .into_iter()
+        .flat_map(move |function| each.into_iter().map(move |what| format!("{}-{what}", function.as_str())));
+    let others = [
+        "stale-backup",
+        "unprotected-volumes",
+        "cleanup-backlog",
+        "dead-letters",
+        "dead-letters-sent",
+        "schedules-dropped",
+    ];
+    of_functions.chain(others.map(str::to_owned))
+}
+
+/// The alarms of an environment. One that drains has none about backups, since they have ended.
+pub fn alarms(blueprint: &Blueprint<'_>) -> Vec<Alarm> {
+    let (environment, scope) = (blueprint.environment, blueprint.scope);
+    let mut alarms = Vec::new();
+    for function in Function::ALL {
+        if function == Function::Cleanup || blueprint.draining.is_none() {
+            alarms.extend(of_function(environment, scope, function));
+        }
+    }
+    if blueprint.draining.is_none() {
+        alarms.extend(of_coverage(environment, scope));
+    }
+    alarms.extend(of_the_rest(scope));
+    alarms
+}
+
+fn of_function(environment: &Environment, scope: &Scope, function: Function) -> Vec<Alarm> {
+    let name = function.as_str();
+    let env = &scope.environment;
+    let logs = format!("cargo xtask logs {name} --env {env}");
+    let timeout = environment.functions.timeout_seconds.get();
+    let lambda = |metric: &str| Metric::lambda(scope, function, metric);
+    let mut alarms = vec![
+        alarm(
+            &format!("{name}-errors"),
+            format!("A {name} run failed. Lambda tries it twice more; see how it ended with: {logs}"),
+            any(lambda("Errors")),
+        ),
+        alarm(
+            &format!("{name}-throttles"),
+            format!(
+                "Lambda had no free concurrency for {name}, and tries again for up to six hours. Look at the account's \
+                 concurrency limit, and at the function's reserved concurrency, which should not be set: \
+                 cargo xtask plan --env {env}"
+            ),
+            any(lambda("Throttles")),
+        ),
+        alarm(
+            &format!("{name}-duration"),
+            format!(
+                "A {name} run took more than 80 % of its {timeout} s. Raise functions.timeout_seconds or \
+                 functions.memory_mb before it is too slow: {logs}"
+            ),
+            Condition {
+                statistic: "Maximum".to_owned(),
+                comparison: "GreaterThanThreshold".to_owned(),
+                threshold: f64::from(timeout) * 1000.0 * LONG,
+                ..any(lambda("Duration"))
+            },
+        ),
+    ];
+    if let Some(hours) = heartbeat::silent_hours(environment, function) {
+        let periods = i32::try_from(hours).unwrap_or(i32::MAX);
+        let condition = Condition {
+            comparison: "LessThanThreshold".to_owned(),
+            period_seconds: 3600,
+            evaluation_periods: periods,
+            datapoints_to_alarm: periods,
+            missing_data: "breaching".to_owned(),
+            ..any(Metric::own(scope, runs(function)))
+        };
+        alarms.push(Alarm {
+            lasts: true,
+            ..alarm(
+                &format!("{name}-heartbeat"),
+                format!(
+                    "No {name} run has ended for {hours} hours, which is longer than its schedule ever pauses. See what \
+                     became of it with: cargo xtask status --env {env}"
+                ),
+                condition,
+            )
+        });
+    }
+    alarms
+}
+
+/// Alarms about how well everything is backed up. Cleanup measures it, so that a backup that died does not hide it.
+fn of_coverage(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
+    let env = &scope.environment;
+    let daily = |metric: &str| Condition {
+        statistic: "Maximum".to_owned(),
+        period_seconds: 3600,
+        // Between two runs of cleanup nothing is measured, and nothing has changed.
+        missing_data: "ignore".to_owned(),
+        ..any(Metric::own(scope, metric))
+    };
+    let configured = environment.notify.stale_after_hours.map(|hours| i64::from(hours.get()));
+    let stale = configured
+        .or_else(|| heartbeat::stale_hours(environment))
+        .and_then(|hours| i32::try_from(hours).ok());
+    let stale = stale.map(|hours| Alarm {
+        lasts: true,
+        ..alarm(
+            "stale-backup",
+            format!(
+                "The newest backup of some volume is older than {hours} hours. See which with: \
+                 cargo xtask invoke cleanup --dry-run --env {env}"
+            ),
+            Condition {
+                comparison: "GreaterThanThreshold".to_owned(),
+                threshold: f64::from(hours),
+                ..daily(names::OLDEST_BACKUP_AGE_HOURS)
+            },
+        )
+    });
+    let unprotected = Alarm {
+        lasts: true,
+        ..alarm(
+            "unprotected-volumes",
+            format!(
+                "Some selected volume has no backup, although there was time to make one. See which with: \
+                 cargo xtask invoke cleanup --dry-run --env {env}"
+            ),
+            daily(names::UNPROTECTED_VOLUMES),
+        )
+    };
+    stale.into_iter().chain([unprotected]).collect()
+}
+
+fn of_the_rest(scope: &Scope) -> Vec<Alarm> {
+    let env = &scope.environment;
+    let queue = scope.dead_letter_queue();
+    let status = format!("cargo xtask status --env {env}");
+    vec![
+        Alarm {
+            lasts: true,
+            ..alarm(
+                "cleanup-backlog",
+                format!(
+                    "Cleanup leaves more due snapshots to the next run than it may delete in one, so they are billed \
+                     longer than their DeleteOn. Raise cleanup.max_deletes, or see what happened: {status}"
+                ),
+                Condition {
+                    statistic: "Maximum".to_owned(),
+                    period_seconds: 3600,
+                    missing_data: "ignore".to_owned(),
+                    ..any(Metric::own(scope, names::SNAPSHOTS_POSTPONED))
+                },
+            )
+        },
+        Alarm {
+            lasts: true,
+            ..alarm(
+                "dead-letters",
+                format!(
+                    "{queue} holds events of runs that were given up: those nights were missed. Look at them with \
+                     {status}, run what is missing, and empty the queue."
+                ),
+                Condition {
+                    statistic: "Maximum".to_owned(),
+                    ..any(Metric::queue(scope, "ApproximateNumberOfMessagesVisible"))
+                },
+            )
+        },
+        // The depth rings once and then stays; this rings for every event.
+        alarm(
+            "dead-letters-sent",
+            format!("A run was given up, and its event went to {queue}. See what is missing with: {status}"),
+            any(Metric::queue(scope, "NumberOfMessagesSent")),
+        ),
+        alarm(
+            "schedules-dropped",
+            format!(
+                "EventBridge Scheduler could not hand an event to Lambda, and gave it up: that run was missed. See why \
+                 with: {status}"
+            ),
+            any(Metric::scheduler(scope, "InvocationDroppedCount")),
+        ),
+    ]
+}
+
+fn alarm(what: &str, description: String, condition: Condition) -> Alarm {
+    Alarm { what: what.to_owned(), description, condition, lasts: false }
+}
+
+/// At least one within five minutes. No data means that nothing happened.
+fn any(metric: Metric) -> Condition {
+    Condition {
+        metric,
+        statistic: "Sum".to_owned(),
+        period_seconds: 300,
+        evaluation_periods: 1,
+        datapoints_to_alarm: 1,
+        comparison: "GreaterThanOrEqualToThreshold".to_owned(),
+        threshold: 1.0,
+        missing_data: "notBreaching".to_owned(),
+    }
+}

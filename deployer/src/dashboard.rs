@@ -1,0 +1,158 @@
+//! The CloudWatch dashboard's body: how the nights went, at a glance. Pure.
+//!
+//! Source: CloudWatch API, "Dashboard body structure and syntax". The grid has 24 columns.
+
+use serde_json::{Value, json};
+
+use crate::alarms;
+use crate::heartbeat;
+use crate::kinds::Blueprint;
+use crate::metrics::{Metric, names};
+use crate::scope::{Function, Scope};
+
+const WIDTH: u32 = 24;
+const DAY: u32 = 24 * 60 * 60;
+
+/// The whole body.
+pub fn body(blueprint: &Blueprint<'_>) -> Value {
+    let scope = blueprint.scope;
+    let charts =
+        [snapshots(scope), ages(blueprint), volumes(scope), runs(scope), durations(blueprint), queue(scope)];
+    let mut widgets = vec![
+        placed(0, 0, WIDTH, 3, "text", &json!({ "markdown": header(scope) })),
+        placed(0, 3, WIDTH, 4, "alarm", &alarm_states(blueprint)),
+    ];
+    for (index, chart) in (0..).zip(&charts) {
+        let (column, row) = (index % 2, index / 2);
+        widgets.push(placed(column * WIDTH / 2, 7 + row * 6, WIDTH / 2, 6, "metric", chart));
+    }
+    json!({ "widgets": widgets })
+}
+
+/// What says whose the dashboard is; [`owner`] reads it.
+const MARK: &str = "snapwarden:environment=";
+
+/// The environment that a body says it belongs to.
+pub fn owner(body: &Value) -> Option<&str> {
+    let widgets = body.get("widgets")?.as_array()?;
+    let texts = widgets.iter().filter_map(|widget| widget.get("properties")?.get("markdown")?.as_str());
+    let after = texts.filter_map(|text| text.split_once(MARK)).map(|(_, after)| after).next()?;
+    after.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next()
+}
+
+/// Links that start with `#` stay within the console of the partition and Region.
+fn header(scope: &Scope) -> String {
+    let Scope { environment, account, region, .. } = scope;
+    let logs = Function::ALL.map(|function| {
+        // The console wants the name encoded, and the percent signs of that encoded as `$25`.
+        let group = scope.log_group(function).replace('/', "$252F");
+        format!("[{} logs](#logsV2:log-groups/log-group/{group})", function.as_str())
+    });
+    format!(
+        "# Snapwarden {environment}\n{} · [alarms](#alarmsV2:?search={}) · account {account}, {region} · in a terminal: \
+         `cargo xtask status --env {environment}` · {MARK}{environment}",
+        logs.join(" · "),
+        scope.alarm(""),
+    )
+}
+
+fn alarm_states(blueprint: &Blueprint<'_>) -> Value {
+    let scope = blueprint.scope;
+    let arns = alarms::alarms(blueprint).into_iter().map(|alarm| scope.alarm_arn(&scope.alarm(&alarm.what)));
+    json!({ "title": "Alarms", "alarms": arns.collect::<Vec<_>>() })
+}
+
+fn snapshots(scope: &Scope) -> Value {
+    let own = |name: &str, stat: &str, label: &str| line(&Metric::own(scope, name), stat, label);
+    let lines = vec![
+        own(names::SNAPSHOTS_CREATED, "Sum", "made"),
+        own(names::SNAPSHOTS_DELETED, "Sum", "deleted"),
+        own(names::SNAPSHOTS_HELD, "Maximum", "due, but held"),
+        own(names::SNAPSHOTS_MANAGED, "Maximum", "in all"),
+    ];
+    chart(scope, "Snapshots per day", DAY, lines)
+}
+
+fn ages(blueprint: &Blueprint<'_>) -> Value {
+    let scope = blueprint.scope;
+    let metric = Metric::own(scope, names::OLDEST_BACKUP_AGE_HOURS);
+    let lines = vec![line(&metric, "Maximum", "the volume whose newest backup is oldest")];
+    let mut chart = chart(scope, "Age of the newest backup, hours", 3600, lines);
+    let configured = blueprint.environment.notify.stale_after_hours.map(|hours| i64::from(hours.get()));
+    if let Some(hours) = configured.or_else(|| heartbeat::stale_hours(blueprint.environment)) {
+        chart["annotations"] = json!({ "horizontal": [{ "label": "stale", "value": hours }] });
+    }
+    chart
+}
+
+fn volumes(scope: &Scope) -> Value {
+    let mut selected = line(&Metric::own(scope, names::VOLUMES_SELECTED), "Maximum", "selected");
+    let mut unprotected = line(&Metric::own(scope, names::UNPROTECTED_VOLUMES), "Maximum", "unprotected");
+    for (line, id, visible) in [(&mut selected, "selected", false), (&mut unprotected, "unprotected", true)] {
+        if let Some(options) = line.as_array_mut().and_then(|line| line.last_mut()) {
+            options["id"] = json!(id);
+            options["visible"] = json!(visible);
+        }
+    }
+    let protected =
+        json!([{ "expression": "selected - unprotected", "label": "protected", "id": "protected" }]);
+    chart(scope, "Selected volumes", DAY, vec![protected, selected, unprotected])
+}
+
+fn runs(scope: &Scope) -> Value {
+    let mut lines = Vec::new();
+    for function in Function::ALL {
+        let name = function.as_str();
+        let (ended, failed) = (format!("{name} ended"), format!("{name} failed attempts"));
+        lines.push(line(&Metric::own(scope, crate::metrics::runs(function)), "Sum", &ended));
+        lines.push(line(&Metric::lambda(scope, function, "Errors"), "Sum", &failed));
+    }
+    lines.push(line(&Metric::own(scope, names::INSTANCES_FAILED), "Sum", "instances not backed up"));
+    chart(scope, "Runs and failures per day", DAY, lines)
+}
+
+fn durations(blueprint: &Blueprint<'_>) -> Value {
+    let scope = blueprint.scope;
+    let lines = Function::ALL
+        .map(|function| line(&Metric::lambda(scope, function, "Duration"), "Maximum", function.as_str()));
+    let mut chart = chart(scope, "Longest invocation, milliseconds", 3600, lines.into());
+    let timeout = u64::from(blueprint.environment.functions.timeout_seconds.get()) * 1000;
+    chart["annotations"] = json!({ "horizontal": [
+        { "label": "timeout", "value": timeout },
+        { "label": "too close", "value": timeout * 4 / 5 },
+    ] });
+    chart
+}
+
+fn queue(scope: &Scope) -> Value {
+    let lines = vec![
+        line(&Metric::queue(scope, "ApproximateNumberOfMessagesVisible"), "Maximum", "events of lost runs"),
+        line(&Metric::queue(scope, "NumberOfMessagesSent"), "Sum", "new ones"),
+        line(&Metric::scheduler(scope, "InvocationDroppedCount"), "Sum", "given up by EventBridge Scheduler"),
+    ];
+    chart(scope, "Lost runs", 3600, lines)
+}
+
+fn line(metric: &Metric, stat: &str, label: &str) -> Value {
+    let names = [&metric.namespace, &metric.name].into_iter();
+    let dimensions = metric.dimensions.iter().flat_map(|(name, value)| [name, value]);
+    let mut line: Vec<Value> = names.chain(dimensions).map(|text| json!(text)).collect();
+    line.push(json!({ "stat": stat, "label": label }));
+    Value::Array(line)
+}
+
+fn chart(scope: &Scope, title: &str, period: u32, lines: Vec<Value>) -> Value {
+    json!({
+        "title": title,
+        "region": scope.region,
+        "view": "timeSeries",
+        "stacked": false,
+        "period": period,
+        "yAxis": { "left": { "min": 0 } },
+        "metrics": lines,
+    })
+}
+
+fn placed(x: u32, y: u32, width: u32, height: u32, kind: &str, properties: &Value) -> Value {
+    json!({ "type": kind, "x": x, "y": y, "width": width, "height": height, "properties": properties })
+}

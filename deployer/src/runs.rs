@@ -1,0 +1,137 @@
+//! How the runs of a function went, as its log tells.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+use snapwarden_domain::metrics::DIMENSION;
+
+use crate::aws::Aws;
+use crate::error::{AwsError, Call, OrAbsent};
+use crate::scope::{Function, Scope};
+
+/// What the log of a function tells of its last runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Runs {
+    /// The last attempt that ended, dry runs not counted.
+    pub last: Option<Ended>,
+    /// What the last run measured.
+    pub measured: Option<Measured>,
+}
+
+/// An attempt of a run that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ended {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Whether it failed.
+    pub failed: bool,
+    /// How it went, in words.
+    pub summary: String,
+}
+
+/// The metrics of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// When they were measured.
+    pub at: Timestamp,
+    /// Their values by name.
+    pub values: BTreeMap<String, f64>,
+}
+
+/// How far back is looked: a week, and a day for a run that was late.
+pub const LOOK_BACK: SignedDuration = SignedDuration::from_hours(8 * 24);
+
+/// The last runs of a function before `now`; nothing where it has no log.
+pub async fn last_runs(
+    aws: &Aws,
+    scope: &Scope,
+    function: Function,
+    now: Timestamp,
+) -> Result<Runs, AwsError> {
+    let since = now.checked_sub(LOOK_BACK).unwrap_or(now).as_millisecond();
+    let call = aws.logs.filter_log_events().log_group_name(scope.log_group(function));
+    let mut pages = call.start_time(since).filter_pattern(PATTERN).into_paginator().send();
+    let mut lines = Vec::new();
+    while let Some(page) = pages.next().await {
+        let Some(page) = page.call("logs:FilterLogEvents").or_absent()? else { break };
+        for event in page.events.unwrap_or_default() {
+            let at = event.timestamp.and_then(|at| Timestamp::from_millisecond(at).ok());
+            lines.extend(at.zip(event.message));
+        }
+    }
+    // Each process writes a stream of its own, and the streams come one after the other.
+    lines.sort_by_key(|(at, _)| *at);
+    Ok(told_by(&lines))
+}
+
+/// The lines that [`told_by`] reads: how runs ended, in their own words and in Lambda's, and what they measured.
+const PATTERN: &str = r#"{ ($.outcome = "succeeded") || ($.outcome = "failed") || ($.type = "platform.report") || ($.BackupRuns >= 0) || ($.CleanupRuns >= 0) }"#;
+
+/// What lines tell, the oldest first.
+fn told_by(lines: &[(Timestamp, String)]) -> Runs {
+    let mut runs = Runs::default();
+    for (at, line) in lines {
+        let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+        let text = |key: &str| line.get(key).and_then(Value::as_str).unwrap_or_default();
+        let ended = |failed, summary: &str| Ended { at: *at, failed, summary: summary.to_owned() };
+        match text("outcome") {
+            "succeeded" => runs.last = Some(ended(false, text("message"))),
+            "failed" => runs.last = Some(ended(true, text("message"))),
+            _ => {}
+        }
+        // Lambda itself ended it, so the function could not say so (source: Lambda developer guide, "Telemetry API
+        // event schema", `platform.report`).
+        let record = line.get("record").filter(|_| text("type") == "platform.report");
+        if record.and_then(|record| record.get("status")).is_some_and(|status| status == "timeout") {
+            runs.last = Some(ended(true, "Lambda ended it, since its time was over"));
+        }
+        if line.get("_aws").is_some() {
+            let fields = line.as_object().into_iter().flatten().filter(|(key, _)| *key != DIMENSION);
+            let values = fields.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?)));
+            runs.measured = Some(Measured { at: *at, values: values.collect() });
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(lines: &[&str]) -> Runs {
+        let second = |index| Timestamp::from_second(index).unwrap();
+        let lines: Vec<_> = (0..).zip(lines).map(|(at, line)| (second(at), (*line).to_owned())).collect();
+        told_by(&lines)
+    }
+
+    /// A status that says "fine" after a night that was not is worse than none.
+    #[test]
+    fn the_last_word_counts() {
+        let fine = r#"{"level":"INFO","message":"3 snapshots made","outcome":"succeeded"}"#;
+        let failed =
+            r#"{"level":"ERROR","message":"run x: 1 FAILED","outcome":"failed","error_type":"BackupFailed"}"#;
+        let dry = r#"{"level":"INFO","message":"dry run: …","outcome":"dry_run"}"#;
+        let report = r#"{"type":"platform.report","record":{"requestId":"a","status":"success"}}"#;
+        let timeout = r#"{"type":"platform.report","record":{"requestId":"a","status":"timeout"}}"#;
+        assert_eq!(told(&[]), Runs::default());
+        assert_eq!(told(&["no JSON", "{}", dry, report]).last, None);
+        assert!(
+            told(&[fine, failed]).last.is_some_and(|last| last.failed && last.summary == "run x: 1 FAILED")
+        );
+        assert!(told(&[failed, fine, dry, report]).last.is_some_and(|last| !last.failed));
+        assert!(told(&[fine, timeout]).last.is_some_and(|last| last.failed));
+    }
+
+    #[test]
+    fn the_last_metrics_are_read_as_they_were_written() {
+        use snapwarden_domain::metrics::{BACKUP_RUNS, Metric, document};
+
+        let run = "g/backup@2026-11-22T02:00:00Z".parse().unwrap();
+        let at = Timestamp::from_second(0).unwrap();
+        let line = document(&"prod".parse().unwrap(), &run, at, &[Metric::count(BACKUP_RUNS, 1)]).to_string();
+        let measured = told(&[&line]).measured.unwrap();
+        assert_eq!(measured.values, BTreeMap::from([(BACKUP_RUNS.to_owned(), 1.0)]));
+    }
+}

@@ -1,0 +1,144 @@
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use snapwarden_deployer::environment::Pricing;
+use snapwarden_deployer::inventory::Volume;
+use snapwarden_deployer::scope::Scope;
+use snapwarden_domain::names::Zone;
+
+use super::super::Facts;
+use super::*;
+
+fn scope() -> Scope {
+    Scope {
+        account: "123456789012".to_owned().try_into().unwrap(),
+        region: "eu-central-1".to_owned().try_into().unwrap(),
+        environment: "prod".parse().unwrap(),
+        iam: snapwarden_deployer::environment::Iam::default(),
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-11-24T05:00:00Z".parse().unwrap()
+}
+
+fn snapshot(number: usize, volume: &str, days_ago: i64) -> Snapshot {
+    let started = now() - SignedDuration::from_hours(days_ago * 24 + 3);
+    let due = (started + SignedDuration::from_hours(7 * 24)).strftime("%F").to_string();
+    Snapshot {
+        delete_on: Some(due),
+        snapshot: format!("snap-{number:017x}"),
+        volume: volume.to_owned(),
+        instance: Some("i-0123456789abcdef0".to_owned()),
+        state: "completed".to_owned(),
+        size_gib: 8,
+        started_at: Some(started),
+    }
+}
+
+fn volumes(ids: &[&str]) -> BTreeMap<String, Volume> {
+    let volume = Volume { availability_zone: "eu-central-1b".to_owned(), kind: "gp3".to_owned() };
+    ids.iter().map(|id| ((*id).to_owned(), volume.clone())).collect()
+}
+
+fn page_of(snapshots: &[Snapshot], volumes: &BTreeMap<String, Volume>) -> String {
+    let (scope, zone, pricing) = (scope(), Zone::utc(), Pricing::default());
+    let facts = Facts { scope: &scope, zone: &zone, pricing: &pricing, snapshots, volumes, now: now() };
+    html(&Page::of(facts))
+}
+
+/// Some volumes over some weeks, with everything that can be wrong; also what the picture in the documentation shows.
+fn sample() -> (Vec<Snapshot>, BTreeMap<String, Volume>) {
+    let ids = ["vol-4c99722ea1f3883d4", "vol-7b07bf9f9d3a8e60e", "vol-b72aefb6fe5b116ea"];
+    let mut snapshots: Vec<Snapshot> = (0..7)
+        .flat_map(|day| ids.iter().zip(0_usize..).map(move |(id, index)| (*id, index, day)))
+        .filter(|(_, index, day)| (*index, *day) != (1, 3))
+        .map(|(id, index, day)| snapshot(index * 100 + usize::try_from(day).unwrap(), id, day))
+        .collect();
+    snapshots[0].state = "pending".to_owned();
+    snapshots[4].state = "error".to_owned();
+    snapshots.push(Snapshot { delete_on: Some("2026-11-20".to_owned()), ..snapshot(900, ids[0], 30) });
+    snapshots.push(Snapshot {
+        instance: Some("i-d1bf7e4ea3c8d2516".to_owned()),
+        delete_on: Some("2027-11-20".to_owned()),
+        ..snapshot(901, "vol-0000000000000gone", 21)
+    });
+    (snapshots, volumes(&ids))
+}
+
+/// Whoever restores at night copies a command and must not have to think.
+#[test]
+fn every_snapshot_has_a_command_that_can_be_copied() {
+    let (snapshots, volumes) = sample();
+    let page = page_of(&snapshots, &volumes);
+    for snapshot in &snapshots {
+        assert!(page.contains(&format!("--snapshot-id {}", snapshot.snapshot)), "{}", snapshot.snapshot);
+    }
+    assert!(page.contains(
+        "aws ec2 create-volume --region eu-central-1 --availability-zone eu-central-1b --snapshot-id \
+         snap-00000000000000000 --volume-type gp3"
+    ));
+    for (title, count) in
+        [("Due, but still there", "1 snapshot, 8 GiB, 0.40 USD"), ("volumes that are gone", "1 snapshot,")]
+    {
+        let after = page.split_once(&format!("{title}</h2>")).unwrap().1;
+        assert!(after.split("</section>").next().unwrap().contains(count), "{title}");
+    }
+    // Opening it by hand: SNAPWARDEN_PAGE=/tmp/backups.html.
+    if let Ok(path) = std::env::var("SNAPWARDEN_PAGE") {
+        std::fs::write(path, page).unwrap();
+    }
+}
+
+/// Anybody who may tag a snapshot could otherwise run a script where the page is opened.
+#[test]
+fn what_tags_say_is_text_and_nothing_is_asked_from_elsewhere() {
+    let evil = Snapshot {
+        instance: Some("<script>alert(1)</script>".to_owned()),
+        delete_on: Some("\"><img src=http://evil.example/x>".to_owned()),
+        ..snapshot(1, "vol-1' onclick='x", 0)
+    };
+    let page = page_of(&[evil], &BTreeMap::new());
+    assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
+    for request in ["http://", "https://", "src=", "url(", "@import"] {
+        let outside = page.replace("&quot;&gt;&lt;img src=http://evil.example/x&gt;", "");
+        assert!(!outside.contains(request), "{request}");
+    }
+    assert!(page.contains("default-src 'none'"));
+}
+
+#[test]
+fn an_environment_without_snapshots_says_so() {
+    let page = page_of(&[], &BTreeMap::new());
+    assert!(page.contains("There are no snapshots.") && page.contains("Nothing is going to expire."));
+}
+
+/// The calendar is read without colour: signs tell what is what.
+#[test]
+fn the_calendar_shows_each_day_by_a_sign() {
+    let (snapshots, volumes) = sample();
+    let page = page_of(&snapshots, &volumes);
+    let row = page.split("<tr>").find(|row| row.contains("#vol-7b07bf9f9d3a8e60e")).unwrap();
+    let cells: Vec<&str> =
+        row.split("title=\"").skip(1).map(|cell| cell.split('"').next().unwrap()).collect();
+    assert_eq!(cells.len(), 35);
+    assert_eq!(cells[0], "2026-11-24: complete");
+    assert_eq!(cells[1], "2026-11-23: failed");
+    assert_eq!(cells[3], "2026-11-21: none");
+}
+
+/// Ten thousand snapshots are a year of a middling company. Far above what it takes, so that only a catastrophe fails.
+#[test]
+fn ten_thousand_snapshots_make_a_page_that_a_browser_opens() {
+    let names: Vec<String> = (0..300).map(|number| format!("vol-{number:017x}")).collect();
+    let snapshots: Vec<Snapshot> =
+        (0..10_000).map(|n| snapshot(n, &names[n % 300], i64::try_from(n / 300).unwrap())).collect();
+    let started = Instant::now();
+    let page = page_of(&snapshots, &BTreeMap::new());
+    assert!(page.len() < 8_000_000, "{}", page.len());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    if let Ok(path) = std::env::var("SNAPWARDEN_LARGE_PAGE") {
+        std::fs::write(path, page).unwrap();
+    }
+}

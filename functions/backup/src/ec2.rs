@@ -95,8 +95,10 @@ pub(crate) async fn made(
     run: &RunId,
     instance: Option<&Selected>,
 ) -> Result<Vec<Made>, Failure> {
-    let mut filters = vec![ec2::tagged(tags::RUN, &run.to_string())];
-    filters.extend(instance.map(|instance| ec2::tagged(tags::INSTANCE, &instance.id)));
+    // By its volumes, of which EC2 takes at most 128, and 200 values a call: each has few snapshots, the tags have many.
+    let of_instance =
+        instance.map(|instance| ec2::one_of("volume-id", instance.volumes.iter().map(String::as_str)));
+    let filters = of_instance.into_iter().chain([ec2::tagged(tags::RUN, &run.to_string())]).collect();
     ec2::snapshots(client, environment, filters, read_snapshot).await
 }
 

@@ -238,7 +238,7 @@ async fn what_another_delivery_made_since_the_first_look_is_not_made_twice() {
     let is_about_i_1 = |request: &DescribeSnapshotsInput| {
         let mut names: Vec<_> = request.filters().iter().map(|filter| filter.name().unwrap()).collect();
         names.sort_unstable();
-        names == ["tag:snapwarden:environment", "tag:snapwarden:instance", "tag:snapwarden:run"]
+        names == ["tag:snapwarden:environment", "tag:snapwarden:run", "volume-id"]
     };
     let first_look = mock!(Client::describe_snapshots)
         .match_requests(move |request| !is_about_i_1(request))

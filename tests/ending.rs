@@ -89,10 +89,10 @@ fn a_deploy_after_a_destroy_takes_care_of_the_snapshots_that_stayed() {
 #[test]
 fn a_broken_environment_file_does_not_stop_a_destroy() {
     let local = Local::new();
-    local.deploy();
+    let made = local.deploy()["steps"].as_array().unwrap().len();
     local.edit("daily_days: 7", "daily_days: seven");
     assert_eq!(local.run(&["deploy", "--bundle", &bundle()]).code, 2);
     local.ok(&["destroy"]);
     local.edit("daily_days: seven", "daily_days: 7");
-    assert_eq!(local.json(&["deploy", "--bundle", &bundle()])["steps"].as_array().unwrap().len(), 15);
+    assert_eq!(local.json(&["deploy", "--bundle", &bundle()])["steps"].as_array().unwrap().len(), made);
 }

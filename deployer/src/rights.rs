@@ -105,6 +105,7 @@ impl Right {
     }
 
     /// The same, under a condition.
+    #[must_use]
     pub const fn when(self, condition: Condition) -> Self {
         Self { condition, ..self }
     }

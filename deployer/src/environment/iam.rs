@@ -35,6 +35,7 @@ checked_text!(
 
 checked_text!(
     /// The beginning of the names of roles. IAM's names have at most 64 characters, and this leaves room for the rest.
+    #[derive(Default)]
     RolePrefix,
     |text| text.len() <= 8 && text.bytes().all(is_name_character),
     "cannot begin the names of roles: use at most 8 letters, digits and characters of +=,.@_-",
@@ -66,12 +67,6 @@ fn is_name_character(byte: u8) -> bool {
 impl Default for RolePath {
     fn default() -> Self {
         Self("/".to_owned())
-    }
-}
-
-impl Default for RolePrefix {
-    fn default() -> Self {
-        Self(String::new())
     }
 }
 

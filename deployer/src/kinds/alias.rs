@@ -137,16 +137,16 @@ impl Kind for Alias {
             let Some(alias) = alias.call("lambda:GetAlias").or_absent()? else { continue };
             let version = alias.function_version.unwrap_or_default();
             let served = cx.aws.lambda.get_function().function_name(&name).qualifier(&version).send().await;
-            let Some(served) = served.call("lambda:GetFunction").or_absent()? else { continue };
+            let Some(answer) = served.call("lambda:GetFunction").or_absent()? else { continue };
             let configuration =
-                served.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
+                answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
             let weights = alias.routing_config.and_then(|routing| routing.additional_version_weights);
             let mut also_serves: Vec<String> = weights.unwrap_or_default().into_keys().collect();
             also_serves.sort();
             let published = version != "$LATEST";
             let permissions = invoke_permissions::observe(cx, &name, Some(ALIAS)).await?;
-            let serves = Version::found(&configuration);
-            let properties = Properties { serves, published, also_serves, permissions };
+            let properties =
+                Properties { serves: Version::found(&configuration), published, also_serves, permissions };
             let published_at = configuration.last_modified().and_then(lambda_time);
             let note = configuration.description().filter(|note| !note.is_empty()).map(str::to_owned);
             let (handle, revision) = (Handle { version, note, published_at }, alias.revision_id);

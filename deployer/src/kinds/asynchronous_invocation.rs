@@ -94,10 +94,7 @@ impl Kind for AsynchronousInvocation {
             Purpose::Observe => {
                 const { &[Right::on(Resources::FunctionVersions, "lambda:GetFunctionEventInvokeConfig")] }
             }
-            Purpose::Create => {
-                const { &[Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig")] }
-            }
-            Purpose::Update => {
+            Purpose::Create | Purpose::Update => {
                 const { &[Right::on(Resources::FunctionVersions, "lambda:PutFunctionEventInvokeConfig")] }
             }
             Purpose::Delete => {

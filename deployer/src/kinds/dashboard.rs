@@ -45,8 +45,9 @@ impl Kind for Dashboard {
     fn rights(purpose: Purpose) -> &'static [Right] {
         match purpose {
             Purpose::Observe => const { &[Right::on(Resources::Dashboard, "cloudwatch:GetDashboard")] },
-            Purpose::Create => const { &[Right::on(Resources::Dashboard, "cloudwatch:PutDashboard")] },
-            Purpose::Update => const { &[Right::on(Resources::Dashboard, "cloudwatch:PutDashboard")] },
+            Purpose::Create | Purpose::Update => {
+                const { &[Right::on(Resources::Dashboard, "cloudwatch:PutDashboard")] }
+            }
             Purpose::Delete => const { &[Right::on(Resources::Dashboard, "cloudwatch:DeleteDashboards")] },
         }
     }

@@ -474,13 +474,12 @@ async fn update_configuration(
 }
 
 async fn limit_concurrency(cx: &Context, name: &str, limit: Option<i32>) -> Result<(), StepError> {
-    wait::retry(cx, &[wait::FUNCTION_BUSY], async || match limit {
-        Some(limit) => {
+    wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+        if let Some(limit) = limit {
             let call = cx.aws.lambda.put_function_concurrency().function_name(name);
             let call = call.reserved_concurrent_executions(limit);
             call.send().await.call("lambda:PutFunctionConcurrency").map(drop)
-        }
-        None => {
+        } else {
             let call = cx.aws.lambda.delete_function_concurrency().function_name(name);
             call.send().await.call("lambda:DeleteFunctionConcurrency").map(drop)
         }

@@ -124,7 +124,7 @@ pub struct Patience<'a> {
 pub enum LockError {
     /// Somebody else holds it, and goes on to.
     #[error("{} is changing this environment ({} since {})", .0.who, .0.command, .0.since.strftime("%F %H:%M UTC"))]
-    Held(Holder),
+    Held(Box<Holder>),
     /// What lies in the lock's place is not a lock.
     #[error("the lock's SSM parameter holds something that is no lock")]
     Unreadable,
@@ -140,10 +140,10 @@ impl<S: Slot> Lock<S> {
         let mut seen: Option<(i64, Instant)> = None;
         // Once: what was written since is somebody's who is there.
         let mut may_break = patience.break_lock;
-        let taken = |slot| Ok(Self { slot, holder: holder.clone(), lost: RefCell::default() });
+        let taken = |slot| Self { slot, holder: holder.clone(), lost: RefCell::default() };
         loop {
             match slot.create(&holder).await {
-                Ok(()) => return taken(slot),
+                Ok(()) => return Ok(taken(slot)),
                 Err(error) if error.class == ErrorClass::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
             }
@@ -163,7 +163,7 @@ impl<S: Slot> Lock<S> {
             seen = Some((version, unchanged_since));
             let is_free = match &other {
                 // The SDK repeats a call whose answer was lost: this is what we just made.
-                Some(other) if other.token == holder.token => return taken(slot),
+                Some(other) if other.token == holder.token => return Ok(taken(slot)),
                 Some(other) => {
                     other.process.as_ref().is_some_and(patience.has_ended)
                         || unchanged_since.elapsed() >= LEASE
@@ -176,13 +176,13 @@ impl<S: Slot> Lock<S> {
                 sleep(SETTLING).await;
                 match slot.read().await? {
                     Some((Some(now), version)) if now.token == holder.token && version == written => {
-                        return taken(slot);
+                        return Ok(taken(slot));
                     }
                     _ => continue,
                 }
             }
             if waited >= patience.limit {
-                return Err(other.map_or(LockError::Unreadable, LockError::Held));
+                return Err(other.map_or(LockError::Unreadable, |other| LockError::Held(Box::new(other))));
             }
             if let Some(other) = &other {
                 (patience.waiting)(other, waited);

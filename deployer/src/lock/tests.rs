@@ -6,7 +6,10 @@ use super::*;
 
 /// A slot that behaves like an SSM parameter, and can lose the answer to a creation.
 #[derive(Clone, Default)]
-struct Memory(Rc<RefCell<(Option<(Option<Holder>, i64)>, bool)>>);
+struct Memory(Rc<RefCell<State>>);
+
+/// What it holds with its version, and whether the next answer is lost.
+type State = (Option<(Option<Holder>, i64)>, bool);
 
 fn error(class: ErrorClass) -> AwsError {
     AwsError { call: "ssm:PutParameter", class, code: String::new(), message: String::new() }

@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    fn problems(statement: Value) -> Vec<String> {
+    fn problems(statement: &Value) -> Vec<String> {
         let document = json!({ "Version": "2012-10-17", "Statement": [statement] });
         let findings = lint("doc", &document, Use::Inline, |_| Some("because".to_owned()));
         findings.into_iter().map(|finding| finding.problem).collect()
@@ -182,7 +182,7 @@ mod tests {
             "Resource": "arn:aws:ec2:eu-central-1::snapshot/*",
             "Condition": { "StringEquals": { "aws:ResourceTag/snapwarden:environment": "prod" } },
         });
-        assert_eq!(problems(good.clone()), Vec::<String>::new());
+        assert_eq!(problems(&good), Vec::<String>::new());
         for (pointer, value, part) in [
             ("/Sid", json!("a b"), "letters and digits"),
             ("/Action", json!("ec2:*"), "ec2:* is a wildcard"),
@@ -203,12 +203,12 @@ mod tests {
         ] {
             let mut statement = good.clone();
             *statement.pointer_mut(pointer).unwrap() = value;
-            let problems = problems(statement.clone());
+            let problems = problems(&statement);
             assert!(problems.iter().any(|problem| problem.contains(part)), "{statement}: {problems:?}");
         }
         let anybody =
             json!({ "Sid": "A", "Effect": "Allow", "Action": "sts:AssumeRole", "Principal": { "AWS": "*" } });
-        assert_eq!(problems(anybody), ["everybody is its principal"]);
+        assert_eq!(problems(&anybody), ["everybody is its principal"]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct Pipeline {
 )]
 pub struct InvalidPipeline(String);
 
-/// Where GitHub's tokens come from (source: GitHub, "Configuring OpenID Connect in Amazon Web Services").
+/// Where GitHub's tokens come from (source: GitHub, "Configuring `OpenID` Connect in Amazon Web Services").
 const ISSUER: &str = "token.actions.githubusercontent.com";
 
 impl Pipeline {

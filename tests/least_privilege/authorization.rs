@@ -83,7 +83,7 @@ impl Asked<'_> {
                     requests.push(self.plain(&snapshot("*"), context));
                 }
                 let context = requested.with("ec2:CreateAction", "CreateSnapshots");
-                requests.push(self.other("ec2:CreateTags", &snapshot("*"), context));
+                requests.push(Self::other("ec2:CreateTags", &snapshot("*"), context));
                 requests
             }
             "DeleteSnapshot" => {
@@ -127,7 +127,7 @@ impl Asked<'_> {
             // aliases have none.
             "GetFunction" if !self.has("Qualifier") => {
                 let mut requests = on_function(Context::default());
-                requests.push(self.other("lambda:ListTags", &function, Context::default()));
+                requests.push(Self::other("lambda:ListTags", &function, Context::default()));
                 requests
             }
             "TagResource" | "UntagResource" => on_function(self.tagging(Context::default())),
@@ -257,7 +257,7 @@ impl Asked<'_> {
             // Source: CloudWatch API, `PutMetricAlarm`, `Tags`.
             "PutMetricAlarm" => vec![
                 self.plain(&alarm, Context::default()),
-                self.other("cloudwatch:TagResource", &alarm, Context::default()),
+                Self::other("cloudwatch:TagResource", &alarm, Context::default()),
             ],
             _ => vec![self.plain(&alarm, Context::default())],
         }
@@ -265,23 +265,23 @@ impl Asked<'_> {
 
     /// The call's own action.
     fn plain(&self, resource: &str, context: Context) -> Request {
-        self.other(&self.call.action, resource, context)
+        Self::other(&self.call.action, resource, context)
     }
 
     /// Another action that the call takes as well.
-    fn other(&self, action: &str, resource: &str, context: Context) -> Request {
+    fn other(action: &str, resource: &str, context: Context) -> Request {
         Request { action: action.to_owned(), resource: resource.to_owned(), context }
     }
 
     fn pass_role(&self, role: &str, service: &str, to: &str) -> Request {
         let context = Context::default().with("iam:PassedToService", service);
-        self.other("iam:PassRole", role, context.with("iam:AssociatedResourceArn", to))
+        Self::other("iam:PassRole", role, context.with("iam:AssociatedResourceArn", to))
     }
 
     /// The right to tag that a call with tags takes beside its own.
     fn also_tags(&self, action: &str, resource: &str) -> Option<Request> {
         let tagged = !tags(&self.call.parameters).is_empty();
-        tagged.then(|| self.other(action, resource, self.tagging(Context::default())))
+        tagged.then(|| Self::other(action, resource, self.tagging(Context::default())))
     }
 
     /// The keys of the tags that the call asks for.

@@ -1,6 +1,13 @@
 //! No right missing, no right unused: every policy that we write, held against every call that was recorded.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what a test cannot do fails it")]
+#![allow(
+    clippy::too_many_lines,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::type_complexity,
+    clippy::needless_pass_by_value,
+    reason = "tables are long, and read best when what fills them is short"
+)]
 
 mod attacks;
 mod authorization;

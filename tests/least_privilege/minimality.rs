@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::evaluator::{Policy, Request};
+use crate::evaluator::{Context, Policy, Request};
 
 /// What a policy does not allow, each with where it was recorded.
 pub(crate) fn denied<'a>(policy: &Value, recorded: &'a [(String, Request)]) -> Vec<&'a (String, Request)> {
@@ -43,7 +43,7 @@ fn a_missing_right_and_an_unused_one_are_found() {
     let policy = |action: Value| json!({ "Statement": [statement(action)] });
     let request = |action: &str, resource: &str| {
         let request =
-            Request { action: action.to_owned(), resource: resource.to_owned(), context: Default::default() };
+            Request { action: action.to_owned(), resource: resource.to_owned(), context: Context::default() };
         ("here".to_owned(), request)
     };
     let recorded = [request("s:One", "arn:aws:s:::a"), request("s:Two", "arn:aws:s:::b")];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use aws_sdk_ec2::types::{InstanceType, ResourceType, Tag, TagSpecification};
+use aws_sdk_ec2::types::{InstanceType, Reservation, ResourceType, Tag, TagSpecification};
 use aws_sdk_iam::types::Tag as RoleTag;
 use snapwarden_deployer::aws::Aws;
 use snapwarden_deployer::environment::{Environment, parse};
@@ -198,7 +198,7 @@ impl Recorder {
             let found = found.iter().map(|tag| (text(tag.key()), text(tag.value())));
             tags.insert(id.to_owned(), found.collect());
         };
-        for instance in instances.reservations().iter().flat_map(|reservation| reservation.instances()) {
+        for instance in instances.reservations().iter().flat_map(Reservation::instances) {
             add(instance.instance_id().unwrap(), instance.tags());
         }
         for volume in listed.volumes() {

@@ -54,7 +54,7 @@ impl Pattern {
         let literal = |token: &Token| match token {
             Token::Any => Token::Char('*'),
             Token::One => Token::Char('?'),
-            char => *char,
+            Token::Char(char) => Token::Char(*char),
         };
         Self(self.0.iter().map(literal).collect())
     }

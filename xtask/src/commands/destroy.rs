@@ -24,6 +24,7 @@ use crate::session::{Approval, Session};
 
 /// Flags of `destroy`.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct DestroyArgs {
     /// Go ahead without a question
     #[arg(long)]
@@ -34,7 +35,7 @@ pub(crate) struct DestroyArgs {
     /// What becomes of the environment's snapshots
     #[arg(long, value_enum, default_value_t, conflicts_with = "drain")]
     snapshots: Snapshots,
-    /// Only stop backups, and let cleanup go on until the last DeleteOn has come
+    /// Only stop backups, and let cleanup go on until the last `DeleteOn` has come
     #[arg(long)]
     drain: bool,
     /// With --drain: let cleanup delete the newest copies too, which its floor holds otherwise
@@ -50,7 +51,7 @@ enum Snapshots {
     /// They stay, and nobody deletes them any more
     #[default]
     Keep,
-    /// They are deleted, whatever their DeleteOn says
+    /// They are deleted, whatever their `DeleteOn` says
     Purge,
 }
 
@@ -86,31 +87,31 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         let protect = session.environment.protect;
         check_protection(&session.scope, protect, &observed, args)?;
         let plan = plan_destroy(&session, &observed)?;
-        let purges = args.snapshots == Snapshots::Purge;
-        let doomed = match purges {
-            true => inventory::snapshots(&session.aws, &session.scope).await?,
-            false => Vec::new(),
-        };
-        let (mut report, mut purged) = (Report::default(), Purged::default());
+        let purging = args.snapshots == Snapshots::Purge;
+        let mut doomed = Vec::new();
+        if purging {
+            doomed = inventory::snapshots(&session.aws, &session.scope).await?;
+        }
+        let (mut report, mut outcome) = (Report::default(), Purged::default());
         let nothing = plan.is_empty() && doomed.is_empty();
         // What dies right before it gives its lock back leaves nothing else.
         if !nothing || Parameter::of(&session.aws, &session.scope).read().await?.is_some() {
             let approval =
                 if nothing { Approval::JustThis } else { approve(context, &session, &plan, &doomed, args)? };
-            (report, purged) = exclusively(context, &session, "destroy", args.break_lock, async |guard| {
+            (report, outcome) = exclusively(context, &session, "destroy", args.break_lock, async |guard| {
                 let mut now = session.observe().await?;
                 if approval == Approval::JustThis && fingerprint(&now) != fingerprint(&observed) {
                     return Err(changed_meanwhile(context, &observed, &now));
                 }
                 check_protection(&session.scope, protect, &now, args)?;
-                let mut purged = Purged::default();
-                if purges && !nothing {
-                    purged = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;
+                let mut outcome = Purged::default();
+                if purging && !nothing {
+                    outcome = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;
                     now = session.observe().await?;
                 }
                 let plan = plan_destroy(&session, &now)?;
                 let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
-                Ok((report, purged))
+                Ok((report, outcome))
             })
             .await?;
         }
@@ -122,12 +123,12 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "steps": report.steps,
             "kept": kept,
             "left_alone": plan.left_alone,
-            "purged": purged,
+            "purged": outcome,
             "snapshots": remaining,
         });
-        let text = text(&session.scope, report.steps.len(), &kept, &plan, &purged, &remaining);
+        let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining);
         output::result(context, &value, text)?;
-        purge::all_or_failure(&purged)
+        purge::all_or_failure(&outcome)
     })
 }
 

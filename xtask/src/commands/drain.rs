@@ -1,5 +1,7 @@
 //! `cargo xtask destroy --drain`: backups end, and cleanup goes on until the last `DeleteOn` has come.
 
+use std::fmt::Write;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
@@ -111,18 +113,21 @@ impl Outlook {
         let count = self.snapshots;
         let mut text = format!("draining since {since}: backups have stopped, cleanup goes on");
         if let Some(last_due) = self.last_due {
-            text.push_str(&format!(
+            // Writing to a string cannot fail.
+            let _ = write!(
+                text,
                 "; the last of {count} snapshots is due on {last_due}, then end it with `{destroy}`"
-            ));
+            );
         }
         if self.never_due > 0 {
-            text.push_str(&format!("\n{} have no readable DeleteOn, and stay for good", self.never_due));
+            let _ = write!(text, "\n{} have no readable DeleteOn, and stay for good", self.never_due);
         }
         if self.floor_holds {
             let lift = context.command_line("destroy --drain --lift-floor");
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "\nthe newest copies of each instance stay beyond that, by cleanup.floor; `{lift}` lifts it"
-            ));
+            );
         }
         text
     }

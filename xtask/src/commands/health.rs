@@ -86,7 +86,7 @@ impl Health {
             if let Some(runs) = health.part(&what, last_runs(aws, scope, function, now).await) {
                 health.runs.push(LastRun { function, ended: runs.last });
                 if function == Function::Cleanup {
-                    health.coverage = runs.measured.map(coverage);
+                    health.coverage = runs.measured.as_ref().map(coverage);
                 }
             }
         }
@@ -163,7 +163,7 @@ impl Coverage {
     }
 }
 
-fn coverage(measured: Measured) -> Coverage {
+fn coverage(measured: &Measured) -> Coverage {
     let value = |name: &str| measured.values.get(name).copied();
     Coverage {
         at: measured.at,

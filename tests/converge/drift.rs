@@ -2,6 +2,7 @@
 
 mod iam;
 mod lambda;
+mod notifications;
 mod queue_and_logs;
 mod scheduler;
 
@@ -26,7 +27,13 @@ fn drift(what: &'static str, change: impl Fn(&Aws) + 'static, lines: &'static [&
 fn every_change_by_hand_shows_in_words_is_repaired_and_gone() {
     let local = deployed();
     let aws = local.aws();
-    let table = [lambda::drifts(), scheduler::drifts(), iam::drifts(), queue_and_logs::drifts()];
+    let table = [
+        lambda::drifts(),
+        scheduler::drifts(),
+        iam::drifts(),
+        queue_and_logs::drifts(),
+        notifications::drifts(),
+    ];
     let table: Vec<Drift> = table.into_iter().flatten().collect();
     assert!(table.len() >= 20);
     let mut unseen = Vec::new();

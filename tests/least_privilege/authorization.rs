@@ -246,20 +246,33 @@ impl Asked<'_> {
         }
     }
 
-    /// CloudWatch speaks CBOR, which is not recorded: any alarm of the environment stands for the one that is meant.
     fn cloudwatch(&self, operation: &str) -> Vec<Request> {
-        let alarm = self.scope.alarm_arn(&self.scope.alarm("backup-errors"));
+        let first = |list: &str| self.call.parameters[list][0].as_str().unwrap_or_default();
+        let dashboard = |name: &str| {
+            let Scope { account, .. } = self.scope;
+            format!("arn:{}:cloudwatch::{account}:dashboard/{name}", self.partition())
+        };
         match operation {
             "DescribeAlarms" => vec![self.plain(&self.scope.alarm_arn("*"), Context::default())],
-            "GetDashboard" | "PutDashboard" | "DeleteDashboards" => {
-                vec![self.plain(&self.scope.dashboard_arn(), Context::default())]
+            "GetDashboard" | "PutDashboard" => {
+                vec![self.plain(&dashboard(self.text("DashboardName")), Context::default())]
             }
-            // Source: CloudWatch API, `PutMetricAlarm`, `Tags`.
-            "PutMetricAlarm" => vec![
-                self.plain(&alarm, Context::default()),
-                Self::other("cloudwatch:TagResource", &alarm, Context::default()),
-            ],
-            _ => vec![self.plain(&alarm, Context::default())],
+            "DeleteDashboards" => vec![self.plain(&dashboard(first("DashboardNames")), Context::default())],
+            "PutMetricAlarm" => {
+                let alarm = self.scope.alarm_arn(self.text("AlarmName"));
+                // Source: CloudWatch API, `PutMetricAlarm`, `Tags`.
+                let tags = self.also_tags("cloudwatch:TagResource", &alarm);
+                let context = self.tagging(Context::default());
+                [self.plain(&alarm, context)].into_iter().chain(tags).collect()
+            }
+            "DeleteAlarms" => {
+                vec![self.plain(&self.scope.alarm_arn(first("AlarmNames")), Context::default())]
+            }
+            "TagResource" => vec![self.plain(self.text("ResourceARN"), self.tagging(Context::default()))],
+            "ListTagsForResource" | "UntagResource" => {
+                vec![self.plain(self.text("ResourceARN"), Context::default())]
+            }
+            _ => self.unknown(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the emulators cannot show: AWS's races and refusals, with the SDK's own clients and no network.
 
+mod notifications;
+
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_lambda::error::ErrorMetadata;

@@ -9,6 +9,7 @@ mod compiler;
 mod git;
 mod library_source;
 mod rustup;
+mod sbom;
 mod toolchain;
 
 use std::fs::{self, Permissions};
@@ -63,6 +64,9 @@ pub(crate) enum BuildError {
         /// What the zip library says.
         source: zip::result::ZipError,
     },
+    /// What the functions are made of could not be listed.
+    #[error("cannot write the software bill of materials")]
+    Sbom(#[from] sbom::SbomError),
     /// The manifest could not be rendered.
     #[error("cannot render {MANIFEST_FILE}")]
     Manifest(#[from] serde_json::Error),
@@ -85,6 +89,7 @@ impl From<BundleError> for Failure {
 /// error about digests, and never the one's manifest with the other's zips.
 fn write(dir: &Path, programs: &Programs, toolchain: &Toolchain, root: &Path) -> Result<(), BuildError> {
     fs::create_dir_all(dir).map_err(failed("write", dir))?;
+    write_if_changed(&dir.join(sbom::SBOM_FILE), sbom::describe(root)?.as_bytes())?;
     let manifest = Manifest {
         format: FORMAT,
         target: TARGET.to_owned(),

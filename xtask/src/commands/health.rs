@@ -105,10 +105,12 @@ impl Health {
         result.map_err(|error| self.unreadable.push(format!("{what} cannot be read: {error}"))).ok()
     }
 
-    /// What needs a person.
-    pub(crate) fn attention(&self, context: &Context, session: &Session) -> Vec<String> {
+    /// What needs a person. While an environment drains, nobody waits for its backups.
+    pub(crate) fn attention(&self, context: &Context, session: &Session, drains: bool) -> Vec<String> {
         let mut attention = self.unreadable.clone();
-        for LastRun { function, ended } in &self.runs {
+        for LastRun { function, ended } in
+            self.runs.iter().filter(|run| !(drains && run.function == Function::Backup))
+        {
             let name = function.as_str();
             if let Some(Ended { at, failed: true, summary }) = ended {
                 let logs = context.command_line(&format!("logs {name}"));
@@ -126,7 +128,8 @@ impl Health {
             let since = alarm.since.map(short).unwrap_or_default();
             attention.push(format!("alarm {} rings since {since}: {}", alarm.alarm, alarm.reason));
         }
-        attention.extend(self.coverage.iter().flat_map(|coverage| coverage.gaps(context, session)));
+        let coverage = self.coverage.iter().filter(|_| !drains);
+        attention.extend(coverage.flat_map(|coverage| coverage.gaps(context, session)));
         attention
     }
 

@@ -210,3 +210,18 @@ impl Scope {
         tags.get(tags::ENVIRONMENT).is_some_and(|owner| owner == self.environment.as_str())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The scope of an environment in no particular place.
+    pub(crate) fn scope(environment: &str) -> Scope {
+        Scope {
+            account: "123456789012".to_owned().try_into().unwrap(),
+            region: "eu-central-1".to_owned().try_into().unwrap(),
+            environment: environment.parse().unwrap(),
+            iam: Iam::default(),
+        }
+    }
+}

@@ -123,9 +123,10 @@ impl Scope {
         self.arn("sns", &self.topic())
     }
 
-    /// An alarm's name; `what` it watches ends it.
+    /// An alarm's name; `what` it watches ends it. There are many, so policies name them by how they begin: after the
+    /// point, which no environment's name holds, or `snapwarden-prod-*` would also be the alarms of `prod-eu`.
     pub fn alarm(&self, what: &str) -> String {
-        format!("snapwarden-{}-{what}", self.environment)
+        format!("snapwarden-{}.{what}", self.environment)
     }
 
     /// The ARN of an alarm.

@@ -5,6 +5,8 @@ use std::fmt;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::lock::LeaseOver;
+
 /// A failed call to AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsError {
@@ -37,6 +39,8 @@ pub enum ErrorClass {
     Quota,
     /// No answer came, so nobody knows whether the call was carried out.
     NoAnswer,
+    /// It was not sent, since the environment's lock may be somebody else's by now.
+    LeaseOver,
     /// Anything else that AWS answered.
     Other,
 }
@@ -56,6 +60,9 @@ impl AwsError {
             }
             ErrorClass::NoAnswer => {
                 Some("check the network, then run the command again: it goes on where it stopped")
+            }
+            ErrorClass::LeaseOver => {
+                Some("look at what another command has done meanwhile, then run the command again")
             }
             ErrorClass::Throttled => {
                 Some("run the command again in some minutes: it goes on where it stopped")
@@ -102,10 +109,16 @@ impl AwsError {
                 .iter()
                 .any(|word| cause.contains(word))
         };
-        let class =
-            if causes.iter().any(about_credentials) { ErrorClass::Credentials } else { ErrorClass::NoAnswer };
+        let class = if is_caused_by::<LeaseOver>(error) {
+            ErrorClass::LeaseOver
+        } else if causes.iter().any(about_credentials) {
+            ErrorClass::Credentials
+        } else {
+            ErrorClass::NoAnswer
+        };
         // The last causes say most: the SDK wraps them in layers that only say "dispatch failure".
-        let message = causes[causes.len().saturating_sub(2)..].join(": ");
+        let shown = if class == ErrorClass::LeaseOver { 1 } else { 2 };
+        let message = causes[causes.len().saturating_sub(shown)..].join(": ");
         Self { call, class, code: String::new(), message }
     }
 }
@@ -175,10 +188,16 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }
 
+fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<E>())
+}
+
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.code.is_empty() && self.class == ErrorClass::Credentials {
             write!(f, "{}: no usable AWS credentials: {}", self.call, self.message)
+        } else if self.class == ErrorClass::LeaseOver {
+            write!(f, "{}: not sent: {}", self.call, self.message)
         } else if self.code.is_empty() {
             write!(f, "{}: no answer: {}", self.call, self.message)
         } else {

@@ -11,6 +11,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use crate::environment::Region;
 use crate::error::{AwsError, Call};
+use crate::lock::Lease;
 
 /// One client for each service that the deployer talks to.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Aws {
     pub sts: aws_sdk_sts::Client,
     /// EC2: the snapshots.
     pub ec2: aws_sdk_ec2::Client,
+    /// Whether the lock that these clients' calls need is still held; the lock's own calls and STS's need none.
+    pub lease: Lease,
 }
 
 /// Who is calling, as STS sees it.
@@ -107,17 +110,26 @@ impl Aws {
     }
 
     fn from_config(general: &SdkConfig, ec2: &SdkConfig) -> Self {
+        let lease = Lease::default();
+        macro_rules! fenced {
+            ($sdk:ident, $config:expr) => {
+                $sdk::Client::from_conf(
+                    $sdk::config::Builder::from($config).interceptor(lease.clone()).build(),
+                )
+            };
+        }
         Self {
-            iam: aws_sdk_iam::Client::new(general),
-            lambda: aws_sdk_lambda::Client::new(general),
-            cloudwatch: aws_sdk_cloudwatch::Client::new(general),
-            logs: aws_sdk_cloudwatchlogs::Client::new(general),
-            scheduler: aws_sdk_scheduler::Client::new(general),
-            sns: aws_sdk_sns::Client::new(general),
-            sqs: aws_sdk_sqs::Client::new(general),
+            iam: fenced!(aws_sdk_iam, general),
+            lambda: fenced!(aws_sdk_lambda, general),
+            cloudwatch: fenced!(aws_sdk_cloudwatch, general),
+            logs: fenced!(aws_sdk_cloudwatchlogs, general),
+            scheduler: fenced!(aws_sdk_scheduler, general),
+            sns: fenced!(aws_sdk_sns, general),
+            sqs: fenced!(aws_sdk_sqs, general),
             ssm: aws_sdk_ssm::Client::new(general),
             sts: aws_sdk_sts::Client::new(general),
-            ec2: aws_sdk_ec2::Client::new(ec2),
+            ec2: fenced!(aws_sdk_ec2, ec2),
+            lease,
         }
     }
 

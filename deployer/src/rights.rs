@@ -175,3 +175,26 @@ pub fn rights(purposes: &[Purpose]) -> BTreeSet<Right> {
     let others = OTHERS.iter().filter(|(purpose, _)| purposes.contains(purpose));
     of_kinds.chain(others.flat_map(|(_, rights)| rights.iter())).copied().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scope::tests::scope;
+
+    /// Whoever may deploy `prod` must not be able to silence the alarms of `prod-eu`, in the same account.
+    #[test]
+    fn environments_whose_names_begin_alike_share_no_resource() {
+        let (prod, neighbour) = (scope("prod"), scope("prod-eu"));
+        let shared = [Resources::Everything, Resources::Snapshots, Resources::AllAlarms];
+        for Right { resources, .. } in rights(&Purpose::ALL) {
+            for ours in resources.arns(&prod).iter().filter(|_| !shared.contains(&resources)) {
+                let begins = ours.strip_suffix('*').unwrap_or(ours);
+                assert!(!begins.contains('*'), "{ours}: the wildcard is not its end");
+                for theirs in resources.arns(&neighbour) {
+                    let reached = if begins == ours { theirs == *ours } else { theirs.starts_with(begins) };
+                    assert!(!reached, "{ours} reaches {theirs}");
+                }
+            }
+        }
+    }
+}

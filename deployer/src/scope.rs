@@ -123,9 +123,10 @@ impl Scope {
         self.arn("sns", &self.topic())
     }
 
-    /// An alarm's name; `what` it watches ends it.
+    /// An alarm's name; `what` it watches ends it. There are many, so policies name them by how they begin: after the
+    /// point, which no environment's name holds, or `snapwarden-prod-*` would also be the alarms of `prod-eu`.
     pub fn alarm(&self, what: &str) -> String {
-        format!("snapwarden-{}-{what}", self.environment)
+        format!("snapwarden-{}.{what}", self.environment)
     }
 
     /// The ARN of an alarm.
@@ -208,5 +209,20 @@ impl Scope {
     /// Whether tags say that a resource belongs to this environment.
     pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
         tags.get(tags::ENVIRONMENT).is_some_and(|owner| owner == self.environment.as_str())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The scope of an environment in no particular place.
+    pub(crate) fn scope(environment: &str) -> Scope {
+        Scope {
+            account: "123456789012".to_owned().try_into().unwrap(),
+            region: "eu-central-1".to_owned().try_into().unwrap(),
+            environment: environment.parse().unwrap(),
+            iam: Iam::default(),
+        }
     }
 }

@@ -354,7 +354,9 @@ impl Version {
     }
 
     fn variables(&self) -> Variables {
-        let variables: HashMap<_, _> = self.environment.clone().into_iter().collect();
+        // Of one that is not ours there is only a checksum here, which must not overwrite its value.
+        let ours = self.environment.iter().filter(|(name, _)| is_ours(name));
+        let variables: HashMap<_, _> = ours.map(|(name, value)| (name.clone(), value.clone())).collect();
         Variables::builder().set_variables(Some(variables)).build()
     }
 
@@ -366,10 +368,15 @@ impl Version {
     }
 }
 
+/// Whether Snapwarden sets the variable of this name.
+pub(crate) fn is_ours(variable: &str) -> bool {
+    [settings::VARIABLE, notification::VARIABLE].contains(&variable)
+}
+
 /// A variable's value as plans may show it. Of one that is not ours nobody knows whether it is a secret, so only its
 /// checksum leaves this place: enough to see a change by, and too little to confirm a guess with.
 fn shown(name: &str, value: &str) -> String {
-    if [settings::VARIABLE, notification::VARIABLE].contains(&name) {
+    if is_ours(name) {
         return value.to_owned();
     }
     format!("(hidden, checksum {})", &hex::encode(Sha256::digest(value))[..4])

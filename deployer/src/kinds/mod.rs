@@ -7,7 +7,7 @@ mod alias;
 mod asynchronous_invocation;
 mod dashboard;
 mod dead_letter_queue;
-mod function;
+pub(crate) mod function;
 mod invoke_permissions;
 mod log_group;
 mod registry;

@@ -6,8 +6,8 @@ use snapwarden_tests::block_on;
 use super::{Drift, drift};
 
 const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:snapwarden-local-notifications";
-const ALARM: &str = "snapwarden-local-stale-backup";
-const ALARM_ARN: &str = "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:snapwarden-local-stale-backup";
+const ALARM: &str = "snapwarden-local.stale-backup";
+const ALARM_ARN: &str = "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:snapwarden-local.stale-backup";
 const DASHBOARD: &str = "snapwarden-local-eu-central-1";
 
 pub(super) fn drifts() -> Vec<Drift> {
@@ -65,7 +65,7 @@ fn alarm() -> Vec<Drift> {
             |aws| {
                 block_on(aws.cloudwatch.disable_alarm_actions().alarm_names(ALARM).send()).unwrap();
             },
-            &["~ alarm snapwarden-local-stale-backup", "actions_enabled: false → true"],
+            &["~ alarm snapwarden-local.stale-backup", "actions_enabled: false → true"],
         ),
         drift(
             "alarm: tells nobody, and later",
@@ -94,7 +94,7 @@ fn alarm() -> Vec<Drift> {
             |aws| {
                 block_on(aws.cloudwatch.delete_alarms().alarm_names(ALARM).send()).unwrap();
             },
-            &["+ alarm snapwarden-local-stale-backup"],
+            &["+ alarm snapwarden-local.stale-backup"],
         ),
     ]
 }

@@ -78,7 +78,7 @@ pub(crate) async fn approve(
     }
     let question =
         format!("Deploy a cleanup policy that deletes {} more?", render::cleanup_diff::snapshots(count));
-    output::confirm(context, &text, &question).map_err(|failure| {
+    output::confirm_meanwhile(context, &text, &question).await.map_err(|failure| {
         if failure.exit() != Exit::Usage {
             return failure;
         }

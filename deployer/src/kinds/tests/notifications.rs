@@ -73,7 +73,7 @@ async fn only_alarms_of_this_environment_are_seen() {
     let list = mock!(aws_sdk_cloudwatch::Client::describe_alarms).then_output(move || {
         let answer = DescribeAlarmsOutput::builder().metric_alarms(named("snapwarden-test-eu-backup-errors"));
         let answer = answer.metric_alarms(named("snapwarden-test-formerly"));
-        answer.metric_alarms(named("snapwarden-test-backup-errors")).build()
+        answer.metric_alarms(named("snapwarden-test.backup-errors")).build()
     });
     let tagged = |environment: &'static str| {
         move || {
@@ -88,7 +88,7 @@ async fn only_alarms_of_this_environment_are_seen() {
     };
     let neighbour = of("snapwarden-test-eu-backup-errors").then_output(tagged("test-eu"));
     let former = of("snapwarden-test-formerly").then_output(tagged("test"));
-    let gone = of("snapwarden-test-backup-errors")
+    let gone = of("snapwarden-test.backup-errors")
         .then_error(|| ListTagsForResourceError::generic(refusal("ResourceNotFoundException", "gone")));
     let cloudwatch =
         mock_client!(aws_sdk_cloudwatch, RuleMode::MatchAny, [&list, &neighbour, &former, &gone]);

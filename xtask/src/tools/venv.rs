@@ -26,6 +26,10 @@ pub(crate) const BUILD: Requirements =
 pub(crate) const EMULATORS: Requirements =
     Requirements { name: "emulators", pins: include_str!("../../requirements/emulators.txt") };
 
+/// What checks CloudFormation templates in the tests: cfn-lint.
+pub(crate) const CLOUDFORMATION: Requirements =
+    Requirements { name: "cloudformation", pins: include_str!("../../requirements/cloudformation.txt") };
+
 /// The oldest Python that the pinned packages run on.
 const OLDEST_PYTHON: (u32, u32) = (3, 10);
 

@@ -5,9 +5,11 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, Topic};
+use crate::cloudformation::{Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Scope;
@@ -67,6 +69,20 @@ impl Kind for Subscription {
             return "waits for its owner to confirm it".to_owned();
         }
         "confirmed".to_owned()
+    }
+
+    fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let (protocol, endpoint) = name.split_once(':').unwrap_or((name, ""));
+        let properties = json!({
+            "TopicArn": blueprint.scope.topic_arn(),
+            "Protocol": protocol,
+            "Endpoint": endpoint,
+            "FilterPolicy": wanted.filter,
+        });
+        // Endpoints that differ only in their punctuation are two.
+        let digest = hex::encode(Sha256::digest(endpoint));
+        let id = logical_id(&format!("{protocol}-{}", &digest[..12]), "Subscription");
+        vec![Resource::new(id, "AWS::SNS::Subscription", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

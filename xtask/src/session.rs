@@ -35,6 +35,8 @@ pub(crate) struct Session<E = Environment> {
     pub(crate) caller_arn: String,
     /// What in the file is valid and yet hardly meant.
     pub(crate) warnings: Vec<Finding>,
+    /// Whether new versions do a dry run before they go live.
+    pub(crate) with_canary: bool,
     cloud: Cloud,
 }
 
@@ -56,8 +58,8 @@ pub(crate) enum Approval {
 pub(crate) enum CodeSource<'a> {
     /// Built from this checkout, unless it is up to date.
     Build,
-    /// A bundle that was built before.
-    Folder(&'a Path),
+    /// A bundle that was built before: its folder, or one file.
+    At(&'a Path),
 }
 
 impl Session {
@@ -74,20 +76,12 @@ impl Session {
         source: CodeSource<'_>,
     ) -> Result<(Self, Arc<Bundle>), Failure> {
         let (environment, warnings) = context.environment_with_findings()?;
-        let errors = warnings.iter().filter(|finding| finding.severity == Severity::Error);
-        let errors: Vec<String> = errors.map(ToString::to_string).collect();
-        if !errors.is_empty() {
-            return Err(Failure::new(Exit::Usage, errors.join("\n")));
-        }
+        refuse_errors(&warnings)?;
         let (started, code) = std::thread::scope(|threads| {
             let starting = threads.spawn(|| start_local(context, &Identity::from(&environment)));
             let code = match source {
                 CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
-                CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
-                    Exit::Usage,
-                    format!("there is no bundle in {}: it is no folder", folder.display()),
-                )),
-                CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
+                CodeSource::At(path) => bundle::load(path),
             };
             (starting.join(), code)
         });
@@ -157,7 +151,7 @@ impl<E> Session<E> {
             );
         }
         let aws = match identity.cloud {
-            Cloud::Aws => Aws::connect(&scope.region).await,
+            Cloud::Aws => Aws::connect(&scope.region, context.profile()).await,
             Cloud::Local => Aws::local(&scope.region, &local_endpoints(context, identity)?),
         };
         let caller = aws.caller().await?;
@@ -171,6 +165,8 @@ impl<E> Session<E> {
             caller: name,
             caller_arn: caller.arn,
             warnings: Vec::new(),
+            // The functions are Linux programs: elsewhere the emulators cannot run them.
+            with_canary: identity.cloud == Cloud::Aws || cfg!(target_os = "linux"),
             cloud: identity.cloud,
         })
     }
@@ -182,9 +178,16 @@ impl<E> Session<E> {
         }
     }
 
+    /// Refuses a file that is valid and cannot be meant.
+    pub(crate) fn refuse_errors(&self) -> Result<(), Failure> {
+        refuse_errors(&self.warnings)
+    }
+
     /// What the deployer's effects need.
     pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
-        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener).on_behalf_of(&self.caller)
+        let cloudside = Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener);
+        let cloudside = cloudside.on_behalf_of(&self.caller);
+        if self.with_canary { cloudside } else { cloudside.without_canary() }
     }
 
     /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The
@@ -224,6 +227,12 @@ impl<E> Session<E> {
         let cloudside = self.cloudside(None, Arc::new(|_| ()));
         Ok(registry().observe(&cloudside).await?)
     }
+}
+
+fn refuse_errors(findings: &[Finding]) -> Result<(), Failure> {
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(ToString::to_string).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Usage, errors.join("\n"))) }
 }
 
 /// The code of each function, as Lambda's `CodeSha256`.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sts::config::{Credentials, SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient};
 use aws_smithy_async::rt::sleep::TokioSleep;
@@ -70,9 +71,15 @@ fn patience() -> TimeoutConfig {
 }
 
 impl Aws {
-    /// Clients for AWS itself, with the credentials that the SDK's default chain finds.
-    pub async fn connect(region: &Region) -> Self {
-        let config = aws_config::defaults(BehaviorVersion::latest())
+    /// Clients for AWS itself, with the credentials of a profile or those that the SDK's default chain finds.
+    pub async fn connect(region: &Region, profile: Option<&str>) -> Self {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(profile) = profile {
+            // Only from there: credentials in variables would come first otherwise, and be another account's.
+            let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+            loader = loader.profile_name(profile).credentials_provider(credentials);
+        }
+        let config = loader
             .region(aws_types::region::Region::new(region.to_string()))
             .http_client(http_client())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))

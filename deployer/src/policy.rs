@@ -63,6 +63,11 @@ pub fn purposes() -> impl Iterator<Item = &'static str> {
     DOCUMENTS.into_iter().map(|(purpose, _)| purpose)
 }
 
+/// The text of every role's document, as it stands in `policies/`.
+pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+    DOCUMENTS.into_iter()
+}
+
 /// What is wrong with the documents of all roles, see [`lint`].
 pub fn lint_roles(environment: &Environment, scope: &Scope) -> Result<Vec<Finding>, PolicyError> {
     let mut findings = Vec::new();
@@ -188,11 +193,44 @@ impl PolicyDocument {
         serde_json::from_str::<Value>(&text).unwrap_or_else(|_| Value::String(text.into_owned())).into()
     }
 
+    /// A document that allows whatever one of the two allows: this one's statements, and those of the other's that it
+    /// lacks. IAM wants every `Sid` once, so what is another statement of the same name gets a name of its own.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let statements = |document: &Self| document.0["Statement"].as_array().cloned().unwrap_or_default();
+        let mut all = statements(self);
+        // A statement that denies would narrow what the other document allows.
+        let allows = |statement: &Value| statement["Effect"] == "Allow";
+        for mut statement in statements(other).into_iter().filter(allows) {
+            if all.contains(&statement) {
+                continue;
+            }
+            if let Some(sid) = statement["Sid"].as_str() {
+                let is_taken = |sid: &str| all.iter().any(|statement| statement["Sid"] == sid);
+                let base = sid.trim_end_matches(|end: char| end.is_ascii_digit());
+                let base = base.strip_suffix(BEFORE).unwrap_or(sid).to_owned();
+                let mut names = std::iter::once(sid.to_owned())
+                    .chain([format!("{base}{BEFORE}")])
+                    .chain((2..).map(|number: u32| format!("{base}{BEFORE}{number}")));
+                statement["Sid"] = names.find(|name| !is_taken(name)).unwrap_or_default().into();
+            }
+            all.push(statement);
+        }
+        let mut document = self.0.clone();
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("Statement".to_owned(), Value::Array(all));
+        }
+        document.into()
+    }
+
     /// The document as compact JSON, as IAM takes it.
     pub fn to_json(&self) -> String {
         self.0.to_string()
     }
 }
+
+/// What the names of statements end with that only the release before needs.
+const BEFORE: &str = "Before";
 
 impl From<Value> for PolicyDocument {
     fn from(value: Value) -> Self {
@@ -279,6 +317,40 @@ mod tests {
         let one = |action: &str| PolicyDocument::from(json!({ "Statement": { "Action": action } }));
         assert_ne!(one("ec2:DeleteSnapshot"), one("ec2:*"));
         assert_ne!(one("ec2:DeleteSnapshot"), PolicyDocument::from_iam("not json"));
+    }
+
+    /// A right that is missing while the alias moves fails a run of the one release or of the other.
+    #[test]
+    fn a_union_allows_what_either_document_allows_and_adds_nothing_when_made_again() {
+        let document = |tag: &str, more: &[&str]| {
+            let mut statements = vec![
+                json!({ "Sid": "Select", "Effect": "Allow", "Action": "ec2:CreateSnapshots", "Resource": "*",
+                        "Condition": { "StringEquals": { "aws:ResourceTag/key": tag } } }),
+                json!({ "Sid": "Log", "Effect": "Allow", "Action": "logs:PutLogEvents", "Resource": "*" }),
+            ];
+            statements.extend(more.iter().map(
+                |action| json!({ "Sid": "More", "Effect": "Allow", "Action": action, "Resource": "*" }),
+            ));
+            PolicyDocument::from(json!({ "Version": "2012-10-17", "Statement": statements }))
+        };
+        let sids = |document: &PolicyDocument| -> Vec<String> {
+            let statements = document.0["Statement"].as_array().unwrap();
+            let mut sids: Vec<String> =
+                statements.iter().map(|statement| statement["Sid"].as_str().unwrap().to_owned()).collect();
+            sids.sort();
+            sids
+        };
+        let (old, new) = (document("a", &["ec2:One"]), document("b", &[]));
+        let both = new.union(&old);
+        assert_eq!(sids(&both), ["Log", "More", "Select", "SelectBefore"]);
+        assert_eq!(new.union(&both), both, "widened once, it stays as it is");
+        assert_eq!(new.union(&new), new);
+        // A third release, begun before the second was narrowed.
+        let three = document("c", &["ec2:Two"]).union(&both);
+        assert_eq!(sids(&three), ["Log", "More", "MoreBefore", "Select", "SelectBefore", "SelectBefore2"]);
+        let denying = PolicyDocument::from(json!({ "Statement": { "Effect": "Deny", "Action": "*" } }));
+        assert_eq!(new.union(&denying), new, "what somebody denied by hand is not kept");
+        assert_eq!(new.union(&PolicyDocument::from_iam("not json")), new);
     }
 
     #[test]

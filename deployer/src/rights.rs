@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::kinds::KINDS;
 use crate::scope::{Function, Scope};
-use crate::{inventory, lock, purge, quiesce};
+use crate::{inventory, lock, purge, quiesce, release};
 
 /// One action on some resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +69,8 @@ pub enum Resources {
     FunctionVersions,
     /// The lock.
     Lock,
+    /// The records of the releases.
+    Releases,
     /// The topic.
     Topic,
     /// The environment's alarms.
@@ -139,6 +141,7 @@ impl Resources {
             Self::AllAlarms => vec![scope.alarm_arn("*")],
             Self::Dashboard => vec![scope.dashboard_arn()],
             Self::Lock => vec![scope.arn("ssm", &format!("parameter{}", scope.lock_parameter()))],
+            Self::Releases => vec![scope.arn("ssm", &format!("parameter{}", scope.releases_parameter()))],
         }
     }
 
@@ -162,9 +165,12 @@ impl Resources {
 }
 
 /// The rights that commands need whatever their kinds are.
-const OTHERS: [(Purpose, &[Right]); 4] = [
+const OTHERS: [(Purpose, &[Right]); 7] = [
     (Purpose::Observe, inventory::RIGHTS),
+    (Purpose::Observe, release::READING),
     (Purpose::Update, lock::RIGHTS),
+    (Purpose::Update, release::RECORDING),
+    (Purpose::Delete, release::FORGETTING),
     (Purpose::Delete, quiesce::RIGHTS),
     (Purpose::Delete, purge::RIGHTS),
 ];

@@ -186,6 +186,11 @@ impl Scope {
         format!("/snapwarden/{}/lock", self.environment)
     }
 
+    /// The SSM parameter whose history is that of the releases.
+    pub fn releases_parameter(&self) -> String {
+        format!("/snapwarden/{}/releases", self.environment)
+    }
+
     /// The ARN of the schedule group.
     pub fn schedule_group_arn(&self) -> String {
         self.arn("scheduler", &format!("schedule-group/{}", self.schedule_group()))

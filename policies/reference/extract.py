@@ -48,7 +48,9 @@ DETAILS = {
     "sqs": """
         CreateQueue DeleteMessage DeleteQueue GetQueueAttributes GetQueueUrl ListQueueTags PurgeQueue ReceiveMessage
         SendMessage SetQueueAttributes TagQueue UntagQueue""",
-    "ssm": "AddTagsToResource DeleteParameter GetParameter GetParameters ListTagsForResource PutParameter",
+    "ssm": """
+        AddTagsToResource DeleteParameter GetParameter GetParameterHistory GetParameters ListTagsForResource
+        PutParameter""",
     "sts": "AssumeRole AssumeRoleWithWebIdentity GetCallerIdentity",
 }
 TAGGED = {"", "instance", "snapshot", "volume"}

@@ -144,6 +144,8 @@ const TABLE: [(&str, &str, &str, &[&str]); 9] = [
         "tag: Backup",
         "tag: Nightly",
         &[
+            // Widened before the alias moves, and narrowed after.
+            "iam:PutRolePolicy snapwarden-local-eu-central-1-backup",
             "iam:PutRolePolicy snapwarden-local-eu-central-1-backup",
             "lambda:PublishVersion snapwarden-local-backup",
             "lambda:PublishVersion snapwarden-local-cleanup",
@@ -169,9 +171,11 @@ fn a_change_of_one_property_makes_the_fewest_calls_and_touches_nothing_else() {
     }
 }
 
-/// `action resource` of each call, sorted. The lock that keeps two deploys apart is not counted.
+/// `action resource` of each call, sorted. The lock that keeps two deploys apart is not counted, nor is the release's
+/// record, nor its canary, which is a dry run.
 fn named(calls: &[Call]) -> Vec<String> {
-    let calls = calls.iter().filter(|call| !call.action.starts_with("ssm:"));
+    let counted = |action: &str| !action.starts_with("ssm:") && action != "lambda:InvokeFunction";
+    let calls = calls.iter().filter(|call| counted(&call.action));
     let mut named: Vec<String> = calls.map(|call| format!("{} {}", call.action, call.resource())).collect();
     named.sort();
     named

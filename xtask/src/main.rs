@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan,
-    policies, report, status, synth, test,
+    adopt_snapshots, build, bundle as bundle_command, cleanup_diff, deploy, destroy, invoke,
+    local as local_command, logs, plan, policies, promote, releases, report, rollback, status, synth, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -41,10 +41,18 @@ struct Cli {
 enum Command {
     /// Cross-compile both functions for Lambda and zip them
     Build(build::BuildArgs),
+    /// A bundle as one file, which pipelines carry from job to job
+    Bundle(bundle_command::BundleArgs),
     /// Show what a deploy would change, and change nothing
     Plan(plan::PlanArgs),
     /// Make the environment what its file says
     Deploy(deploy::DeployArgs),
+    /// List what was live: since when, by whom, from which commit, and what proved it
+    Releases(releases::ReleasesArgs),
+    /// Deploy to one environment exactly what another one has proven
+    Promote(promote::PromoteArgs),
+    /// Go back to a release that was live before, without a build
+    Rollback(rollback::RollbackArgs),
     /// Delete everything that a deploy made; the snapshots stay, unless they are purged
     Destroy(destroy::DestroyArgs),
     /// Show what an environment holds, what differs from its file, and when it runs next
@@ -87,8 +95,12 @@ fn main() -> ExitCode {
 fn dispatch(context: &Context, command: Command) -> CommandResult {
     match command {
         Command::Build(args) => build::cmd_build(context, &args),
+        Command::Bundle(args) => bundle_command::cmd_bundle(context, &args),
         Command::Plan(args) => plan::cmd_plan(context, &args),
         Command::Deploy(args) => deploy::cmd_deploy(context, &args),
+        Command::Releases(args) => releases::cmd_releases(context, &args),
+        Command::Promote(args) => promote::cmd_promote(context, &args),
+        Command::Rollback(args) => rollback::cmd_rollback(context, &args),
         Command::Destroy(args) => destroy::cmd_destroy(context, &args),
         Command::Status(args) => status::cmd_status(context, &args),
         Command::AdoptSnapshots(args) => adopt_snapshots::cmd_adopt_snapshots(context, &args),

@@ -35,6 +35,8 @@ pub(crate) struct Session<E = Environment> {
     pub(crate) caller_arn: String,
     /// What in the file is valid and yet hardly meant.
     pub(crate) warnings: Vec<Finding>,
+    /// Whether new versions do a dry run before they go live.
+    pub(crate) with_canary: bool,
     cloud: Cloud,
 }
 
@@ -56,8 +58,8 @@ pub(crate) enum Approval {
 pub(crate) enum CodeSource<'a> {
     /// Built from this checkout, unless it is up to date.
     Build,
-    /// A bundle that was built before.
-    Folder(&'a Path),
+    /// A bundle that was built before: its folder, or one file.
+    At(&'a Path),
 }
 
 impl Session {
@@ -145,7 +147,7 @@ impl<E> Session<E> {
             );
         }
         let aws = match identity.cloud {
-            Cloud::Aws => Aws::connect(&scope.region).await,
+            Cloud::Aws => Aws::connect(&scope.region, context.profile()).await,
             Cloud::Local => Aws::local(&scope.region, &local_endpoints(context, identity)?),
         };
         let caller = aws.caller().await?;
@@ -159,6 +161,8 @@ impl<E> Session<E> {
             caller: name,
             caller_arn: caller.arn,
             warnings: Vec::new(),
+            // The functions are Linux programs: elsewhere the emulators cannot run them.
+            with_canary: identity.cloud == Cloud::Aws || cfg!(target_os = "linux"),
             cloud: identity.cloud,
         })
     }
@@ -170,9 +174,16 @@ impl<E> Session<E> {
         }
     }
 
+    /// Refuses a file that is valid and cannot be meant.
+    pub(crate) fn refuse_errors(&self) -> Result<(), Failure> {
+        refuse_errors(&self.warnings)
+    }
+
     /// What the deployer's effects need.
     pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
-        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener).on_behalf_of(&self.caller)
+        let cloudside = Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener);
+        let cloudside = cloudside.on_behalf_of(&self.caller);
+        if self.with_canary { cloudside } else { cloudside.without_canary() }
     }
 
     /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The
@@ -225,11 +236,7 @@ pub(crate) fn refuse_errors(findings: &[Finding]) -> Result<(), Failure> {
 pub(crate) fn bundle_of(context: &Context, source: CodeSource<'_>) -> Result<Bundle, Failure> {
     match source {
         CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
-        CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
-            Exit::Usage,
-            format!("there is no bundle in {}: it is no folder", folder.display()),
-        )),
-        CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
+        CodeSource::At(path) => bundle::load(path),
     }
 }
 

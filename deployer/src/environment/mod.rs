@@ -10,6 +10,7 @@ mod load;
 mod notify;
 mod place;
 mod pricing;
+mod releases;
 mod schedule;
 mod schema;
 mod suggest;
@@ -33,6 +34,7 @@ pub use lint::{Finding, Severity};
 pub use load::{LoadError, list, load, load_and_lint, parse};
 pub use notify::{EmailAddress, HttpsUrl, KmsKeyArn, Notify};
 pub use pricing::Pricing;
+pub use releases::Releases;
 pub use schedule::{InvalidExpression, ScheduleExpression};
 pub use schema::schema;
 
@@ -74,6 +76,9 @@ pub struct Environment {
     /// What snapshots cost, for estimates.
     #[serde(default)]
     pub pricing: Pricing,
+    /// How releases are kept, and when one may go on to this environment.
+    #[serde(default)]
+    pub releases: Releases,
     /// Tags for every resource that can carry them.
     #[serde(default, deserialize_with = "user_tags")]
     #[schemars(extend("maxProperties" = MAX_TAGS))]

@@ -12,6 +12,7 @@ use super::{Blueprint, Context, FoundOf, KINDS, Kind, StepError};
 use crate::cloudformation::Resource;
 use crate::error::AwsError;
 use crate::plan::Order;
+use crate::release::canary::Canary;
 use crate::rights::{Purpose, Right};
 use crate::scope::Scope;
 use crate::world::{Desired, Found, Observed, ResourceId};
@@ -35,6 +36,20 @@ pub trait AnyKind: Send + Sync {
     fn goes_by_itself(&self, found: &Found) -> bool;
     /// [`Kind::why`].
     fn why(&self, name: &str, property: &str) -> Option<String>;
+    /// [`Kind::released_with`].
+    fn released_with(&self, name: &str, scope: &Scope) -> Option<ResourceId>;
+    /// [`Kind::interim`]; nothing where the properties are not those of this kind.
+    fn interim(&self, found: &Found, wanted: &Value) -> Option<Value>;
+    /// [`Kind::REHEARSED`].
+    fn is_rehearsed(&self) -> bool;
+    /// [`Kind::rehearse`].
+    async fn rehearse(
+        &self,
+        cx: &Context,
+        name: &str,
+        found: Option<&Found>,
+        wanted: &Value,
+    ) -> Result<Option<Canary>, StepError>;
     /// [`Kind::describe`]; nothing where the properties are not those of this kind.
     fn describe(&self, found: &Found) -> String;
     /// [`Kind::rights`].
@@ -92,6 +107,30 @@ impl<K: Kind> AnyKind for Erased<K> {
 
     fn why(&self, name: &str, property: &str) -> Option<String> {
         K::why(name, property)
+    }
+
+    fn released_with(&self, name: &str, scope: &Scope) -> Option<ResourceId> {
+        K::released_with(name, scope)
+    }
+
+    fn interim(&self, found: &Found, wanted: &Value) -> Option<Value> {
+        let found = read::<K>(found).ok()?;
+        K::interim(&found.properties, &from_value(wanted).ok()?).map(|interim| to_value(&interim))
+    }
+
+    fn is_rehearsed(&self) -> bool {
+        K::REHEARSED
+    }
+
+    async fn rehearse(
+        &self,
+        cx: &Context,
+        name: &str,
+        found: Option<&Found>,
+        wanted: &Value,
+    ) -> Result<Option<Canary>, StepError> {
+        let found = found.map(read::<K>).transpose()?;
+        K::rehearse(cx, name, found.as_ref(), &from_value(wanted)?).await
     }
 
     fn describe(&self, found: &Found) -> String {
@@ -215,6 +254,14 @@ impl Order for Registry {
 
     fn goes_by_itself(&self, resource: &ResourceId, found: &Found) -> bool {
         self.get(&resource.kind).is_some_and(|kind| kind.goes_by_itself(found))
+    }
+
+    fn released_with(&self, resource: &ResourceId, scope: &Scope) -> Option<ResourceId> {
+        self.get(&resource.kind)?.released_with(&resource.name, scope)
+    }
+
+    fn interim(&self, resource: &ResourceId, found: &Found, wanted: &Value) -> Option<Value> {
+        self.get(&resource.kind)?.interim(found, wanted)
     }
 
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String> {

@@ -11,6 +11,7 @@ use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
 use snapwarden_deployer::plan::{Options, Plan, Verb, plan};
 use snapwarden_deployer::purge::Purged;
+use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
 use snapwarden_deployer::world::{Desired, Observed, fingerprint};
 
@@ -94,8 +95,11 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
         let nothing = plan.is_empty() && doomed.is_empty();
-        // What dies right before it gives its lock back leaves nothing else.
-        if !nothing || Parameter::of(&session.aws, &session.scope).read().await?.is_some() {
+        // What dies right before its end leaves nothing else than the records of the releases, or its lock.
+        if !nothing
+            || Parameter::of(&session.aws, &session.scope).read().await?.is_some()
+            || History::read(&session.aws, &session.scope).await? != History::default()
+        {
             let approval =
                 if nothing { Approval::JustThis } else { approve(context, &session, &plan, &doomed, args)? };
             (report, outcome) = exclusively(context, &session, "destroy", args.break_lock, async |guard| {
@@ -111,6 +115,7 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 }
                 let plan = plan_destroy(&session, &now)?;
                 let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
+                History::forget(&session.aws, &session.scope).await?;
                 Ok((report, outcome))
             })
             .await?;

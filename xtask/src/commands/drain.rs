@@ -10,12 +10,14 @@ use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, owned, plan};
+use snapwarden_deployer::release::How;
 use snapwarden_deployer::world::{Observed, fingerprint};
 use snapwarden_domain::event::day;
 use snapwarden_domain::retention::DeleteOn;
 
 use super::deploy::{apply_plan, changed_meanwhile};
 use super::destroy::{DestroyArgs, check_protection};
+use super::release::{Provenance, history, settle};
 use crate::context::Context;
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -49,7 +51,12 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
             }
             check_protection(&session.scope, protect, &now, args)?;
             let plan = plan_drain(context, &session, &now, draining)?;
-            apply_plan(context, &session, None, &plan, guard, &args.again()).await
+            let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
+            let now = session.observe().await?;
+            let git = history(&session).await?.newest().and_then(|newest| newest.git.clone());
+            let provenance = Provenance { how: How::Deployed, git, plan: &plan, report: &report };
+            settle(context, &session, &now, provenance).await?;
+            Ok(report)
         })
         .await?;
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod adopt_snapshots;
 pub(crate) mod build;
+pub(crate) mod bundle;
 pub(crate) mod cleanup_diff;
 pub(crate) mod deploy;
 pub(crate) mod destroy;
@@ -13,8 +14,12 @@ pub(crate) mod logs;
 pub(crate) mod night;
 pub(crate) mod plan;
 pub(crate) mod policies;
+pub(crate) mod promote;
 mod purge;
+mod release;
+pub(crate) mod releases;
 pub(crate) mod report;
+pub(crate) mod rollback;
 pub(crate) mod status;
 pub(crate) mod synth;
 pub(crate) mod test;

@@ -10,7 +10,7 @@ use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, Unowned, plan};
 use snapwarden_deployer::quota;
 use snapwarden_deployer::saved_plan::{SavedPlan, SavedPlanError};
-use snapwarden_deployer::world::Observed;
+use snapwarden_deployer::world::{Desired, Observed};
 
 use super::cleanup_diff;
 use crate::context::{Context, block_on};
@@ -32,10 +32,10 @@ pub(crate) struct PlanArgs {
 }
 
 /// What `plan` and `deploy` have in common.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct PlanScope {
-    /// Deploy a bundle that was built before instead of building this checkout
-    #[arg(long, value_name = "DIR")]
+    /// Deploy a bundle that was built before, a folder or a file, instead of building this checkout
+    #[arg(long, value_name = "PATH")]
     pub(crate) bundle: Option<PathBuf>,
     /// Take over resources that have our names but belong to no environment
     #[arg(long)]
@@ -48,7 +48,7 @@ pub(crate) struct PlanScope {
 impl PlanScope {
     /// Where the functions' code comes from.
     pub(crate) fn code(&self) -> CodeSource<'_> {
-        self.bundle.as_deref().map_or(CodeSource::Build, CodeSource::Folder)
+        self.bundle.as_deref().map_or(CodeSource::Build, CodeSource::At)
     }
 
     /// The flags as they were given.
@@ -86,7 +86,17 @@ impl PlanScope {
             return Err(Failure::new(Exit::Usage, format!("AWS would refuse it: {}", exceeded.join("; ")))
                 .hint("shorten what the environment's file says"));
         }
-        Ok(plan(&registry(), &session.scope, &desired, observed, &options)?)
+        let plan = plan(&registry(), &session.scope, &desired, observed, &options)?;
+        let both: Desired =
+            plan.pending().filter_map(|step| Some((step.resource.clone(), step.interim.clone()?))).collect();
+        let exceeded: Vec<_> = quota::exceeded(&both, bundle).iter().map(ToString::to_string).collect();
+        if !exceeded.is_empty() {
+            let message =
+                format!("AWS would refuse the rights of both releases together: {}", exceeded.join("; "));
+            return Err(Failure::new(Exit::Usage, message)
+                .hint("deploy in two steps: first what takes rights away, then what needs new ones"));
+        }
+        Ok(plan)
     }
 }
 

@@ -9,18 +9,21 @@ use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::{Cloud, Finding, ScheduleExpression};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{
-    Alias, FoundOf, Kind, Schedule, alias_name, cleanup_settings, read, registry,
+    Alias, FoundOf, Kind, LambdaFunction, Role, Schedule, alias_name, cleanup_settings, read, registry,
 };
 use snapwarden_deployer::plan::{Options, Plan, Step, Verb, plan};
+use snapwarden_deployer::release::{How, Release};
 use snapwarden_deployer::scope::{Function, Scope};
-use snapwarden_deployer::world::{Found, Observed, ResourceId};
+use snapwarden_deployer::world::{Desired, Found, Observed, ResourceId};
 use snapwarden_domain::event::day;
 use snapwarden_domain::names::Zone;
 use snapwarden_domain::verdict::{Tally, judge};
 
 use super::cleanup_diff::next_cleanup;
 use super::drain::Outlook;
-use super::health::Health;
+use super::health::{Health, short};
+use super::release::{history, is_unrecorded};
+use super::releases::Shown;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::session::Session;
@@ -47,6 +50,9 @@ pub(crate) struct Status {
     pub(crate) drift: Vec<Step>,
     /// What in its file is valid and yet hardly meant.
     pub(crate) warnings: Vec<Finding>,
+    /// The release that is live, as it is recorded; absent where no record tells of what is live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) release: Option<Shown>,
     /// How many snapshots it has.
     pub(crate) snapshots: usize,
     /// How it does.
@@ -100,7 +106,8 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
         let health = Health::of(&session, &observed, Timestamp::now()).await;
         let expiry = expiry(&session, &observed).await?;
-        look(context, &session, &observed, &snapshots, expiry, health)
+        let released = Live::of(&session, &observed).await?;
+        look(context, &session, &observed, &snapshots, (expiry, health, released))
     })?;
     output::result(context, &status, render::status::text(&status, context.verbose()))?;
     if status.attention.is_empty() {
@@ -119,16 +126,52 @@ async fn expiry(session: &Session, observed: &Observed) -> Result<Tally, Failure
     Ok(Tally::of(&judge(&inventory, day(at, &settings.timezone), &settings)))
 }
 
+/// What is live, by the records of the releases.
+#[derive(Debug, Default)]
+struct Live {
+    /// Its record; absent where there is none.
+    release: Option<Release>,
+    /// Whether something is live that no record tells of.
+    unrecorded: bool,
+    /// Where it is a return to an earlier release: what that is made of, which the file may not say.
+    returned_to: Option<Desired>,
+}
+
+impl Live {
+    async fn of(session: &Session, observed: &Observed) -> Result<Self, Failure> {
+        let history = history(session).await?;
+        let unrecorded = is_unrecorded(session, &history, observed);
+        let release = history.newest().filter(|_| !unrecorded && !observed.is_empty()).cloned();
+        let mut returned_to = None;
+        if let Some(release) = release.as_ref().filter(|release| matches!(release.how, How::RolledBackTo(_)))
+        {
+            returned_to = release.desired(&session.aws, &session.scope, observed).await.ok();
+        }
+        Ok(Self { release, unrecorded, returned_to })
+    }
+
+    /// What is wanted of an environment that was rolled back: what its release is made of stays as it is.
+    fn overlay(&self, mut desired: Desired) -> Desired {
+        for (id, wanted) in self.returned_to.iter().flatten() {
+            let of_release = [LambdaFunction::NAME, Alias::NAME, Role::NAME].contains(&id.kind.as_str());
+            if let (true, Some(of_file)) = (of_release, desired.get_mut(id)) {
+                *of_file = wanted.clone();
+            }
+        }
+        desired
+    }
+}
+
 fn look(
     context: &Context,
     session: &Session,
     observed: &Observed,
     snapshots: &[Snapshot],
-    expiry: Tally,
-    health: Health,
+    (expiry, health, live): (Tally, Health, Live),
 ) -> Result<Status, Failure> {
     let draining = Draining::of(observed, &session.scope);
     let desired = session.desired(&deployed_code(&session.scope, observed), draining)?;
+    let desired = live.overlay(desired);
     let schedules = firings(observed, Timestamp::now());
     let mut attention = Vec::new();
     let drift =
@@ -146,12 +189,23 @@ fn look(
         }
     }
     attention.extend(health.attention(context, session, draining.is_some()));
+    if live.unrecorded {
+        let deploy = context.command_line("deploy");
+        attention.push(format!(
+            "what is live is not recorded as a release: a command was interrupted, or somebody changed it; `{deploy}` goes on"
+        ));
+    }
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
     attention.extend(silent.map(|firing| format!("the {} schedule does not fire", firing.schedule)));
     let floor = session.environment.cleanup.floor.get();
     let draining = draining.map(|draining| Outlook::of(draining, snapshots, floor));
     let outlook = draining.as_ref().map(|outlook| (outlook.snapshots == 0, outlook.text(context)));
     let mut notes = if observed.is_empty() { Vec::new() } else { health.notes() };
+    if let Some(Release { how: how @ How::RolledBackTo(_), at, by, .. }) = &live.release {
+        let at = short(*at);
+        notes
+            .push(format!("{how} on {at} by {by}: the environment file and this checkout may say otherwise"));
+    }
     if let Some((is_over, text)) = outlook {
         if is_over { attention.push(text) } else { notes.push(text) }
     }
@@ -163,6 +217,7 @@ fn look(
         schedules,
         drift: drift.pending().cloned().collect(),
         warnings: session.warnings.clone(),
+        release: live.release.as_ref().map(|release| Shown::of(release, true)),
         snapshots: snapshots.len(),
         expiry,
         health,
@@ -173,7 +228,7 @@ fn look(
 }
 
 /// One resource that is not as it should be.
-fn difference(step: &Step) -> String {
+pub(super) fn difference(step: &Step) -> String {
     let resource = &step.resource;
     match step.verb {
         Verb::Create => format!("{resource} is missing"),

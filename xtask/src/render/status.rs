@@ -27,6 +27,9 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
             differing => format!("{differing} differ from the environment file"),
         };
         let _ = writeln!(text, "{count} resources, {drift}");
+        if let Some(release) = &status.release {
+            let _ = writeln!(text, "{}", release.line);
+        }
         text.push_str(&releases(&status.health));
         text.push('\n');
         text.push_str(&firings(&status.schedules));

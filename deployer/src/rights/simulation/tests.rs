@@ -35,7 +35,7 @@ fn aws(iam: aws_sdk_iam::Client) -> Aws {
 
 fn plan(kind: &str, verb: Verb) -> Plan {
     let resource = ResourceId::new(kind, "it");
-    let step = Step { resource, verb, changes: Vec::new(), wanted: None, found: None };
+    let step = Step { resource, verb, changes: Vec::new(), wanted: None, interim: None, found: None };
     Plan { steps: vec![step], left_alone: Vec::new() }
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
 
 use serde_json::Value;
-use snapwarden_tests::{Local, bundle};
+use snapwarden_tests::{Local, block_on, bundle};
 
 /// A deployed environment with one night's snapshots, one instance's worth of them.
 fn with_snapshots() -> Local {
@@ -88,11 +88,18 @@ fn a_deploy_after_a_destroy_takes_care_of_the_snapshots_that_stayed() {
 /// A mistyped retention must not keep an environment alive that costs money.
 #[test]
 fn a_broken_environment_file_does_not_stop_a_destroy() {
-    let local = Local::new();
+    let local = Local::with("logs: delete", "iam: { role_name_prefix: acme- }\nlogs: delete");
     let made = local.deploy()["steps"].as_array().unwrap().len();
+    // Under other names, the roles would be left behind with the right to delete snapshots.
+    local.edit("role_name_prefix: acme-", "role_name_prefix: other-");
+    let renamed = local.run(&["plan", "--bundle", &bundle()]);
+    assert!(renamed.code == 4 && renamed.stderr.contains("begin with `acme-`"), "{renamed:?}");
+    local.edit("iam: { role_name_prefix: other- }\n", "");
     local.edit("daily_days: 7", "daily_days: seven");
     assert_eq!(local.run(&["deploy", "--bundle", &bundle()]).code, 2);
     local.ok(&["destroy"]);
+    let roles = block_on(local.aws().iam.list_roles().send()).unwrap().roles;
+    assert!(roles.is_empty(), "{roles:?}");
     local.edit("daily_days: seven", "daily_days: 7");
     assert_eq!(local.json(&["deploy", "--bundle", &bundle()])["steps"].as_array().unwrap().len(), made);
 }

@@ -30,6 +30,7 @@ pub mod purge;
 pub mod quiesce;
 pub mod quota;
 pub mod rights;
+pub mod role_prefix;
 pub mod runs;
 pub mod saved_plan;
 pub mod scope;

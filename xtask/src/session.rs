@@ -13,11 +13,12 @@ use snapwarden_deployer::event::Listener;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
+use snapwarden_deployer::role_prefix;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
 
 use crate::context::Context;
-use crate::failure::{Exit, Failure};
+use crate::failure::{CommandResult, Exit, Failure};
 use crate::local::{LocalCloud, Ports, endpoint};
 use crate::{bundle, output, render};
 
@@ -217,6 +218,28 @@ impl<E> Session<E> {
         let question = format!("{question} environment {environment} in account {account}, {region}?");
         output::confirm(context, &plan_text, &question)?;
         Ok(Approval::JustThis)
+    }
+
+    /// The scope under whose names the environment has its roles, where the file says others by now.
+    pub(crate) async fn former_scope(&self, observed: &Observed) -> Result<Option<Scope>, Failure> {
+        let cloudside = self.cloudside(None, Arc::new(|_| ()));
+        Ok(role_prefix::former(&cloudside, observed).await?)
+    }
+
+    /// Refuses to leave roles behind that have other names than the file says by now.
+    pub(crate) async fn check_role_names(&self, context: &Context, observed: &Observed) -> CommandResult {
+        let Some(former) = self.former_scope(observed).await? else { return Ok(()) };
+        let (was, is) = (former.iam.role_name_prefix, &self.scope.iam.role_name_prefix);
+        let message = format!(
+            "the names of the roles of environment {} begin with `{was}`, and iam.role_name_prefix says `{is}`: those \
+             roles would be left behind",
+            self.scope.environment
+        );
+        Err(Failure::new(Exit::Refused, message).hint(format!(
+            "put `{was}` back; to change it, end the environment with `{}`, which keeps the snapshots, and deploy it \
+             again",
+            context.command_line("destroy")
+        )))
     }
 
     /// Everything the environment holds.

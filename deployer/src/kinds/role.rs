@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use aws_sdk_iam::types::Tag;
 use serde::{Deserialize, Serialize};
 
-use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use super::{Blueprint, Context, FoundOf, Kind, LogGroup, StepError, tags};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
 use crate::rights::{Condition, Purpose, Resources, Right};
+use crate::scope::{Function, Scope};
 use crate::wait;
-use crate::world::Found;
+use crate::world::{Found, ResourceId};
 
 /// The kind.
 #[derive(Debug)]
@@ -66,6 +67,11 @@ impl Kind for Role {
             (blueprint.scope.role(purpose), properties)
         });
         roles.collect()
+    }
+
+    /// The log groups remember the roles' names, see [`crate::role_prefix`], so they are the last to go.
+    fn needs(_: &str, scope: &Scope) -> Vec<ResourceId> {
+        Function::ALL.map(|function| ResourceId::new(LogGroup::NAME, scope.log_group(function))).into()
     }
 
     fn why(_: &str, property: &str) -> Option<String> {

@@ -182,6 +182,7 @@ struct Planned {
 async fn fresh(context: &Context, args: &DeployArgs) -> Result<Planned, Failure> {
     let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
     let observed = session.observe().await?;
+    session.check_role_names(context, &observed).await?;
     let plan = args.scope.plan(context, &session, &bundle, &observed)?;
     Ok(Planned { session, bundle, observed, plan })
 }
@@ -198,6 +199,7 @@ async fn saved(context: &Context, args: &DeployArgs, path: &std::path::Path) -> 
     let (session, bundle) = Session::open_with_code(context, CodeSource::Folder(&folder)).await?;
     let observed = session.observe().await?;
     saved.check(&session.scope, &code_of(&bundle), &observed).map_err(anew)?;
+    session.check_role_names(context, &observed).await?;
     Ok(Planned { session, bundle, observed, plan: saved.plan })
 }
 

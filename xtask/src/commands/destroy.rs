@@ -82,8 +82,13 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         if args.drain {
             return drain::drain(context, args).await;
         }
-        let session = Session::open_identity(context).await?;
-        let observed = session.observe().await?;
+        let mut session = Session::open_identity(context).await?;
+        let mut observed = session.observe().await?;
+        // The file may have lost what the roles were called.
+        if let Some(former) = session.former_scope(&observed).await? {
+            session.scope = former;
+            observed = session.observe().await?;
+        }
         let protect = session.environment.protect;
         check_protection(&session.scope, protect, &observed, args)?;
         let plan = plan_destroy(&session, &observed)?;

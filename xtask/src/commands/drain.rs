@@ -30,6 +30,7 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
     if observed.is_empty() {
         return Err(Failure::new(Exit::Failed, "nothing is deployed that could be drained"));
     }
+    session.check_role_names(context, &observed).await?;
     let protect = session.environment.protect;
     check_protection(&session.scope, protect, &observed, args)?;
     let since = day(Timestamp::now(), &session.environment.timezone);

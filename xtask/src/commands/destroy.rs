@@ -133,7 +133,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         });
         let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining);
         output::result(context, &value, text)?;
-        purge::all_or_failure(&outcome)
+        let left = if purging { remaining } else { Vec::new() };
+        purge::all_or_failure(&outcome, &left)
     })
 }
 

@@ -10,7 +10,7 @@ use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Severity};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
-use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, registry};
+use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, endpoints, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::role_prefix;
@@ -37,6 +37,8 @@ pub(crate) struct Session<E = Environment> {
     /// What in the file is valid and yet hardly meant.
     pub(crate) warnings: Vec<Finding>,
     cloud: Cloud,
+    /// The endpoints that alarms and failing runs are sent to, which may be secrets, by the names of subscriptions.
+    endpoints: BTreeMap<String, String>,
 }
 
 /// Whether somebody has to say yes before anything happens.
@@ -112,7 +114,8 @@ impl Session {
 
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
         let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
-        Self::reach(context, environment, scope, &identity).await
+        let endpoints = endpoints(&environment.notify);
+        Ok(Self { endpoints, ..Self::reach(context, environment, scope, &identity).await? })
     }
 
     /// Everything the environment should hold, with the given code in its functions.
@@ -173,6 +176,7 @@ impl<E> Session<E> {
             caller_arn: caller.arn,
             warnings: Vec::new(),
             cloud: identity.cloud,
+            endpoints: BTreeMap::new(),
         })
     }
 
@@ -185,7 +189,8 @@ impl<E> Session<E> {
 
     /// What the deployer's effects need.
     pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
-        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener).on_behalf_of(&self.caller)
+        let cloudside = Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener);
+        cloudside.on_behalf_of(&self.caller).with_endpoints(self.endpoints.clone())
     }
 
     /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The

@@ -47,7 +47,7 @@ pub use registry::{AnyKind, Registry, read, registry};
 pub use role::Role;
 pub use schedule::Schedule;
 pub use schedule_group::ScheduleGroup;
-pub use subscription::Subscription;
+pub use subscription::{Subscription, endpoints};
 pub use topic::Topic;
 
 pub(crate) use registry::erased;
@@ -169,12 +169,20 @@ pub struct Context {
     listener: Listener,
     resource: Option<ResourceId>,
     caller: Option<String>,
+    /// The endpoints of subscriptions by name: they are in no plan, since they may be secrets.
+    endpoints: BTreeMap<String, String>,
 }
 
 impl Context {
     /// A context whose events go to `listener`.
     pub fn new(aws: Aws, scope: Scope, bundle: Option<std::sync::Arc<Bundle>>, listener: Listener) -> Self {
-        Self { aws, scope, bundle, listener, resource: None, caller: None }
+        Self { aws, scope, bundle, listener, resource: None, caller: None, endpoints: BTreeMap::new() }
+    }
+
+    /// The same context, with what [`endpoints`] says.
+    #[must_use]
+    pub fn with_endpoints(self, endpoints: BTreeMap<String, String>) -> Self {
+        Self { endpoints, ..self }
     }
 
     /// The same context, for somebody whose name goes with what is released.

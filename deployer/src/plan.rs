@@ -88,12 +88,13 @@ impl Plan {
         self.pending().next().is_none()
     }
 
-    /// The same steps with the revisions of what is there now, which is like what the plan was made for.
+    /// The same steps with the revisions and handles of what is there now, which is like what the plan was made for.
     #[must_use]
     pub fn with_revisions_of(mut self, observed: &Observed) -> Self {
         for step in &mut self.steps {
             if let (Some(found), Some(now)) = (&mut step.found, observed.get(&step.resource)) {
                 found.revision.clone_from(&now.revision);
+                found.handle.clone_from(&now.handle);
             }
         }
         self

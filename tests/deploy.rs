@@ -197,6 +197,10 @@ fn a_protected_environment_needs_its_name_even_after_the_file_was_edited() {
     assert_eq!(refused.code, 4, "{refused:?}");
     assert!(refused.stderr.contains("--confirm local"), "{refused:?}");
     assert_eq!(local.run(&["destroy", "--yes", "--confirm", "prod"]).code, 4);
+    let lifting = local.run(&["deploy", "--yes", "--bundle", &bundle()]);
+    assert!(lifting.code == 4 && lifting.stderr.contains("--confirm local"), "{lifting:?}");
+    let lines = local.ok(&["plan", "--bundle", &bundle()]).stdout;
+    assert!(lines.contains("what is protected is destroyed only by name"), "{lines}");
     local.ok(&["destroy", "--yes", "--confirm", "local"]);
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use snapwarden_domain::tags;
 
 use crate::property::{Change, compare};
-use crate::scope::Scope;
+use crate::scope::{PROTECTED_TAG, Scope};
 use crate::world::{Desired, Found, Observed, ResourceId};
 
 /// What a step does to its resource.
@@ -81,6 +81,15 @@ impl Plan {
     /// The steps that do something.
     pub fn pending(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(|step| step.verb != Verb::Keep)
+    }
+
+    /// Whether something that is protected would not be any more.
+    pub fn lifts_protection(&self) -> bool {
+        let property = format!("tags.{PROTECTED_TAG}");
+        let mut changes = self.pending().flat_map(|step| &step.changes);
+        changes.any(|change| {
+            change.property == property && change.from.as_deref() == Some("true") && change.to != change.from
+        })
     }
 
     /// Whether nothing has to happen.

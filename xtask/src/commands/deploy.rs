@@ -40,6 +40,9 @@ pub(crate) struct DeployArgs {
     /// Let a changed cleanup policy delete snapshots that the deployed one would not
     #[arg(long)]
     accept_deletions: bool,
+    /// The environment's name, to lift its protection
+    #[arg(long, value_name = "ENV")]
+    confirm: Option<String>,
     #[command(flatten)]
     scope: PlanScope,
 }
@@ -54,7 +57,23 @@ impl DeployArgs {
                 command = format!("{command} {flag}");
             }
         }
+        if let Some(name) = &self.confirm {
+            command = format!("{command} --confirm {name}");
+        }
         command + &self.scope.flags()
+    }
+
+    /// Refuses to lift the protection that AWS remembers without the environment's name: an edit of the file must not.
+    fn check_protection(&self, session: &Session, plan: &Plan) -> CommandResult {
+        let name = session.scope.environment.as_str();
+        if !plan.lifts_protection() || self.confirm.as_deref() == Some(name) {
+            return Ok(());
+        }
+        let message = format!("environment {name} is protected, and its file does not say so any more");
+        let again = self.again();
+        Err(Failure::new(Exit::Refused, message).hint(format!(
+            "put `protect: true` back or, to lift the protection: cargo xtask {again} --env {name} --confirm {name}"
+        )))
     }
 }
 
@@ -65,6 +84,7 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
             Some(path) => saved(context, args, path).await?,
             None => fresh(context, args).await?,
         };
+        args.check_protection(&session, &plan)?;
         cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
         let mut approval = session.approve(context, &plan, "Apply this to", args.yes)?;
         if args.plan.is_some() {
@@ -81,6 +101,7 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
                     Approval::JustThis => return Err(changed_meanwhile(context, &observed, &now)),
                     Approval::Whatever => {
                         let plan = args.scope.plan(context, &session, &bundle, &now)?;
+                        args.check_protection(&session, &plan)?;
                         context.progress().note("the environment changed since it was planned; now it is");
                         context.progress().note(&render::plan::text(&plan, context.verbose()));
                         cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;

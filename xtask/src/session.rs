@@ -82,16 +82,24 @@ impl Session {
         if !errors.is_empty() {
             return Err(Failure::new(Exit::Usage, errors.join("\n")));
         }
+        let code = || match source {
+            CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
+            CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
+                Exit::Usage,
+                format!("there is no bundle in {}: it is no folder", folder.display()),
+            )),
+            CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
+        };
+        if environment.cloud == Cloud::Aws {
+            // Wrong credentials show before the minutes that compiling takes.
+            let session = Self { warnings, ..Self::connect(context, environment).await? };
+            let code = code()?;
+            session.warn(context);
+            return Ok((session, Arc::new(code)));
+        }
         let (started, code) = std::thread::scope(|threads| {
             let starting = threads.spawn(|| start_local(context, &Identity::from(&environment)));
-            let code = match source {
-                CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
-                CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
-                    Exit::Usage,
-                    format!("there is no bundle in {}: it is no folder", folder.display()),
-                )),
-                CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
-            };
+            let code = code();
             (starting.join(), code)
         });
         let code = code?;
@@ -178,6 +186,11 @@ impl<E> Session<E> {
             cloud: identity.cloud,
             endpoints: BTreeMap::new(),
         })
+    }
+
+    /// Whether it is AWS that is talked to, and not the emulators.
+    pub(crate) fn is_on_aws(&self) -> bool {
+        self.cloud == Cloud::Aws
     }
 
     /// Says what in the file is hardly meant.

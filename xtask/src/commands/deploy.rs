@@ -129,12 +129,20 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
 }
 
 /// Stops before the first change where IAM says that the caller lacks a right that the plan takes.
-async fn check_rights(context: &Context, session: &Session, plan: &Plan) -> CommandResult {
+pub(super) async fn check_rights<E>(context: &Context, session: &Session<E>, plan: &Plan) -> CommandResult {
     let missing =
         simulation::missing(&session.aws, &session.scope, registry(), plan, &session.caller_arn).await;
+    if let (Some(why), true) = (missing.unasked, session.is_on_aws()) {
+        let text = format!(
+            "rights are not checked beforehand, and one that is missing shows when it is needed: {why} (`{}` lets IAM be \
+             asked)",
+            context.command_line("policies deployer --principal ARN")
+        );
+        context.progress().note(&text);
+    }
     if !missing.possibly.is_empty() {
         let actions: Vec<&str> = missing.possibly.keys().map(String::as_str).collect();
-        let text = format!("IAM does not allow {}, which this deploy may take", actions.join(", "));
+        let text = format!("IAM does not allow {}, which this may take", actions.join(", "));
         context.progress().note(&text);
     }
     if missing.certainly.is_empty() {
@@ -144,7 +152,7 @@ async fn check_rights(context: &Context, session: &Session, plan: &Plan) -> Comm
         resources.iter().map(move |resource| format!("\n  {action} on {resource}"))
     });
     let message = format!(
-        "nothing was changed: IAM does not allow {} what this deploy takes:{}",
+        "nothing was changed: IAM does not allow {} what this takes:{}",
         session.caller,
         lines.collect::<String>()
     );
@@ -165,7 +173,11 @@ pub(super) fn changed_meanwhile(context: &Context, before: &Observed, now: &Obse
 const PAUSES: [u64; 6] = [1, 2, 5, 10, 20, 30];
 
 /// Looks whether AWS shows everything as it was planned: what was not seen is not reported as done.
-async fn see_it_done(context: &Context, session: &Session, plan: &Plan) -> Result<Observed, Failure> {
+pub(super) async fn see_it_done<E>(
+    context: &Context,
+    session: &Session<E>,
+    plan: &Plan,
+) -> Result<Observed, Failure> {
     let task = context.progress().start("looking at the result");
     let mut pauses = PAUSES.into_iter();
     loop {
@@ -185,7 +197,9 @@ async fn see_it_done(context: &Context, session: &Session, plan: &Plan) -> Resul
         let Some(pause) = pauses.next() else {
             let message =
                 format!("all steps were done, but AWS shows something else: {}", different.join(", "));
-            return Err(Failure::new(Exit::Failed, message).hint("see what differs with `cargo xtask plan`"));
+            let status = context.command_line("status");
+            return Err(Failure::new(Exit::Failed, message)
+                .hint(format!("look with `{status}`, and run the command again: it goes on where this one stopped")));
         };
         tokio::time::sleep(Duration::from_secs(pause)).await;
     }

@@ -14,7 +14,7 @@ use snapwarden_deployer::purge::Purged;
 use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
 use snapwarden_deployer::world::{Desired, Observed, fingerprint};
 
-use super::deploy::{apply_plan, changed_meanwhile};
+use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::{drain, purge};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
@@ -100,6 +100,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         let (mut report, mut outcome) = (Report::default(), Purged::default());
         let nothing = plan.is_empty() && doomed.is_empty();
         // What dies right before it gives its lock back leaves nothing else.
+        if !nothing {
+            check_rights(context, &session, &plan).await?;
+        }
         if !nothing || Parameter::of(&session.aws, &session.scope).read().await?.is_some() {
             let approval =
                 if nothing { Approval::JustThis } else { approve(context, &session, &plan, &doomed, args)? };
@@ -116,6 +119,7 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 }
                 let plan = plan_destroy(&session, &now)?;
                 let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
+                see_it_done(context, &session, &plan).await?;
                 Ok((report, outcome))
             })
             .await?;

@@ -14,7 +14,7 @@ use snapwarden_deployer::world::{Observed, fingerprint};
 use snapwarden_domain::event::day;
 use snapwarden_domain::retention::DeleteOn;
 
-use super::deploy::{apply_plan, changed_meanwhile};
+use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::destroy::{DestroyArgs, check_protection};
 use crate::context::Context;
 use crate::exclusive::exclusively;
@@ -42,6 +42,7 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
     let plan = plan_drain(context, &session, &observed, draining)?;
     let mut report = Report::default();
     if !plan.is_empty() {
+        check_rights(context, &session, &plan).await?;
         let approval = session.approve(context, &plan, "Stop the backups of", args.yes)?;
         report = exclusively(context, &session, "destroy --drain", args.break_lock, async |guard| {
             let now = session.observe().await?;
@@ -50,7 +51,9 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
             }
             check_protection(&session.scope, protect, &now, args)?;
             let plan = plan_drain(context, &session, &now, draining)?;
-            apply_plan(context, &session, None, &plan, guard, &args.again()).await
+            let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
+            see_it_done(context, &session, &plan).await?;
+            Ok(report)
         })
         .await?;
     }

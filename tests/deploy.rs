@@ -177,9 +177,11 @@ fn destroy_leaves_nothing_but_snapshots_and_says_so() {
 /// Logs are what an auditor asks for after the environment is gone.
 #[test]
 fn destroy_keeps_the_log_groups_where_the_file_says_so() {
-    let local = Local::with("logs: delete", "logs: keep");
+    let local = Local::with("logs: delete", "logs: keep\nprotect: true");
     local.deploy();
-    local.ok(&["destroy", "--yes"]);
+    local.ok(&["destroy", "--yes", "--confirm", "local"]);
+    let again = local.ok(&["destroy", "--yes"]);
+    assert!(again.stdout.contains("there was nothing to delete"), "nobody is asked for nothing: {again:?}");
     let status: Value = serde_json::from_str(&local.run(&["status", "--json"]).stdout).unwrap();
     let kinds: Vec<_> = status["resources"].as_array().unwrap().iter().map(|r| r["kind"].clone()).collect();
     assert_eq!(kinds, ["log group", "log group"]);

@@ -90,7 +90,6 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             observed = session.observe().await?;
         }
         let protect = session.environment.protect;
-        check_protection(&session.scope, protect, &observed, args)?;
         let plan = plan_destroy(&session, &observed)?;
         let purging = args.snapshots == Snapshots::Purge;
         let mut doomed = Vec::new();
@@ -99,10 +98,12 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
         let nothing = plan.is_empty() && doomed.is_empty();
-        // What dies right before it gives its lock back leaves nothing else.
+        // Log groups that were kept are still marked as protected, and need no confirmation to be kept.
         if !nothing {
+            check_protection(&session.scope, protect, &observed, args)?;
             check_rights(context, &session, &plan).await?;
         }
+        // What dies right before it gives its lock back leaves nothing else.
         if !nothing || Parameter::of(&session.aws, &session.scope).read().await?.is_some() {
             let approval =
                 if nothing { Approval::JustThis } else { approve(context, &session, &plan, &doomed, args)? };
@@ -111,7 +112,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 if approval == Approval::JustThis && fingerprint(&now) != fingerprint(&observed) {
                     return Err(changed_meanwhile(context, &observed, &now));
                 }
-                check_protection(&session.scope, protect, &now, args)?;
+                if !nothing {
+                    check_protection(&session.scope, protect, &now, args)?;
+                }
                 let mut outcome = Purged::default();
                 if purging && !nothing {
                     outcome = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;

@@ -1,5 +1,6 @@
 //! What the emulators cannot show: AWS's races and refusals, with the SDK's own clients and no network.
 
+mod changes;
 mod notifications;
 
 use std::sync::{Arc, Mutex};

@@ -193,7 +193,10 @@ fn destroy_keeps_the_log_groups_where_the_file_says_so() {
 fn a_protected_environment_needs_its_name_even_after_the_file_was_edited() {
     let local = Local::with("region: eu-central-1", "region: eu-central-1\nprotect: true");
     local.deploy();
-    assert_eq!(local.run(&["destroy", "--yes"]).code, 4);
+    for flags in [&[][..], &["--drain"], &["--snapshots", "purge"]] {
+        let refused = local.run(&[&["destroy", "--yes"], flags].concat());
+        assert_eq!(refused.code, 4, "{refused:?}");
+    }
     local.edit("protect: true", "protect: false");
     let refused = local.run(&["destroy", "--yes"]);
     assert_eq!(refused.code, 4, "{refused:?}");
@@ -203,7 +206,8 @@ fn a_protected_environment_needs_its_name_even_after_the_file_was_edited() {
     assert!(lifting.code == 4 && lifting.stderr.contains("--confirm local"), "{lifting:?}");
     let lines = local.ok(&["plan", "--bundle", &bundle()]).stdout;
     assert!(lines.contains("what is protected is destroyed only by name"), "{lines}");
-    local.ok(&["destroy", "--yes", "--confirm", "local"]);
+    local.ok(&["destroy", "--yes", "--drain", "--confirm", "local"]);
+    local.ok(&["destroy", "--yes", "--snapshots", "purge", "--confirm", "local"]);
 }
 
 /// A namesake that is not ours may be somebody's production.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Identity, LogsOnDestroy};
+use snapwarden_deployer::environment::{Identity, LogsOnDestroy, Pricing};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
@@ -138,7 +138,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "purged": outcome,
             "snapshots": remaining,
         });
-        let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining);
+        let pricing = &session.environment.pricing;
+        let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining, pricing);
         output::result(context, &value, text)?;
         let left = if purging { remaining } else { Vec::new() };
         purge::all_or_failure(&outcome, &left)
@@ -203,6 +204,7 @@ fn text(
     plan: &Plan,
     purged: &Purged,
     remaining: &[Snapshot],
+    pricing: &Pricing,
 ) -> String {
     let name = &scope.environment;
     let mut text = match deleted {
@@ -222,18 +224,42 @@ fn text(
     }
     text + &match remaining.len() {
         0 => "no snapshots remain".to_owned(),
-        1 => format!("1 snapshot remains, and nobody enforces its DeleteOn now\n{}", billed(remaining)),
+        1 => format!("1 snapshot remains, and nobody enforces its DeleteOn now\n{}", billed(remaining, pricing)),
         count => {
-            format!("{count} snapshots remain, and nobody enforces their DeleteOn now\n{}", billed(remaining))
+            format!("{count} snapshots remain, and nobody enforces their DeleteOn now\n{}", billed(remaining, pricing))
         }
     }
 }
 
 /// What it means to forget them.
-fn billed(snapshots: &[Snapshot]) -> String {
+fn billed(snapshots: &[Snapshot], pricing: &Pricing) -> String {
     let gib: i64 = snapshots.iter().map(|snapshot| i64::from(snapshot.size_gib)).sum();
+    // Snapshots hold what has changed since the one before, so this is the most that it can be.
+    let (most, currency) = (f64::from(i32::try_from(gib).unwrap_or(i32::MAX)) * pricing.gib_month, &pricing.currency);
     format!(
-        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all; a later deploy takes \
-         care of them again, and `destroy --snapshots purge` deletes them"
+        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all, {most:.2} {currency} a \
+         month; a later deploy takes care of them again, and `destroy --snapshots purge` deletes them"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever leaves snapshots behind decides to go on paying for them, and has to see how much.
+    #[test]
+    fn what_stays_says_what_it_costs() {
+        let snapshot = Snapshot {
+            delete_on: None,
+            snapshot: "snap-1".to_owned(),
+            volume: "vol-1".to_owned(),
+            instance: None,
+            state: "completed".to_owned(),
+            size_gib: 100,
+            started_at: None,
+        };
+        let pricing = Pricing { gib_month: 0.054, currency: "EUR".to_owned() };
+        let text = billed(&[snapshot.clone(), snapshot], &pricing);
+        assert!(text.contains("at most 200 GiB in all, 10.80 EUR a month"), "{text}");
+    }
 }

@@ -113,7 +113,9 @@ impl Aws {
         let lease = Lease::default();
         macro_rules! fenced {
             ($sdk:ident, $config:expr) => {
-                $sdk::Client::from_conf($sdk::config::Builder::from($config).interceptor(lease.clone()).build())
+                $sdk::Client::from_conf(
+                    $sdk::config::Builder::from($config).interceptor(lease.clone()).build(),
+                )
             };
         }
         Self {

@@ -75,7 +75,8 @@ impl Draining {
         }
         let version = |all: &Desired, id, version: &str| all.get(id).map(|wanted| wanted[version].clone());
         let served = version(&desired, &alias, "serves");
-        let is_released = ours.get(&alias).is_some_and(|found| Some(&found.properties["serves"]) == served.as_ref());
+        let is_released =
+            ours.get(&alias).is_some_and(|found| Some(&found.properties["serves"]) == served.as_ref());
         // What is released is published from the function, so both have to become the same.
         if served.is_some() && !is_released && version(&desired, &function, "version") != served {
             return Err(Unreleased);

@@ -52,12 +52,10 @@ impl AwsError {
             ErrorClass::AccessDenied => {
                 Some("the caller's IAM identity lacks this right; give it, then run the command again")
             }
-            ErrorClass::Credentials => {
-                Some(
-                    "sign in, for example with `aws sso login`, or choose a profile with AWS_PROFILE; in a Region that \
+            ErrorClass::Credentials => Some(
+                "sign in, for example with `aws sso login`, or choose a profile with AWS_PROFILE; in a Region that \
                      accounts have to opt in to, enable it",
-                )
-            }
+            ),
             ErrorClass::NoAnswer => {
                 Some("check the network, then run the command again: it goes on where it stopped")
             }
@@ -67,9 +65,9 @@ impl AwsError {
             ErrorClass::Throttled => {
                 Some("run the command again in some minutes: it goes on where it stopped")
             }
-            ErrorClass::Quota => {
-                Some("delete what is not needed any more, or have the quota raised in the Service Quotas console")
-            }
+            ErrorClass::Quota => Some(
+                "delete what is not needed any more, or have the quota raised in the Service Quotas console",
+            ),
             ErrorClass::NotFound | ErrorClass::AlreadyExists | ErrorClass::Conflict | ErrorClass::Other => {
                 None
             }

@@ -99,7 +99,8 @@ async fn delete_all(
         let listed = inventory::snapshots(aws, scope).await?;
         left = listed.into_iter().map(|snapshot| (snapshot.snapshot, snapshot.state)).collect();
         // What EC2 accepted goes some seconds later; what it refused stays, and what is new is for the next round.
-        if ours.iter().all(|Snapshot { snapshot: id, .. }| !left.contains_key(id) || reasons.contains_key(id)) {
+        if ours.iter().all(|Snapshot { snapshot: id, .. }| !left.contains_key(id) || reasons.contains_key(id))
+        {
             break;
         }
     }
@@ -172,7 +173,8 @@ mod tests {
                 "<DescribeSnapshotsResponse><snapshotSet>{set}</snapshotSet></DescribeSnapshotsResponse>"
             ))
         });
-        let nowhere = LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
+        let nowhere =
+            LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
         let scope = scope("test");
         let aws = Aws::local_through(&scope.region, &nowhere, &http);
         let purged = purge(&aws, &scope, &Always, &|_, _| ()).await.unwrap();

@@ -76,7 +76,12 @@ pub fn exceeded(desired: &Desired, bundle: &Bundle) -> Vec<Exceeded> {
                 check(describing(id), text(&wanted["description"]), ALARM_DESCRIPTION, "characters");
             }
             Topic::NAME => {
-                check(format!("the display name of {id}"), text(&wanted["display_name"]), DISPLAY_NAME, "characters");
+                check(
+                    format!("the display name of {id}"),
+                    text(&wanted["display_name"]),
+                    DISPLAY_NAME,
+                    "characters",
+                );
             }
             Dashboard::NAME => {
                 let widgets = wanted["body"]["widgets"].as_array().map_or(0, Vec::len);

@@ -52,7 +52,9 @@ mod tests {
         let found = |own: &[(&str, &str)]| Found {
             properties: Value::Null,
             handle: Value::Null,
-            tags: Some(own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>()),
+            tags: Some(
+                own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>(),
+            ),
             revision: None,
         };
         let resources = resources.iter().enumerate();

@@ -41,7 +41,8 @@ fn the_deployers_policies() {
     let json = local.json(&["policies", "deployer", "--env", "prod", "--principal", ci]);
     let statement = json["Statement"].as_array().unwrap().last().unwrap();
     assert_eq!((&statement["Sid"], &statement["Resource"][0]), (&"AskAboutOneself".into(), &ci.into()));
-    let anybody = local.run(&["policies", "deployer", "--env", "prod", "--principal", &ci.replace("ci", "*")]);
+    let anybody =
+        local.run(&["policies", "deployer", "--env", "prod", "--principal", &ci.replace("ci", "*")]);
     assert_eq!(anybody.code, 2, "{anybody:?}");
     let open = local.run(&["policies", "deployer", "--env", "prod", "--trust", "github:acme/*:production"]);
     assert_eq!(open.code, 2, "{open:?}");

@@ -327,7 +327,9 @@ impl Version {
             "memory_mb" => "functions.memory_mb in the environment file",
             "timeout_seconds" => "functions.timeout_seconds in the environment file",
             "role" | "log_group" => "named after the environment",
-            "application_log_level" => "with a higher level the metrics are not logged, and alarms ring or stay silent",
+            "application_log_level" => {
+                "with a higher level the metrics are not logged, and alarms ring or stay silent"
+            }
             "system_log_level" => "with a higher level nobody can tell when a run began and ended",
             "layers" => "a layer's code would run beside ours, with the role's rights",
             "subnets" => "from within a VPC the function may not reach EC2",
@@ -358,9 +360,10 @@ impl Version {
             log_group: text(logging.and_then(LoggingConfig::log_group)),
             log_format: text(logging.and_then(LoggingConfig::log_format).map(LogFormat::as_str)),
             // Lambda's defaults, where nothing is set.
-            application_log_level: logging
-                .and_then(LoggingConfig::application_log_level)
-                .map_or_else(|| ApplicationLogLevel::Info.as_str().to_owned(), |level| text(Some(level.as_str()))),
+            application_log_level: logging.and_then(LoggingConfig::application_log_level).map_or_else(
+                || ApplicationLogLevel::Info.as_str().to_owned(),
+                |level| text(Some(level.as_str())),
+            ),
             system_log_level: logging
                 .and_then(LoggingConfig::system_log_level)
                 .map_or_else(|| SystemLogLevel::Info.as_str().to_owned(), |level| text(Some(level.as_str()))),

@@ -12,8 +12,8 @@ use crate::error::AwsError;
 use crate::plan::Order;
 use crate::rights::{Purpose, Right};
 use crate::scope::{PROTECTED_TAG, Scope};
-use crate::{draining, role_prefix};
 use crate::world::{Desired, Found, Observed, ResourceId};
+use crate::{draining, role_prefix};
 
 /// A [`Kind`] whose types are hidden behind JSON.
 #[async_trait(?Send)]
@@ -198,8 +198,12 @@ impl Order for Registry {
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String> {
         if let Some(key) = property.strip_prefix("tags.") {
             let why = match key {
-                PROTECTED_TAG => "protect in the environment file: what is protected is destroyed only by name",
-                role_prefix::TAG => "iam.role_name_prefix in the environment file, for a destroy without the file",
+                PROTECTED_TAG => {
+                    "protect in the environment file: what is protected is destroyed only by name"
+                }
+                role_prefix::TAG => {
+                    "iam.role_name_prefix in the environment file, for a destroy without the file"
+                }
                 draining::TAG => "backups have ended, and no deploy may start them again unasked",
                 _ if key.starts_with("snapwarden:") => "how Snapwarden knows its own",
                 _ => "tags in the environment file",

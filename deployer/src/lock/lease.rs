@@ -142,7 +142,8 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
             http::Response::builder().status(200).body("<DeleteRoleResponse/>").unwrap()
         });
-        let nowhere = LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
+        let nowhere =
+            LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
         let aws = Aws::local_through(&"eu-central-1".to_owned().try_into().unwrap(), &nowhere, &http);
         let call = async || aws.iam.delete_role().role_name("r").send().await.call("iam:DeleteRole");
         aws.lease.renew(Moment::now());

@@ -33,7 +33,8 @@ pub fn with_simulation(mut policy: Value, principal: &str) -> Value {
     } else {
         json!(["iam:SimulatePrincipalPolicy"])
     };
-    let statement = json!({ "Sid": "AskAboutOneself", "Effect": "Allow", "Action": action, "Resource": [principal] });
+    let statement =
+        json!({ "Sid": "AskAboutOneself", "Effect": "Allow", "Action": action, "Resource": [principal] });
     if let Some(statements) = policy["Statement"].as_array_mut() {
         statements.push(statement);
     }

@@ -40,7 +40,11 @@ pub async fn missing(aws: &Aws, scope: &Scope, registry: Registry, plan: &Plan, 
     };
     let mut missing = Missing::default();
     for ((resources, condition), actions) in questions(&needed) {
-        let question = Question { principal: &principal, resources: resources.arns(scope), key: condition_key(condition, scope) };
+        let question = Question {
+            principal: &principal,
+            resources: resources.arns(scope),
+            key: condition_key(condition, scope),
+        };
         let mut answers = question.ask(aws, actions.iter().copied()).await;
         if answers.as_ref().is_err_and(|error| error.code.starts_with("InvalidInput")) {
             // IAM does not take every action together with every other (M).

@@ -198,8 +198,9 @@ pub(super) async fn see_it_done<E>(
             let message =
                 format!("all steps were done, but AWS shows something else: {}", different.join(", "));
             let status = context.command_line("status");
-            return Err(Failure::new(Exit::Failed, message)
-                .hint(format!("look with `{status}`, and run the command again: it goes on where this one stopped")));
+            return Err(Failure::new(Exit::Failed, message).hint(format!(
+                "look with `{status}`, and run the command again: it goes on where this one stopped"
+            )));
         };
         tokio::time::sleep(Duration::from_secs(pause)).await;
     }

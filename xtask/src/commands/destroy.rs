@@ -224,9 +224,15 @@ fn text(
     }
     text + &match remaining.len() {
         0 => "no snapshots remain".to_owned(),
-        1 => format!("1 snapshot remains, and nobody enforces its DeleteOn now\n{}", billed(remaining, pricing)),
+        1 => format!(
+            "1 snapshot remains, and nobody enforces its DeleteOn now\n{}",
+            billed(remaining, pricing)
+        ),
         count => {
-            format!("{count} snapshots remain, and nobody enforces their DeleteOn now\n{}", billed(remaining, pricing))
+            format!(
+                "{count} snapshots remain, and nobody enforces their DeleteOn now\n{}",
+                billed(remaining, pricing)
+            )
         }
     }
 }
@@ -235,7 +241,8 @@ fn text(
 fn billed(snapshots: &[Snapshot], pricing: &Pricing) -> String {
     let gib: i64 = snapshots.iter().map(|snapshot| i64::from(snapshot.size_gib)).sum();
     // Snapshots hold what has changed since the one before, so this is the most that it can be.
-    let (most, currency) = (f64::from(i32::try_from(gib).unwrap_or(i32::MAX)) * pricing.gib_month, &pricing.currency);
+    let (most, currency) =
+        (f64::from(i32::try_from(gib).unwrap_or(i32::MAX)) * pricing.gib_month, &pricing.currency);
     format!(
         "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all, {most:.2} {currency} a \
          month; a later deploy takes care of them again, and `destroy --snapshots purge` deletes them"

@@ -65,7 +65,9 @@ impl Sample {
             DeadLetterQueue::NAME => json!({ "url": "http://127.0.0.1:9/q" }),
             Alias::NAME => json!({ "version": "1" }),
             Schedule::NAME => json!({ "created": null }),
-            Subscription::NAME => json!({ "arn": "arn:aws:sns:eu-central-1:123456789012:t:1", "pending": false }),
+            Subscription::NAME => {
+                json!({ "arn": "arn:aws:sns:eu-central-1:123456789012:t:1", "pending": false })
+            }
             _ => Value::Null,
         };
         let mut properties = self.wanted.clone();

@@ -117,7 +117,10 @@ async fn who_may_not_ask_goes_on() {
         ("", false),
     ] {
         let found = missing(&aws(iam.clone()), &scope(), registry(), &plan, caller).await;
-        assert!(found.certainly.is_empty() && found.unasked.is_none() == lacks_nothing, "{caller}: {found:?}");
+        assert!(
+            found.certainly.is_empty() && found.unasked.is_none() == lacks_nothing,
+            "{caller}: {found:?}"
+        );
     }
     assert_eq!(simulate.num_calls(), 1);
 }

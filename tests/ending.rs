@@ -34,6 +34,8 @@ fn a_drained_environment_stays_so_through_deploys_until_it_is_resumed() {
     let again = local.run(&["deploy", "--bundle", &bundle()]);
     assert!(again.code == 0 && again.stderr.contains("no changes"), "{again:?}");
     assert!(again.stderr.contains("this environment drains since"), "{again:?}");
+    // Nights without backups are what a drain is for: status calls nobody, and names what waits for its day.
+    local.ok(&["local", "night", "--nights", "3"]);
     let status = local.json(&["status"]);
     assert_eq!(schedules(&status), ["cleanup"]);
     assert_eq!(status["draining"]["floor_holds"], true);

@@ -65,19 +65,19 @@ pub fn all() -> impl Iterator<Item = String> {
     of_functions.chain(others.map(str::to_owned))
 }
 
+/// Whether what an alarm watches is whether backups are made.
+pub fn is_about_backups(what: &str) -> bool {
+    what.starts_with("backup-") || ["stale-backup", "unprotected-volumes"].contains(&what)
+}
+
 /// The alarms of an environment. One that drains has none about backups, since they have ended.
 pub fn alarms(blueprint: &Blueprint<'_>) -> Vec<Alarm> {
     let (environment, scope) = (blueprint.environment, blueprint.scope);
-    let mut alarms = Vec::new();
-    for function in Function::ALL {
-        if function == Function::Cleanup || blueprint.draining.is_none() {
-            alarms.extend(of_function(environment, scope, function));
-        }
-    }
-    if blueprint.draining.is_none() {
-        alarms.extend(of_coverage(environment, scope));
-    }
-    alarms.extend(of_the_rest(scope));
+    let of_functions =
+        Function::ALL.into_iter().flat_map(|function| of_function(environment, scope, function));
+    let mut alarms: Vec<_> =
+        of_functions.chain(of_coverage(environment, scope)).chain(of_the_rest(scope)).collect();
+    alarms.retain(|alarm| blueprint.draining.is_none() || !is_about_backups(&alarm.what));
     alarms
 }
 

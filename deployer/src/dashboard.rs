@@ -62,6 +62,14 @@ fn alarm_states(blueprint: &Blueprint<'_>) -> Value {
     json!({ "title": "Alarms", "alarms": arns.collect::<Vec<_>>() })
 }
 
+/// Takes alarms that are deleted out of a body, whose other parts may be those of an earlier version.
+pub(crate) fn forget_alarms(body: &mut Value, is_gone: impl Fn(&str) -> bool) {
+    let widgets = body.get_mut("widgets").and_then(Value::as_array_mut).into_iter().flatten();
+    for alarms in widgets.filter_map(|widget| widget.pointer_mut("/properties/alarms")?.as_array_mut()) {
+        alarms.retain(|arn| !arn.as_str().is_some_and(&is_gone));
+    }
+}
+
 fn snapshots(scope: &Scope) -> Value {
     let own = |name: &str, stat: &str, label: &str| line(&Metric::own(scope, name), stat, label);
     let lines = vec![

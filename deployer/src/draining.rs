@@ -11,9 +11,12 @@ use jiff::civil::Date;
 use serde_json::Value;
 use snapwarden_domain::settings::VARIABLE;
 
-use crate::kinds::{Alias, Kind, LambdaFunction, Schedule, ScheduleGroup, alias_name, function};
+use crate::kinds::{
+    Alarm, Alias, Dashboard, Kind, LambdaFunction, Schedule, ScheduleGroup, alias_name, function,
+};
 use crate::scope::{Function, Scope};
 use crate::world::{Desired, Observed, ResourceId};
+use crate::{alarms, dashboard};
 
 /// The tag that remembers on AWS that an environment drains, as [`Draining`] writes it.
 pub const TAG: &str = "snapwarden:draining";
@@ -44,7 +47,8 @@ impl Draining {
 pub struct Unreleased;
 
 impl Draining {
-    /// What is there, without backups: no schedule for them, the tag, and a cleanup that may delete what is left.
+    /// What is there, without backups: no schedule for them and no alarms about them, the tag, and a cleanup that may
+    /// delete what is left. It is what the next deploy of an unchanged file wants, so that this finds nothing to do.
     pub fn of_what_is_there(self, ours: &Observed, scope: &Scope) -> Result<Desired, Unreleased> {
         let function = ResourceId::new(LambdaFunction::NAME, scope.function(Function::Cleanup));
         let alias = ResourceId::new(Alias::NAME, alias_name(scope, Function::Cleanup));
@@ -53,6 +57,14 @@ impl Draining {
         let mut desired: Desired =
             ours.iter().map(|(id, found)| (id.clone(), found.properties.clone())).collect();
         desired.remove(&backup);
+        let alarms: Vec<_> = alarms::all().filter(|what| alarms::is_about_backups(what)).collect();
+        for what in &alarms {
+            desired.remove(&ResourceId::new(Alarm::NAME, scope.alarm(what)));
+        }
+        let arns: Vec<_> = alarms.iter().map(|what| scope.alarm_arn(&scope.alarm(what))).collect();
+        if let Some(dashboard) = desired.get_mut(&ResourceId::new(Dashboard::NAME, scope.dashboard())) {
+            dashboard::forget_alarms(&mut dashboard["body"], |arn| arns.iter().any(|gone| gone == arn));
+        }
         if let Some(group) = desired.get_mut(&group) {
             group["tags"][TAG] = self.to_string().into();
         }
@@ -107,11 +119,54 @@ impl FromStr for Draining {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
     use jiff::civil::date;
     use serde_json::json;
 
     use super::*;
+    use crate::environment::parse;
+    use crate::kinds::{Blueprint, registry};
+    use crate::policy::role_policies;
     use crate::world::Found;
+
+    /// A drain after which the pipeline's next deploy still changes something leaves alarms that ring every night.
+    #[test]
+    fn a_drain_leaves_nothing_for_the_next_deploy() {
+        let environment =
+            parse(Path::new("prod.yaml"), include_str!("../../environments/prod.yaml")).unwrap();
+        let scope = Scope::of(&environment);
+        let policies = role_policies(&environment, &scope).unwrap();
+        let code = BTreeMap::from(Function::ALL.map(|function| (function, "code".to_owned())));
+        let declared = |draining| {
+            registry().declare(&Blueprint {
+                environment: &environment,
+                scope: &scope,
+                policies: &policies,
+                code: &code,
+                draining,
+            })
+        };
+        let there: Observed = declared(None)
+            .into_iter()
+            .map(|(id, properties)| {
+                (id, Found { properties, handle: Value::Null, tags: None, revision: None })
+            })
+            .collect();
+        for without_floor in [false, true] {
+            let draining = Draining { since: date(2026, 11, 24), without_floor };
+            let drained = draining.of_what_is_there(&there, &scope).unwrap();
+            let wanted = declared(Some(draining));
+            assert_eq!(drained, wanted);
+            let alarm = |what: &str| wanted.contains_key(&ResourceId::new(Alarm::NAME, scope.alarm(what)));
+            for about_backups in ["backup-errors", "backup-heartbeat", "stale-backup", "unprotected-volumes"]
+            {
+                assert!(!alarm(about_backups), "{about_backups}");
+            }
+            assert!(alarm("cleanup-heartbeat") && alarm("dead-letters"));
+        }
+    }
 
     /// A deployed environment, with a variable in the cleanup function and in its release that somebody else set.
     fn observed(scope: &Scope, in_function: bool, in_release: bool) -> Observed {

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod aws;
 mod backup_interval;
 pub mod bundle;
+pub mod cloudformation;
 pub mod dashboard;
 pub mod draining;
 pub mod environment;

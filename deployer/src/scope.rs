@@ -150,6 +150,12 @@ impl Scope {
         function.as_str()
     }
 
+    /// The same schedule's name where CloudFormation makes it. There a schedule is known by its name alone, without its
+    /// group, so that two environments of one account and Region must not have one of the same name.
+    pub fn schedule_of_a_stack(&self, name: &str) -> String {
+        format!("{}-{name}", self.schedule_group())
+    }
+
     /// The ARN of a function without version or alias.
     pub fn function_arn(&self, function: Function) -> String {
         self.arn("lambda", &format!("function:{}", self.function(function)))

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 use commands::{
     adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan,
-    policies, report, status, test,
+    policies, report, status, synth, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -61,6 +61,8 @@ enum Command {
     Report(report::ReportArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
     Policies(policies::PoliciesArgs),
+    /// Write the environment as a CloudFormation template
+    Synth(synth::SynthArgs),
     /// The local AWS environment: emulators on this machine
     Local(local_command::LocalArgs),
     /// Run every test, with all the set-up that they need
@@ -95,6 +97,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Logs(args) => logs::cmd_logs(context, &args),
         Command::Report(args) => report::cmd_report(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
+        Command::Synth(args) => synth::cmd_synth(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
         Command::Test(args) => test::cmd_test(context, &args),
     }

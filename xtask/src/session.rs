@@ -77,30 +77,17 @@ impl Session {
         source: CodeSource<'_>,
     ) -> Result<(Self, Arc<Bundle>), Failure> {
         let (environment, warnings) = context.environment_with_findings()?;
-        let errors = warnings.iter().filter(|finding| finding.severity == Severity::Error);
-        let errors: Vec<String> = errors.map(ToString::to_string).collect();
-        if !errors.is_empty() {
-            return Err(Failure::new(Exit::Usage, errors.join("\n")));
-        }
-        let code = || match source {
-            CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
-            CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
-                Exit::Usage,
-                format!("there is no bundle in {}: it is no folder", folder.display()),
-            )),
-            CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
-        };
+        refuse_errors(&warnings)?;
         if environment.cloud == Cloud::Aws {
             // Wrong credentials show before the minutes that compiling takes.
             let session = Self { warnings, ..Self::connect(context, environment).await? };
-            let code = code()?;
+            let code = bundle_of(context, source)?;
             session.warn(context);
             return Ok((session, Arc::new(code)));
         }
         let (started, code) = std::thread::scope(|threads| {
             let starting = threads.spawn(|| start_local(context, &Identity::from(&environment)));
-            let code = code();
-            (starting.join(), code)
+            (starting.join(), bundle_of(context, source))
         });
         let code = code?;
         // A panic there has been printed already.
@@ -264,6 +251,25 @@ impl<E> Session<E> {
     pub(crate) async fn observe(&self) -> Result<Observed, Failure> {
         let cloudside = self.cloudside(None, Arc::new(|_| ()));
         Ok(registry().observe(&cloudside).await?)
+    }
+}
+
+/// Stops where a file says what can only be a mistake.
+pub(crate) fn refuse_errors(findings: &[Finding]) -> Result<(), Failure> {
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(ToString::to_string).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Usage, errors.join("\n"))) }
+}
+
+/// The bundle from where the flags say that it comes.
+pub(crate) fn bundle_of(context: &Context, source: CodeSource<'_>) -> Result<Bundle, Failure> {
+    match source {
+        CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
+        CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
+            Exit::Usage,
+            format!("there is no bundle in {}: it is no folder", folder.display()),
+        )),
+        CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::aws::{Aws, LocalEndpoints};
+use crate::cloudformation::Resource;
 use crate::error::AwsError;
 use crate::kinds::{Blueprint, FoundOf, Kind, erased};
 use crate::plan::{Options, plan};
@@ -92,6 +93,10 @@ macro_rules! toy {
 
             fn describe(_: &FoundOf<Self>) -> String {
                 String::new()
+            }
+
+            fn render(_: &Blueprint<'_>, _: &str, _: &Value) -> Vec<Resource> {
+                Vec::new()
             }
 
             async fn observe(_: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {

@@ -8,9 +8,11 @@ use aws_sdk_cloudwatch::types::{
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, Topic, tags};
 use crate::alarms::{self, Condition};
+use crate::cloudformation::{self, Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::metrics::Metric;
 use crate::rights::{Purpose, Resources, Right};
@@ -85,6 +87,33 @@ impl Kind for Alarm {
             other => other,
         };
         format!("{} {} {sign} {threshold}", statistic.to_lowercase(), metric.name)
+    }
+
+    fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let Condition { metric, .. } = &wanted.condition;
+        let dimensions =
+            metric.dimensions.iter().map(|(name, value)| json!({ "Name": name, "Value": value }));
+        let properties = json!({
+            "AlarmName": name,
+            "AlarmDescription": wanted.description,
+            "Namespace": metric.namespace,
+            "MetricName": metric.name,
+            "Dimensions": dimensions.collect::<Vec<_>>(),
+            "Statistic": wanted.condition.statistic,
+            "Period": wanted.condition.period_seconds,
+            "EvaluationPeriods": wanted.condition.evaluation_periods,
+            "DatapointsToAlarm": wanted.condition.datapoints_to_alarm,
+            "ComparisonOperator": wanted.condition.comparison,
+            "Threshold": wanted.condition.threshold,
+            "TreatMissingData": wanted.condition.missing_data,
+            "ActionsEnabled": wanted.actions_enabled,
+            "AlarmActions": wanted.alarm_actions,
+            "OKActions": wanted.ok_actions,
+            "InsufficientDataActions": wanted.insufficient_data_actions,
+            "Tags": cloudformation::tags(&wanted.tags),
+        });
+        let what = name.strip_prefix(&blueprint.scope.alarm("")).unwrap_or(name);
+        vec![Resource::new(logical_id(what, "Alarm"), "AWS::CloudWatch::Alarm", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

@@ -8,10 +8,13 @@ use async_trait::async_trait;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::function::{Version, wait_until_ready};
 use super::invoke_permissions::{self, Permissions};
-use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, revision};
+use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, last_word, revision};
+use crate::cloudformation::{Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
@@ -91,6 +94,25 @@ impl Kind for Alias {
 
     fn describe(found: &FoundOf<Self>) -> String {
         format!("version {}", found.handle.version)
+    }
+
+    /// A version cannot be changed: whatever it freezes names it, so that another version is another resource. Those that
+    /// came before stay, since runs may be under way on them; they go with their function.
+    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let function = function_of(name);
+        let word = last_word(function);
+        let frozen = hex::encode(Sha256::digest(json!(wanted.serves).to_string()));
+        let version = logical_id(&format!("{word}-version-{}", &frozen[..12]), "");
+        let properties = json!({
+            "FunctionName": function,
+            "Name": ALIAS,
+            "FunctionVersion": { "Fn::GetAtt": [version, "Version"] },
+        });
+        let frozen = json!({ "FunctionName": function, "CodeSha256": wanted.serves.code_sha256 });
+        vec![
+            Resource::new(logical_id(word, "Alias"), "AWS::Lambda::Alias", properties),
+            Resource::new(version, "AWS::Lambda::Version", frozen).when_it_goes("Retain", "Retain"),
+        ]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use aws_sdk_lambda::types::{DestinationConfig, OnFailure};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::alias::function_of;
-use super::{Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, StepError, alias_name};
+use super::{Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, StepError, alias_name, last_word};
+use crate::cloudformation::{Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
@@ -87,6 +89,20 @@ impl Kind for AsynchronousInvocation {
     fn describe(found: &FoundOf<Self>) -> String {
         let Properties { retry_attempts, max_age_seconds, .. } = found.properties;
         format!("tried {} times within {} h", retry_attempts + 1, max_age_seconds / 3600)
+    }
+
+    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let function = function_of(name);
+        let to = |when: &str| wanted.destinations.get(when).map(|arn| json!({ "Destination": arn }));
+        let properties = json!({
+            "FunctionName": function,
+            "Qualifier": ALIAS,
+            "MaximumRetryAttempts": wanted.retry_attempts,
+            "MaximumEventAgeInSeconds": wanted.max_age_seconds,
+            "DestinationConfig": { "OnFailure": to("on_failure") },
+        });
+        let id = logical_id(last_word(function), "AsynchronousInvocation");
+        vec![Resource::new(id, "AWS::Lambda::EventInvokeConfig", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use snapwarden_domain::tags;
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError};
+use crate::cloudformation::Resource;
 use crate::dashboard;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
@@ -40,6 +41,11 @@ impl Kind for Dashboard {
     fn describe(found: &FoundOf<Self>) -> String {
         let widgets = found.properties.body.get("widgets").and_then(Value::as_array).map_or(0, Vec::len);
         format!("{widgets} widgets")
+    }
+
+    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let properties = json!({ "DashboardName": name, "DashboardBody": wanted.body.to_string() });
+        vec![Resource::new("Dashboard", "AWS::CloudWatch::Dashboard", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName as Attribute;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::cloudformation::{self, Resource};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::wait;
@@ -69,6 +71,16 @@ impl Kind for DeadLetterQueue {
 
     fn describe(found: &FoundOf<Self>) -> String {
         format!("keeps events {} days", found.properties.retention_seconds / (24 * 60 * 60))
+    }
+
+    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let properties = json!({
+            "QueueName": name,
+            "MessageRetentionPeriod": wanted.retention_seconds,
+            "SqsManagedSseEnabled": wanted.sqs_managed_encryption,
+            "Tags": cloudformation::tags(&wanted.tags),
+        });
+        vec![Resource::new("DeadLetterQueue", "AWS::SQS::Queue", properties).when_it_goes("Delete", "Retain")]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

@@ -12,13 +12,15 @@ use aws_sdk_lambda::types::{
     VpcConfig,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use snapwarden_domain::notification::{self, Notifications};
 use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSettings};
 
 use super::invoke_permissions::{self, Permissions};
-use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, revision, tags};
+use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, last_word, revision, tags};
 use crate::backup_interval;
+use crate::cloudformation::{self, Resource, logical_id};
 use crate::draining::Draining;
 use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
@@ -132,6 +134,41 @@ impl Kind for LambdaFunction {
         let version = &found.properties.version;
         let (runtime, architecture) = (&version.runtime, &version.architecture);
         format!("{runtime} {architecture}, {} MB, {} s", version.memory_mb, version.timeout_seconds)
+    }
+
+    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let word = last_word(name);
+        let function = Function::ALL.into_iter().find(|function| function.as_str() == word);
+        let Version { role, runtime, architecture, handler, memory_mb, timeout_seconds, .. } =
+            &wanted.version;
+        let Version { environment, log_group, log_format, layers, .. } = &wanted.version;
+        let Version { application_log_level, system_log_level, .. } = &wanted.version;
+        let properties = json!({
+            "FunctionName": name,
+            "Code": {
+                "S3Bucket": { "Ref": cloudformation::ARTIFACT_BUCKET },
+                "S3Key": { "Ref": function.map(cloudformation::key_parameter) },
+            },
+            "Role": role,
+            "Runtime": runtime,
+            "Architectures": [architecture],
+            "Handler": handler,
+            "MemorySize": memory_mb,
+            "Timeout": timeout_seconds,
+            "Environment": { "Variables": environment },
+            "LoggingConfig": {
+                "LogGroup": log_group,
+                "LogFormat": log_format,
+                "ApplicationLogLevel": application_log_level,
+                "SystemLogLevel": system_log_level,
+            },
+            "Layers": layers,
+            "PackageType": wanted.package_type,
+            "RecursiveLoop": wanted.recursive_loop,
+            "ReservedConcurrentExecutions": wanted.reserved_concurrency,
+            "Tags": cloudformation::tags(&wanted.tags),
+        });
+        vec![Resource::new(logical_id(word, "Function"), "AWS::Lambda::Function", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

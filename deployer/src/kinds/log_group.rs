@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use super::{Blueprint, Context, FoundOf, Kind, StepError, last_word, tags};
+use crate::cloudformation::{self, Resource, logical_id};
+use crate::environment::LogsOnDestroy;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Function;
@@ -52,6 +55,20 @@ impl Kind for LogGroup {
             Some(days) => format!("kept {days} days"),
             None => "kept for ever".to_owned(),
         }
+    }
+
+    fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let properties = json!({
+            "LogGroupName": name,
+            "RetentionInDays": wanted.retention_days,
+            "Tags": cloudformation::tags(&wanted.tags),
+        });
+        let group = Resource::new(logical_id(last_word(name), "LogGroup"), "AWS::Logs::LogGroup", properties);
+        vec![match blueprint.environment.logs {
+            LogsOnDestroy::Delete => group.when_it_goes("Delete", "Retain"),
+            // A stack whose creation failed would otherwise find the group in its own way the next time.
+            LogsOnDestroy::Keep => group.when_it_goes("RetainExceptOnCreate", "Retain"),
+        }]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

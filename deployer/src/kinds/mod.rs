@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 
 use crate::aws::Aws;
 use crate::bundle::Bundle;
+use crate::cloudformation::Resource;
 use crate::draining::Draining;
 use crate::environment::Environment;
 use crate::error::AwsError;
@@ -108,6 +109,10 @@ pub trait Kind: Send + Sync + 'static {
     /// What is worth knowing of one at a glance. Pure.
     fn describe(found: &FoundOf<Self>) -> String;
 
+    /// How a CloudFormation template asks for the same: first the resource of that name, which others need, and then
+    /// what belongs to it. Names, accounts and Regions are those of the blueprint. Pure.
+    fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Self::Properties) -> Vec<Resource>;
+
     /// The rights that it takes to do this with resources of this kind. A call without its right, and a right without
     /// its call, fail the proofs in `tests/least_privilege/`. Pure.
     fn rights(_purpose: Purpose) -> &'static [Right] {
@@ -148,6 +153,11 @@ pub struct Blueprint<'a> {
     pub code: &'a BTreeMap<Function, String>,
     /// Whether backups have ended and only cleanup goes on.
     pub draining: Option<Draining>,
+}
+
+/// What tells a resource from others of its environment and kind: `backup` of `snapwarden-prod-backup`.
+pub(crate) fn last_word(name: &str) -> &str {
+    name.rsplit('-').next().unwrap_or(name)
 }
 
 impl Blueprint<'_> {

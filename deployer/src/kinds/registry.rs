@@ -1,5 +1,6 @@
 //! Kinds behind one face, so that plan and apply need to know none of them.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Blueprint, Context, FoundOf, KINDS, Kind, StepError};
+use crate::cloudformation::Resource;
 use crate::error::AwsError;
 use crate::plan::Order;
 use crate::rights::{Purpose, Right};
@@ -22,6 +24,8 @@ pub trait AnyKind: Send + Sync {
     fn name(&self) -> &'static str;
     /// [`Kind::declare`].
     fn declare(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Value)>;
+    /// [`Kind::render`] of everything that the kind declares, by name.
+    fn render(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Vec<Resource>)>;
     /// [`Kind::parent`].
     fn parent(&self, name: &str, scope: &Scope) -> Option<ResourceId>;
     /// [`Kind::needs`].
@@ -61,6 +65,14 @@ impl<K: Kind> AnyKind for Erased<K> {
 
     fn declare(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Value)> {
         K::declare(blueprint).into_iter().map(|(name, properties)| (name, to_value(&properties))).collect()
+    }
+
+    fn render(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Vec<Resource>)> {
+        let render = |(name, wanted): (String, K::Properties)| {
+            let resources = K::render(blueprint, &name, &wanted);
+            (name, resources)
+        };
+        K::declare(blueprint).into_iter().map(render).collect()
     }
 
     fn parent(&self, name: &str, scope: &Scope) -> Option<ResourceId> {
@@ -162,6 +174,17 @@ impl Registry {
                 kind.declare(blueprint)
                     .into_iter()
                     .map(|(name, wanted)| (ResourceId::new(kind.name(), name), wanted))
+            })
+            .collect()
+    }
+
+    /// Everything the environment should hold, as a CloudFormation template asks for it.
+    pub fn render(self, blueprint: &Blueprint<'_>) -> BTreeMap<ResourceId, Vec<Resource>> {
+        let kinds = self.0.iter().copied();
+        kinds
+            .flat_map(|kind| {
+                let rendered = kind.render(blueprint).into_iter();
+                rendered.map(|(name, resources)| (ResourceId::new(kind.name(), name), resources))
             })
             .collect()
     }

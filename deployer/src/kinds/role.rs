@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use aws_sdk_iam::types::Tag;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{Blueprint, Context, FoundOf, Kind, LogGroup, StepError, tags};
+use super::{Blueprint, Context, FoundOf, Kind, LogGroup, StepError, last_word, tags};
+use crate::cloudformation::{self, Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
 use crate::rights::{Condition, Purpose, Resources, Right};
@@ -97,6 +99,23 @@ impl Kind for Role {
 
     fn describe(found: &FoundOf<Self>) -> String {
         found.properties.description.clone()
+    }
+
+    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let policies = wanted.policies.iter().map(
+            |(policy, document)| json!({ "PolicyName": policy, "PolicyDocument": Value::from(document.clone()) }),
+        );
+        let properties = json!({
+            "RoleName": name,
+            "Description": wanted.description,
+            "Path": wanted.path,
+            "PermissionsBoundary": wanted.permissions_boundary,
+            "AssumeRolePolicyDocument": Value::from(wanted.trust.clone()),
+            "Policies": policies.collect::<Vec<_>>(),
+            "ManagedPolicyArns": wanted.attached,
+            "Tags": cloudformation::tags(&wanted.tags),
+        });
+        vec![Resource::new(logical_id(last_word(name), "Role"), "AWS::IAM::Role", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

@@ -6,12 +6,14 @@ use aws_sdk_scheduler::types::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use snapwarden_domain::event::Event;
 
 use super::{
     Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, Role, ScheduleGroup, StepError, alias_name,
     schedule_group,
 };
+use crate::cloudformation::{Resource, logical_id};
 use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Purpose, Resources, Right};
@@ -127,6 +129,35 @@ impl Kind for Schedule {
         let properties = &found.properties;
         let state = if properties.enabled { "" } else { ", DISABLED" };
         format!("{} {}{state}", properties.expression, properties.timezone)
+    }
+
+    fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let window = if wanted.flexible_minutes == 0 {
+            json!({ "Mode": "OFF" })
+        } else {
+            json!({ "Mode": "FLEXIBLE", "MaximumWindowInMinutes": wanted.flexible_minutes })
+        };
+        let properties = json!({
+            "Name": blueprint.scope.schedule_of_a_stack(name),
+            "GroupName": blueprint.scope.schedule_group(),
+            "ScheduleExpression": wanted.expression,
+            "ScheduleExpressionTimezone": wanted.timezone,
+            "FlexibleTimeWindow": window,
+            "State": wanted.state().as_str(),
+            "StartDate": wanted.starts,
+            "EndDate": wanted.ends,
+            "Target": {
+                "Arn": wanted.target,
+                "RoleArn": wanted.role,
+                "Input": wanted.input,
+                "RetryPolicy": {
+                    "MaximumRetryAttempts": wanted.retry_attempts,
+                    "MaximumEventAgeInSeconds": wanted.retry_max_age_seconds,
+                },
+                "DeadLetterConfig": { "Arn": wanted.dead_letter_queue },
+            },
+        });
+        vec![Resource::new(logical_id(name, "Schedule"), "AWS::Scheduler::Schedule", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_scheduler::types::{ScheduleGroupState, Tag};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::cloudformation::{self, Resource};
 use crate::draining;
 use crate::error::{AwsError, Call, ErrorClass, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
@@ -41,6 +43,11 @@ impl Kind for ScheduleGroup {
 
     fn describe(_: &FoundOf<Self>) -> String {
         String::new()
+    }
+
+    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let properties = json!({ "Name": name, "Tags": cloudformation::tags(&wanted.tags) });
+        vec![Resource::new("ScheduleGroup", "AWS::Scheduler::ScheduleGroup", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

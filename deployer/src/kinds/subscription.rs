@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, Topic};
+use crate::cloudformation::{Resource, logical_id};
 use crate::environment::{HttpsUrl, Notify};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
@@ -68,6 +70,21 @@ impl Kind for Subscription {
             return "waits for its owner to confirm it".to_owned();
         }
         "confirmed".to_owned()
+    }
+
+    fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let protocol = name.split_once(':').map_or(name, |(protocol, _)| protocol);
+        let endpoint = endpoints(&blueprint.environment.notify).remove(name).unwrap_or_default();
+        let properties = json!({
+            "TopicArn": blueprint.scope.topic_arn(),
+            "Protocol": protocol,
+            "Endpoint": endpoint,
+            "FilterPolicy": wanted.filter,
+        });
+        // Endpoints that differ only in their punctuation are two.
+        let digest = hex::encode(Sha256::digest(&endpoint));
+        let id = logical_id(&format!("{protocol}-{}", &digest[..12]), "Subscription");
+        vec![Resource::new(id, "AWS::SNS::Subscription", properties)]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use crate::cloudformation::{self, Resource};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
 use crate::rights::{Purpose, Resources, Right};
@@ -65,6 +66,22 @@ impl Kind for Topic {
             Some(_) => "told by alarms and failing runs, encrypted".to_owned(),
             None => "told by alarms and failing runs".to_owned(),
         }
+    }
+
+    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+        let properties = json!({
+            "TopicName": name,
+            "DisplayName": wanted.display_name,
+            "KmsMasterKeyId": wanted.kms_key,
+            "Tags": cloudformation::tags(&wanted.tags),
+        });
+        // To CloudFormation a topic's policy is a resource of its own.
+        let policy =
+            json!({ "Topics": [{ "Ref": "Topic" }], "PolicyDocument": Value::from(wanted.policy.clone()) });
+        vec![
+            Resource::new("Topic", "AWS::SNS::Topic", properties),
+            Resource::new("TopicPolicy", "AWS::SNS::TopicPolicy", policy),
+        ]
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {

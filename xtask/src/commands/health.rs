@@ -8,7 +8,7 @@ use serde::Serialize;
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::heartbeat;
 use snapwarden_deployer::inventory;
-use snapwarden_deployer::kinds::{Alias, Kind, Subscription, alias_name, read};
+use snapwarden_deployer::kinds::{Alias, Kind, Schedule, Subscription, alias_name, read};
 use snapwarden_deployer::metrics::names;
 use snapwarden_deployer::monitoring::{AlarmState, State, alarm_states};
 use snapwarden_deployer::runs::{Ended, Measured, last_runs};
@@ -59,6 +59,8 @@ pub(crate) struct LastRun {
     pub(crate) function: Function,
     /// How it ended; absent where none has within a week.
     pub(crate) ended: Option<Ended>,
+    /// Since when another should have ended; absent while there is time.
+    pub(crate) missed_since: Option<Timestamp>,
 }
 
 /// How well everything is backed up.
@@ -84,7 +86,11 @@ impl Health {
         for function in Function::ALL {
             let what = format!("the {} runs", function.as_str());
             if let Some(runs) = health.part(&what, last_runs(aws, scope, function, now).await) {
-                health.runs.push(LastRun { function, ended: runs.last });
+                let last = runs.last.as_ref().map(|last| last.at);
+                let missed_since = scheduled(observed, function).and_then(|made| {
+                    heartbeat::missed_since(&session.environment, function, last, made, now)
+                });
+                health.runs.push(LastRun { function, ended: runs.last, missed_since });
                 if function == Function::Cleanup {
                     health.coverage = runs.measured.as_ref().map(coverage);
                 }
@@ -105,15 +111,24 @@ impl Health {
         result.map_err(|error| self.unreadable.push(format!("{what} cannot be read: {error}"))).ok()
     }
 
-    /// What needs a person.
-    pub(crate) fn attention(&self, context: &Context, session: &Session) -> Vec<String> {
+    /// What needs a person. While an environment drains, nobody waits for its backups.
+    pub(crate) fn attention(&self, context: &Context, session: &Session, drains: bool) -> Vec<String> {
         let mut attention = self.unreadable.clone();
-        for LastRun { function, ended } in &self.runs {
+        for LastRun { function, ended, missed_since } in
+            self.runs.iter().filter(|run| !(drains && run.function == Function::Backup))
+        {
             let name = function.as_str();
             if let Some(Ended { at, failed: true, summary }) = ended {
                 let logs = context.command_line(&format!("logs {name}"));
                 attention
                     .push(format!("the last {name} run failed ({}): {summary}; see `{logs}`", short(*at)));
+            }
+            if let Some(since) = missed_since {
+                let logs = context.command_line(&format!("logs {name} --since 7d"));
+                attention.push(format!(
+                    "no {name} run has ended since {}, longer than its schedule ever pauses; see `{logs}`",
+                    short(*since)
+                ));
             }
         }
         if let Some(undelivered @ 1..) = self.undelivered {
@@ -126,7 +141,8 @@ impl Health {
             let since = alarm.since.map(short).unwrap_or_default();
             attention.push(format!("alarm {} rings since {since}: {}", alarm.alarm, alarm.reason));
         }
-        attention.extend(self.coverage.iter().flat_map(|coverage| coverage.gaps(context, session)));
+        let coverage = self.coverage.iter().filter(|_| !drains);
+        attention.extend(coverage.flat_map(|coverage| coverage.gaps(context, session)));
         attention
     }
 
@@ -172,6 +188,13 @@ fn coverage(measured: &Measured) -> Coverage {
         oldest_hours: value(names::OLDEST_BACKUP_AGE_HOURS),
         held: value(names::SNAPSHOTS_HELD),
     }
+}
+
+/// When a function's schedule was made; `None` where it does not fire.
+fn scheduled(observed: &Observed, function: Function) -> Option<Timestamp> {
+    let found = observed.get(&ResourceId::new(Schedule::NAME, Scope::schedule(function)))?;
+    let schedule = read::<Schedule>(found).ok()?;
+    schedule.handle.created.filter(|_| schedule.properties.enabled)
 }
 
 fn releases(observed: &Observed, scope: &Scope) -> Vec<Release> {

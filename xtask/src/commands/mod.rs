@@ -16,4 +16,5 @@ pub(crate) mod policies;
 mod purge;
 pub(crate) mod report;
 pub(crate) mod status;
+pub(crate) mod synth;
 pub(crate) mod test;

@@ -145,7 +145,7 @@ fn look(
             attention.push(format!("see `cargo xtask plan --env {name}`, repair with `deploy`"));
         }
     }
-    attention.extend(health.attention(context, session));
+    attention.extend(health.attention(context, session, draining.is_some()));
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
     attention.extend(silent.map(|firing| format!("the {} schedule does not fire", firing.schedule)));
     let floor = session.environment.cleanup.floor.get();

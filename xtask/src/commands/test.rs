@@ -18,11 +18,12 @@ pub(crate) struct TestArgs {
     args: Vec<String>,
 }
 
-/// Builds the bundle, installs the emulators, and runs the tests.
+/// Builds the bundle, installs the emulators and cfn-lint, and runs the tests.
 pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
     let workspace = context.workspace();
     bundle::ensure_bundle(workspace, context.progress())?;
     local::prepare(workspace, context.progress())?;
+    let lint = venv::ensure(workspace, &venv::CLOUDFORMATION, context.progress())?;
     let itself = std::env::current_exe().map_err(|error| {
         Failure::caused_by(Exit::Failed, &error).context("cannot find this program's own file")
     })?;
@@ -48,6 +49,7 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
         // The scenarios drive the program that a user drives, not a copy linked into the test.
         .env("SNAPWARDEN_XTASK", itself)
         .env("SNAPWARDEN_BUNDLE", workspace.bundle())
+        .env("SNAPWARDEN_CFN_LINT", lint.program("cfn-lint"))
         // stdout is for our own result.
         .stdout(std::io::stderr())
         .status()

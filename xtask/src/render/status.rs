@@ -66,7 +66,7 @@ fn releases(health: &Health) -> String {
 /// How the nights went.
 fn health(health: &Health) -> String {
     let mut text = String::new();
-    for LastRun { function, ended } in &health.runs {
+    for LastRun { function, ended, .. } in &health.runs {
         let name = function.as_str();
         let _ = match ended {
             Some(Ended { at, failed: false, summary }) => {

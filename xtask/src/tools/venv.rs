@@ -30,6 +30,10 @@ pub(crate) const EMULATORS: Requirements =
 pub(crate) const AUDIT: Requirements =
     Requirements { name: "audit", pins: include_str!("../../requirements/audit.txt") };
 
+/// What checks CloudFormation templates in the tests: cfn-lint.
+pub(crate) const CLOUDFORMATION: Requirements =
+    Requirements { name: "cloudformation", pins: include_str!("../../requirements/cloudformation.txt") };
+
 /// The oldest Python that the pinned packages run on.
 const OLDEST_PYTHON: (u32, u32) = (3, 10);
 

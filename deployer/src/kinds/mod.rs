@@ -48,7 +48,7 @@ pub use registry::{AnyKind, Registry, read, registry};
 pub use role::Role;
 pub use schedule::Schedule;
 pub use schedule_group::ScheduleGroup;
-pub use subscription::{Subscription, endpoints};
+pub use subscription::{Subscription, endpoints, name as subscription_name};
 pub use topic::Topic;
 
 pub(crate) use registry::erased;

@@ -168,7 +168,7 @@ impl Kind for Subscription {
 
 /// A subscription's name. What follows an address's host is often the secret that lets somebody write there, and names
 /// are in plans, in files and on screens.
-fn name(protocol: &str, endpoint: &str) -> String {
+pub fn name(protocol: &str, endpoint: &str) -> String {
     match protocol {
         "https" => format!("https:{}", HttpsUrl::shown(endpoint)),
         _ => format!("{protocol}:{endpoint}"),

@@ -86,7 +86,7 @@ impl Question<'_> {
     async fn ask(
         &self,
         aws: &Aws,
-        actions: impl Iterator<Item = &str>,
+        actions: impl Iterator<Item = &'static str>,
     ) -> Result<Vec<EvaluationResult>, AwsError> {
         let call = aws.iam.simulate_principal_policy().policy_source_arn(self.principal);
         let call = call.set_action_names(Some(actions.map(str::to_owned).collect()));
@@ -102,7 +102,7 @@ impl Question<'_> {
     async fn ask_singly(
         &self,
         aws: &Aws,
-        actions: BTreeSet<&str>,
+        actions: BTreeSet<&'static str>,
     ) -> Result<Vec<EvaluationResult>, AwsError> {
         let mut answers = Vec::new();
         for action in actions {

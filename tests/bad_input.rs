@@ -162,6 +162,16 @@ fn credentials_of_another_account_are_refused() {
     assert!(ran.stderr.contains("210987654321") && ran.stderr.contains("123456789012"), "{ran:?}");
 }
 
+/// Whoever forgot the account, or to sign in, must not learn it only after minutes of compiling.
+#[test]
+fn what_is_wrong_with_the_account_shows_before_the_code_is_looked_at() {
+    let local = Local::new();
+    let file = fs::read_to_string(checkout().join("environments/prod.yaml")).unwrap();
+    local.write_environment("prod", &file);
+    let ran = local.run(&["deploy", "--env", "prod", "--bundle", "nowhere"]);
+    assert!(ran.code == 2 && ran.stderr.contains("placeholder"), "{ran:?}");
+}
+
 /// Piping results into other programs works only when nothing else is on stdout.
 #[test]
 fn without_a_deploy_invoke_and_night_say_what_to_do() {

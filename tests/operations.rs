@@ -104,7 +104,7 @@ fn a_subscription_that_waits_for_its_owner_is_shown_and_is_no_drift() {
     local.deploy();
     assert_eq!(local.run(&["plan", "--bundle", &bundle(), "--exit-code"]).code, 0);
     let status = local.ok(&["status"]);
-    let waiting = "https:https://127.0.0.1:9/hook is told nothing before its owner confirms the subscription";
+    let waiting = "https:127.0.0.1:9/…#dc222e8f is told nothing before its owner confirms the subscription";
     assert!(status.stdout.contains(waiting), "{status:?}");
     local.edit("emails: [ops@example.org]", "emails: [dev@example.org]");
     let plan = local.run(&["plan", "--bundle", &bundle(), "--exit-code"]);

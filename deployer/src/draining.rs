@@ -85,7 +85,8 @@ impl Draining {
                 *variable = settings.to_string().into();
             }
         }
-        let version = |all: &Desired, id, version: &str| all.get(id).map(|wanted| wanted[version].clone());
+        let version =
+            |all: &Desired, id: &ResourceId, version: &str| all.get(id).map(|wanted| wanted[version].clone());
         let served = version(&desired, &alias, "serves");
         let is_released =
             ours.get(&alias).is_some_and(|found| Some(&found.properties["serves"]) == served.as_ref());

@@ -32,6 +32,7 @@ pub mod quiesce;
 pub mod quota;
 pub mod release;
 pub mod rights;
+pub mod role_prefix;
 pub mod runs;
 pub mod saved_plan;
 pub mod scope;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use snapwarden_domain::tags;
 
 use crate::property::{Change, compare};
-use crate::scope::Scope;
+use crate::scope::{PROTECTED_TAG, Scope};
 use crate::world::{Desired, Found, Observed, ResourceId};
 
 /// What a step does to its resource.
@@ -88,17 +88,27 @@ impl Plan {
         self.steps.iter().filter(|step| step.verb != Verb::Keep)
     }
 
+    /// Whether something that is protected would not be any more.
+    pub fn lifts_protection(&self) -> bool {
+        let property = format!("tags.{PROTECTED_TAG}");
+        let mut changes = self.pending().flat_map(|step| &step.changes);
+        changes.any(|change| {
+            change.property == property && change.from.as_deref() == Some("true") && change.to != change.from
+        })
+    }
+
     /// Whether nothing has to happen.
     pub fn is_empty(&self) -> bool {
         self.pending().next().is_none()
     }
 
-    /// The same steps with the revisions of what is there now, which is like what the plan was made for.
+    /// The same steps with the revisions and handles of what is there now, which is like what the plan was made for.
     #[must_use]
     pub fn with_revisions_of(mut self, observed: &Observed) -> Self {
         for step in &mut self.steps {
             if let (Some(found), Some(now)) = (&mut step.found, observed.get(&step.resource)) {
                 found.revision.clone_from(&now.revision);
+                found.handle.clone_from(&now.handle);
             }
         }
         self

@@ -10,6 +10,7 @@ use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::tags;
 
 use crate::environment::{AccountId, Environment, Iam, Identity, Region};
+use crate::role_prefix;
 
 /// The tag that remembers on AWS that an environment is protected, whatever its file says later.
 pub const PROTECTED_TAG: &str = "snapwarden:protected";
@@ -211,6 +212,10 @@ impl Scope {
         let mut all: BTreeMap<String, String> =
             environment.tags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         all.insert(tags::ENVIRONMENT.to_owned(), self.environment.to_string());
+        let prefix = &self.iam.role_name_prefix;
+        if !prefix.as_str().is_empty() {
+            all.insert(role_prefix::TAG.to_owned(), prefix.to_string());
+        }
         if environment.protect {
             all.insert(PROTECTED_TAG.to_owned(), "true".to_owned());
         }

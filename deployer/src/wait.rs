@@ -71,6 +71,13 @@ pub const FUNCTION_BUSY: Reason = Reason {
     limit: Duration::from_mins(5),
 };
 
+/// CloudWatch Logs takes one change of a log group at a time (source: CloudWatch Logs API, `OperationAbortedException`).
+pub const LOG_GROUP_BUSY: Reason = Reason {
+    text: "CloudWatch Logs to finish an earlier change of the log group",
+    explains: |error| error.code == "OperationAbortedException",
+    limit: Duration::from_mins(1),
+};
+
 /// The name of a deleted queue is free again after 60 s.
 pub const QUEUE_NAME: Reason = Reason {
     text: "SQS to free the name of the deleted queue",

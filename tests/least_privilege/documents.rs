@@ -37,6 +37,13 @@ fn the_deployers_policies() {
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json, "the text is for IAM, too");
         golden(name, &text);
     }
+    let ci = "arn:aws:iam::123456789012:role/pipelines/ci";
+    let json = local.json(&["policies", "deployer", "--env", "prod", "--principal", ci]);
+    let statement = json["Statement"].as_array().unwrap().last().unwrap();
+    assert_eq!((&statement["Sid"], &statement["Resource"][0]), (&"AskAboutOneself".into(), &ci.into()));
+    let anybody =
+        local.run(&["policies", "deployer", "--env", "prod", "--principal", &ci.replace("ci", "*")]);
+    assert_eq!(anybody.code, 2, "{anybody:?}");
     let open = local.run(&["policies", "deployer", "--env", "prod", "--trust", "github:acme/*:production"]);
     assert_eq!(open.code, 2, "{open:?}");
     assert!(open.stderr.contains("names no pipeline"), "{open:?}");

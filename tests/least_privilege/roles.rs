@@ -132,6 +132,50 @@ fn every_condition_of_a_role_denies_something() {
     }
 }
 
+/// Where a key of the user's encrypts the topic, a function may have SNS use it, and can do nothing else with it.
+#[test]
+fn the_key_of_an_encrypted_topic_serves_notifications_only() {
+    const KEY: &str = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd";
+    const OTHER: &str = "arn:aws:kms:eu-central-1:123456789012:key/payments";
+    const SNS: &str = "sns.eu-central-1.amazonaws.com";
+    let run = deploy();
+    let mut environment = run.environment.clone();
+    environment.notify.kms_key = Some(KEY.to_owned().try_into().unwrap());
+    let request = |action: &str, resource: &str, via: &str| {
+        let context = Context::default();
+        let context = if via.is_empty() { context } else { context.with("kms:ViaService", via) };
+        Request { action: action.to_owned(), resource: resource.to_owned(), context }
+    };
+    for (role, policies) in role_policies(&environment, &run.world.scope).unwrap() {
+        let document: Value = policies.permissions.into();
+        let mut recorded = recorded(role);
+        if role == "scheduler" {
+            assert!(!document.to_string().contains("kms:"), "{document}");
+        } else {
+            // SNS asks for these with the caller's role (source: SNS Developer Guide, "Key management").
+            for action in ["kms:GenerateDataKey", "kms:Decrypt"] {
+                recorded.push(("SNS encrypts a message".to_owned(), request(action, KEY, SNS)));
+            }
+        }
+        assert!(denied(&document, &recorded).is_empty(), "{role}: {:?}", denied(&document, &recorded));
+        assert!(unused(&document, &recorded).is_empty(), "{role}: {:?}", unused(&document, &recorded));
+        let policy = Policy::read(&document).unwrap();
+        for (action, resource, via) in [
+            ("kms:Decrypt", KEY, ""),
+            ("kms:Decrypt", KEY, "s3.eu-central-1.amazonaws.com"),
+            ("kms:Decrypt", KEY, "sns.us-east-1.amazonaws.com"),
+            ("kms:GenerateDataKey", KEY, ""),
+            ("kms:Decrypt", OTHER, SNS),
+            ("kms:Encrypt", KEY, SNS),
+            ("kms:CreateGrant", KEY, SNS),
+            ("kms:ScheduleKeyDeletion", KEY, ""),
+        ] {
+            let attack = request(action, resource, via);
+            assert!(!policy.evaluate(&attack).is_allowed(), "{role} may {action} on {resource} via `{via}`");
+        }
+    }
+}
+
 /// The service that a role is for gets it, and nobody else does, not even the same service for another account.
 #[test]
 fn roles_are_assumed_by_their_service_for_this_environment_only() {

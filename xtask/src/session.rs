@@ -10,14 +10,15 @@ use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Severity};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
-use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, registry};
+use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, endpoints, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
+use snapwarden_deployer::role_prefix;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
 
 use crate::context::Context;
-use crate::failure::{Exit, Failure};
+use crate::failure::{CommandResult, Exit, Failure};
 use crate::local::{LocalCloud, Ports, endpoint};
 use crate::{bundle, output, render};
 
@@ -38,6 +39,8 @@ pub(crate) struct Session<E = Environment> {
     /// Whether new versions do a dry run before they go live.
     pub(crate) with_canary: bool,
     cloud: Cloud,
+    /// The endpoints that alarms and failing runs are sent to, which may be secrets, by the names of subscriptions.
+    endpoints: BTreeMap<String, String>,
 }
 
 /// Whether somebody has to say yes before anything happens.
@@ -77,6 +80,13 @@ impl Session {
     ) -> Result<(Self, Arc<Bundle>), Failure> {
         let (environment, warnings) = context.environment_with_findings()?;
         refuse_errors(&warnings)?;
+        if environment.cloud == Cloud::Aws {
+            // Wrong credentials show before the minutes that compiling takes.
+            let session = Self { warnings, ..Self::connect(context, environment).await? };
+            let code = bundle_of(context, source)?;
+            session.warn(context);
+            return Ok((session, Arc::new(code)));
+        }
         let (started, code) = std::thread::scope(|threads| {
             let starting = threads.spawn(|| start_local(context, &Identity::from(&environment)));
             (starting.join(), bundle_of(context, source))
@@ -101,7 +111,8 @@ impl Session {
 
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
         let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
-        Self::reach(context, environment, scope, &identity).await
+        let endpoints = endpoints(&environment.notify);
+        Ok(Self { endpoints, ..Self::reach(context, environment, scope, &identity).await? })
     }
 
     /// Everything the environment should hold, with the given code in its functions.
@@ -164,7 +175,13 @@ impl<E> Session<E> {
             // The functions are Linux programs: elsewhere the emulators cannot run them.
             with_canary: identity.cloud == Cloud::Aws || cfg!(target_os = "linux"),
             cloud: identity.cloud,
+            endpoints: BTreeMap::new(),
         })
+    }
+
+    /// Whether it is AWS that is talked to, and not the emulators.
+    pub(crate) fn is_on_aws(&self) -> bool {
+        self.cloud == Cloud::Aws
     }
 
     /// Says what in the file is hardly meant.
@@ -182,7 +199,7 @@ impl<E> Session<E> {
     /// What the deployer's effects need.
     pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
         let cloudside = Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener);
-        let cloudside = cloudside.on_behalf_of(&self.caller);
+        let cloudside = cloudside.on_behalf_of(&self.caller).with_endpoints(self.endpoints.clone());
         if self.with_canary { cloudside } else { cloudside.without_canary() }
     }
 
@@ -216,6 +233,28 @@ impl<E> Session<E> {
         let question = format!("{question} environment {environment} in account {account}, {region}?");
         output::confirm(context, &plan_text, &question)?;
         Ok(Approval::JustThis)
+    }
+
+    /// The scope under whose names the environment has its roles, where the file says others by now.
+    pub(crate) async fn former_scope(&self, observed: &Observed) -> Result<Option<Scope>, Failure> {
+        let cloudside = self.cloudside(None, Arc::new(|_| ()));
+        Ok(role_prefix::former(&cloudside, observed).await?)
+    }
+
+    /// Refuses to leave roles behind that have other names than the file says by now.
+    pub(crate) async fn check_role_names(&self, context: &Context, observed: &Observed) -> CommandResult {
+        let Some(former) = self.former_scope(observed).await? else { return Ok(()) };
+        let (was, is) = (former.iam.role_name_prefix, &self.scope.iam.role_name_prefix);
+        let message = format!(
+            "the names of the roles of environment {} begin with `{was}`, and iam.role_name_prefix says `{is}`: those \
+             roles would be left behind",
+            self.scope.environment
+        );
+        Err(Failure::new(Exit::Refused, message).hint(format!(
+            "put `{was}` back; to change it, end the environment with `{}`, which keeps the snapshots, and deploy it \
+             again",
+            context.command_line("destroy")
+        )))
     }
 
     /// Everything the environment holds.

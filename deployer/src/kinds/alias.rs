@@ -250,8 +250,11 @@ impl Kind for Alias {
     }
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
-        let call = cx.aws.lambda.delete_alias().function_name(function_of(name)).name(ALIAS);
-        call.send().await.call("lambda:DeleteAlias").or_absent()?;
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            let call = cx.aws.lambda.delete_alias().function_name(function_of(name)).name(ALIAS);
+            call.send().await.call("lambda:DeleteAlias").or_absent()
+        })
+        .await?;
         Ok(())
     }
 }

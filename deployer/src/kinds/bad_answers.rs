@@ -14,7 +14,7 @@ use crate::error::ErrorClass;
 use crate::kinds::KINDS;
 
 /// An answer as the request's protocol spells it: IAM and SNS speak XML, CloudWatch CBOR, the others JSON.
-fn refusal<B>(request: &Request<B>, status: u16, code: &str) -> Response<Vec<u8>> {
+pub(super) fn refusal<B>(request: &Request<B>, status: u16, code: &str) -> Response<Vec<u8>> {
     let content = request.headers().get("content-type").map(http::HeaderValue::as_bytes).unwrap_or_default();
     let answer = Response::builder().status(status);
     if content.starts_with(b"application/x-www-form-urlencoded") {

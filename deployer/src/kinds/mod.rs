@@ -49,7 +49,7 @@ pub use registry::{AnyKind, Registry, read, registry};
 pub use role::Role;
 pub use schedule::Schedule;
 pub use schedule_group::ScheduleGroup;
-pub use subscription::Subscription;
+pub use subscription::{Subscription, endpoints, name as subscription_name};
 pub use topic::Topic;
 
 pub(crate) use registry::erased;
@@ -208,12 +208,29 @@ pub struct Context {
     caller: Option<String>,
     /// Whether a new version has to do a dry run before it goes live.
     pub(crate) with_canary: bool,
+    /// The endpoints of subscriptions by name: they are in no plan, since they may be secrets.
+    endpoints: BTreeMap<String, String>,
 }
 
 impl Context {
     /// A context whose events go to `listener`.
     pub fn new(aws: Aws, scope: Scope, bundle: Option<std::sync::Arc<Bundle>>, listener: Listener) -> Self {
-        Self { aws, scope, bundle, listener, resource: None, caller: None, with_canary: true }
+        Self {
+            aws,
+            scope,
+            bundle,
+            listener,
+            resource: None,
+            caller: None,
+            with_canary: true,
+            endpoints: BTreeMap::new(),
+        }
+    }
+
+    /// The same context, with what [`endpoints`] says.
+    #[must_use]
+    pub fn with_endpoints(self, endpoints: BTreeMap<String, String>) -> Self {
+        Self { endpoints, ..self }
     }
 
     /// The same context, for somebody whose name goes with what is released.

@@ -14,8 +14,9 @@ use crate::error::AwsError;
 use crate::plan::Order;
 use crate::release::canary::Canary;
 use crate::rights::{Purpose, Right};
-use crate::scope::Scope;
+use crate::scope::{PROTECTED_TAG, Scope};
 use crate::world::{Desired, Found, Observed, ResourceId};
+use crate::{draining, role_prefix};
 
 /// A [`Kind`] whose types are hidden behind JSON.
 #[async_trait(?Send)]
@@ -266,8 +267,17 @@ impl Order for Registry {
 
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String> {
         if let Some(key) = property.strip_prefix("tags.") {
-            let ours = key.starts_with("snapwarden:");
-            let why = if ours { "how Snapwarden knows its own" } else { "tags in the environment file" };
+            let why = match key {
+                PROTECTED_TAG => {
+                    "protect in the environment file: what is protected is destroyed only by name"
+                }
+                role_prefix::TAG => {
+                    "iam.role_name_prefix in the environment file, for a destroy without the file"
+                }
+                draining::TAG => "backups have ended, and no deploy may start them again unasked",
+                _ if key.starts_with("snapwarden:") => "how Snapwarden knows its own",
+                _ => "tags in the environment file",
+            };
             return Some(why.to_owned());
         }
         self.get(&resource.kind)?.why(&resource.name, property)

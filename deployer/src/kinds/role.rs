@@ -10,7 +10,7 @@ use aws_sdk_iam::types::Tag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Alias, Blueprint, Context, FoundOf, Kind, StepError, alias_name, last_word, tags};
+use super::{Alias, Blueprint, Context, FoundOf, Kind, LogGroup, StepError, alias_name, last_word, tags};
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
@@ -86,6 +86,11 @@ impl Kind for Role {
             policies.insert(POLICY.to_owned(), both);
             Properties { policies, ..wanted.clone() }
         })
+    }
+
+    /// The log groups remember the roles' names, see [`crate::role_prefix`], so they are the last to go.
+    fn needs(_: &str, scope: &Scope) -> Vec<ResourceId> {
+        Function::ALL.map(|function| ResourceId::new(LogGroup::NAME, scope.log_group(function))).into()
     }
 
     fn why(_: &str, property: &str) -> Option<String> {

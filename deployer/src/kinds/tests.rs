@@ -1,5 +1,6 @@
 //! What the emulators cannot show: AWS's races and refusals, with the SDK's own clients and no network.
 
+mod changes;
 mod notifications;
 
 use std::sync::{Arc, Mutex};
@@ -61,7 +62,8 @@ fn function(cx: &Context) -> <LambdaFunction as Kind>::Properties {
         "version": {
             "code_sha256": code, "role": "arn:aws:iam::123456789012:role/r", "runtime": "provided.al2023",
             "architecture": "arm64", "handler": "bootstrap", "memory_mb": 256, "timeout_seconds": 900,
-            "environment": {}, "log_group": "/aws/lambda/f", "log_format": "JSON", "layers": [], "subnets": [],
+            "environment": {}, "log_group": "/aws/lambda/f", "log_format": "JSON",
+            "application_log_level": "INFO", "system_log_level": "INFO", "layers": [], "subnets": [],
         },
         "last_change_succeeded": true, "reserved_concurrency": null, "recursive_loop": "Allow",
         "package_type": "Zip", "permissions": {}, "tags": {},

@@ -192,7 +192,8 @@ impl<S: Slot> Lock<S> {
                     _ => continue,
                 }
             }
-            if waited >= patience.limit {
+            // Waiting does not make a lock of it.
+            if waited >= patience.limit || other.is_none() {
                 return Err(other.map_or(LockError::Unreadable, |other| LockError::Held(Box::new(other))));
             }
             if let Some(other) = &other {

@@ -25,6 +25,22 @@ pub fn deployer_policy(scope: &Scope, access: Access) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
+/// The same, and the right of `principal`, a user or a role, to ask IAM before the first change whether it may do all
+/// that a plan takes. IAM has no name for "oneself" in a policy, so it takes the ARN.
+pub fn with_simulation(mut policy: Value, principal: &str) -> Value {
+    let action = if principal.contains(":role/") {
+        json!(["iam:GetRole", "iam:SimulatePrincipalPolicy"])
+    } else {
+        json!(["iam:SimulatePrincipalPolicy"])
+    };
+    let statement =
+        json!({ "Sid": "AskAboutOneself", "Effect": "Allow", "Action": action, "Resource": [principal] });
+    if let Some(statements) = policy["Statement"].as_array_mut() {
+        statements.push(statement);
+    }
+    policy
+}
+
 /// What is wrong with that document. A statement on resources that are named needs no reason, a wildcard does.
 pub fn lint_deployer(scope: &Scope, access: Access) -> Vec<Finding> {
     let name = match access {

@@ -46,6 +46,9 @@ pub(crate) struct DeployArgs {
     /// Let a changed cleanup policy delete snapshots that the deployed one would not
     #[arg(long)]
     accept_deletions: bool,
+    /// The environment's name, to lift its protection
+    #[arg(long, value_name = "ENV")]
+    confirm: Option<String>,
     #[command(flatten)]
     scope: PlanScope,
 }
@@ -75,7 +78,23 @@ impl DeployArgs {
                 command = format!("{command} {flag}");
             }
         }
+        if let Some(name) = &self.confirm {
+            command = format!("{command} --confirm {name}");
+        }
         command + &self.scope.flags()
+    }
+
+    /// Refuses to lift the protection that AWS remembers without the environment's name: an edit of the file must not.
+    fn check_protection(&self, session: &Session, plan: &Plan) -> CommandResult {
+        let name = session.scope.environment.as_str();
+        if !plan.lifts_protection() || self.confirm.as_deref() == Some(name) {
+            return Ok(());
+        }
+        let message = format!("environment {name} is protected, and its file does not say so any more");
+        let again = self.again();
+        Err(Failure::new(Exit::Refused, message).hint(format!(
+            "put `protect: true` back or, to lift the protection: cargo xtask {again} --env {name} --confirm {name}"
+        )))
     }
 }
 
@@ -127,6 +146,7 @@ pub(super) async fn release(
     again: &str,
 ) -> Result<Released, Failure> {
     let Planned { session, bundle, observed, plan } = planned;
+    args.check_protection(&session, &plan)?;
     cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
     let mut approval = session.approve(context, &plan, "Apply this to", args.yes)?;
     if args.plan.is_some() {
@@ -146,6 +166,7 @@ pub(super) async fn release(
                 Approval::JustThis => return Err(changed_meanwhile(context, &observed, &now)),
                 Approval::Whatever => {
                     let plan = args.scope.plan(context, &session, &bundle, &now)?;
+                    args.check_protection(&session, &plan)?;
                     context.progress().note("the environment changed since it was planned; now it is");
                     context.progress().note(&render::plan::text(&plan, context.verbose()));
                     cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
@@ -165,12 +186,20 @@ pub(super) async fn release(
 }
 
 /// Stops before the first change where IAM says that the caller lacks a right that the plan takes.
-pub(super) async fn check_rights(context: &Context, session: &Session, plan: &Plan) -> CommandResult {
+pub(super) async fn check_rights<E>(context: &Context, session: &Session<E>, plan: &Plan) -> CommandResult {
     let missing =
         simulation::missing(&session.aws, &session.scope, registry(), plan, &session.caller_arn).await;
+    if let (Some(why), true) = (missing.unasked, session.is_on_aws()) {
+        let text = format!(
+            "rights are not checked beforehand, and one that is missing shows when it is needed: {why} (`{}` lets IAM be \
+             asked)",
+            context.command_line("policies deployer --principal ARN")
+        );
+        context.progress().note(&text);
+    }
     if !missing.possibly.is_empty() {
         let actions: Vec<&str> = missing.possibly.keys().map(String::as_str).collect();
-        let text = format!("IAM does not allow {}, which this deploy may take", actions.join(", "));
+        let text = format!("IAM does not allow {}, which this may take", actions.join(", "));
         context.progress().note(&text);
     }
     if missing.certainly.is_empty() {
@@ -180,7 +209,7 @@ pub(super) async fn check_rights(context: &Context, session: &Session, plan: &Pl
         resources.iter().map(move |resource| format!("\n  {action} on {resource}"))
     });
     let message = format!(
-        "nothing was changed: IAM does not allow {} what this deploy takes:{}",
+        "nothing was changed: IAM does not allow {} what this takes:{}",
         session.caller,
         lines.collect::<String>()
     );
@@ -201,9 +230,9 @@ pub(super) fn changed_meanwhile(context: &Context, before: &Observed, now: &Obse
 const PAUSES: [u64; 6] = [1, 2, 5, 10, 20, 30];
 
 /// Looks whether AWS shows everything as it was planned: what was not seen is not reported as done.
-pub(super) async fn see_it_done(
+pub(super) async fn see_it_done<E>(
     context: &Context,
-    session: &Session,
+    session: &Session<E>,
     plan: &Plan,
 ) -> Result<Observed, Failure> {
     let task = context.progress().start("looking at the result");
@@ -225,7 +254,10 @@ pub(super) async fn see_it_done(
         let Some(pause) = pauses.next() else {
             let message =
                 format!("all steps were done, but AWS shows something else: {}", different.join(", "));
-            return Err(Failure::new(Exit::Failed, message).hint("see what differs with `cargo xtask plan`"));
+            let status = context.command_line("status");
+            return Err(Failure::new(Exit::Failed, message).hint(format!(
+                "look with `{status}`, and run the command again: it goes on where this one stopped"
+            )));
         };
         tokio::time::sleep(Duration::from_secs(pause)).await;
     }
@@ -243,6 +275,7 @@ pub(super) struct Planned {
 async fn fresh(context: &Context, args: &DeployArgs) -> Result<Planned, Failure> {
     let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
     let observed = session.observe().await?;
+    session.check_role_names(context, &observed).await?;
     let plan = args.scope.plan(context, &session, &bundle, &observed)?;
     Ok(Planned { session, bundle, observed, plan })
 }
@@ -259,6 +292,7 @@ async fn saved(context: &Context, args: &DeployArgs, path: &std::path::Path) -> 
     let (session, bundle) = Session::open_with_code(context, CodeSource::At(&folder)).await?;
     let observed = session.observe().await?;
     saved.check(&session.scope, &code_of(&bundle), &observed).map_err(anew)?;
+    session.check_role_names(context, &observed).await?;
     Ok(Planned { session, bundle, observed, plan: saved.plan })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Identity, LogsOnDestroy};
+use snapwarden_deployer::environment::{Identity, LogsOnDestroy, Pricing};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
@@ -15,7 +15,7 @@ use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
 use snapwarden_deployer::world::{Desired, Observed, fingerprint};
 
-use super::deploy::{apply_plan, changed_meanwhile};
+use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::{drain, purge};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
@@ -83,10 +83,14 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         if args.drain {
             return drain::drain(context, args).await;
         }
-        let session = Session::open_identity(context).await?;
-        let observed = session.observe().await?;
+        let mut session = Session::open_identity(context).await?;
+        let mut observed = session.observe().await?;
+        // The file may have lost what the roles were called.
+        if let Some(former) = session.former_scope(&observed).await? {
+            session.scope = former;
+            observed = session.observe().await?;
+        }
         let protect = session.environment.protect;
-        check_protection(&session.scope, protect, &observed, args)?;
         let plan = plan_destroy(&session, &observed)?;
         let purging = args.snapshots == Snapshots::Purge;
         let mut doomed = Vec::new();
@@ -95,6 +99,11 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
         let nothing = plan.is_empty() && doomed.is_empty();
+        // Log groups that were kept are still marked as protected, and need no confirmation to be kept.
+        if !nothing {
+            check_protection(&session.scope, protect, &observed, args)?;
+            check_rights(context, &session, &plan).await?;
+        }
         // What dies right before its end leaves nothing else than the records of the releases, or its lock.
         if !nothing
             || Parameter::of(&session.aws, &session.scope).read().await?.is_some()
@@ -107,7 +116,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 if approval == Approval::JustThis && fingerprint(&now) != fingerprint(&observed) {
                     return Err(changed_meanwhile(context, &observed, &now));
                 }
-                check_protection(&session.scope, protect, &now, args)?;
+                if !nothing {
+                    check_protection(&session.scope, protect, &now, args)?;
+                }
                 let mut outcome = Purged::default();
                 if purging && !nothing {
                     outcome = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;
@@ -115,6 +126,7 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 }
                 let plan = plan_destroy(&session, &now)?;
                 let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
+                see_it_done(context, &session, &plan).await?;
                 History::forget(&session.aws, &session.scope).await?;
                 Ok((report, outcome))
             })
@@ -131,9 +143,11 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "purged": outcome,
             "snapshots": remaining,
         });
-        let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining);
+        let pricing = &session.environment.pricing;
+        let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining, pricing);
         output::result(context, &value, text)?;
-        purge::all_or_failure(&outcome)
+        let left = if purging { remaining } else { Vec::new() };
+        purge::all_or_failure(&outcome, &left)
     })
 }
 
@@ -195,6 +209,7 @@ fn text(
     plan: &Plan,
     purged: &Purged,
     remaining: &[Snapshot],
+    pricing: &Pricing,
 ) -> String {
     let name = &scope.environment;
     let mut text = match deleted {
@@ -214,18 +229,49 @@ fn text(
     }
     text + &match remaining.len() {
         0 => "no snapshots remain".to_owned(),
-        1 => format!("1 snapshot remains, and nobody enforces its DeleteOn now\n{}", billed(remaining)),
+        1 => format!(
+            "1 snapshot remains, and nobody enforces its DeleteOn now\n{}",
+            billed(remaining, pricing)
+        ),
         count => {
-            format!("{count} snapshots remain, and nobody enforces their DeleteOn now\n{}", billed(remaining))
+            format!(
+                "{count} snapshots remain, and nobody enforces their DeleteOn now\n{}",
+                billed(remaining, pricing)
+            )
         }
     }
 }
 
 /// What it means to forget them.
-fn billed(snapshots: &[Snapshot]) -> String {
+fn billed(snapshots: &[Snapshot], pricing: &Pricing) -> String {
     let gib: i64 = snapshots.iter().map(|snapshot| i64::from(snapshot.size_gib)).sum();
+    // Snapshots hold what has changed since the one before, so this is the most that it can be.
+    let (most, currency) =
+        (f64::from(i32::try_from(gib).unwrap_or(i32::MAX)) * pricing.gib_month, &pricing.currency);
     format!(
-        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all; a later deploy takes \
-         care of them again, and `destroy --snapshots purge` deletes them"
+        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all, {most:.2} {currency} a \
+         month; a later deploy takes care of them again, and `destroy --snapshots purge` deletes them"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever leaves snapshots behind decides to go on paying for them, and has to see how much.
+    #[test]
+    fn what_stays_says_what_it_costs() {
+        let snapshot = Snapshot {
+            delete_on: None,
+            snapshot: "snap-1".to_owned(),
+            volume: "vol-1".to_owned(),
+            instance: None,
+            state: "completed".to_owned(),
+            size_gib: 100,
+            started_at: None,
+        };
+        let pricing = Pricing { gib_month: 0.054, currency: "EUR".to_owned() };
+        let text = billed(&[snapshot.clone(), snapshot], &pricing);
+        assert!(text.contains("at most 200 GiB in all, 10.80 EUR a month"), "{text}");
+    }
 }

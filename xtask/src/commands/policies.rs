@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use snapwarden_deployer::policy::deployer::{Access, deployer_policy, lint_deployer};
+use snapwarden_deployer::policy::deployer::{Access, deployer_policy, lint_deployer, with_simulation};
 use snapwarden_deployer::policy::lint::Finding;
 use snapwarden_deployer::policy::trust::Pipeline;
 use snapwarden_deployer::policy::{PolicyError, lint_roles, purposes, role_policies};
@@ -45,6 +45,20 @@ struct DeployerArgs {
     /// GitHub's. The account needs GitHub's OIDC provider.
     #[arg(long, value_name = "PIPELINE")]
     trust: Option<Pipeline>,
+    /// The ARN of the user or role that the policy is for: lets it ask IAM before the first change of a deploy or a
+    /// destroy whether a right is missing
+    #[arg(long, value_name = "ARN", value_parser = principal)]
+    principal: Option<String>,
+}
+
+/// The ARN of a user or a role, without wildcards.
+fn principal(text: &str) -> Result<String, String> {
+    let resource = text.splitn(6, ':').nth(5).unwrap_or_default();
+    let is_one = text.starts_with("arn:aws") && text.contains(":iam::") && !text.contains(['*', '?']);
+    if is_one && (resource.starts_with("role/") || resource.starts_with("user/")) {
+        return Ok(text.to_owned());
+    }
+    Err("write the ARN of a user or a role, such as arn:aws:iam::123456789012:role/ci".to_owned())
 }
 
 /// Shows, examines or writes policies. Asks AWS nothing.
@@ -66,9 +80,12 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             output::result(context, &json!({ "findings": findings }), text)?;
             if findings.is_empty() { Ok(()) } else { Err(Failure::said(Exit::Attention)) }
         }
-        PoliciesCommand::Deployer(DeployerArgs { read_only, trust }) => {
+        PoliciesCommand::Deployer(DeployerArgs { read_only, trust, principal }) => {
             let access = if *read_only { Access::ReadOnly } else { Access::Full };
-            let permissions = deployer_policy(&scope, access);
+            let mut permissions = deployer_policy(&scope, access);
+            if let Some(principal) = principal {
+                permissions = with_simulation(permissions, principal);
+            }
             match trust {
                 None => json_result(context, &permissions),
                 Some(pipeline) => {

@@ -9,12 +9,7 @@ use super::*;
 use crate::aws::LocalEndpoints;
 
 fn scope() -> Scope {
-    Scope {
-        account: "123456789012".to_owned().try_into().unwrap(),
-        region: "eu-central-1".to_owned().try_into().unwrap(),
-        environment: "prod".parse().unwrap(),
-        iam: crate::environment::Iam::default(),
-    }
+    crate::scope::tests::scope("prod")
 }
 
 fn message(id: &str, body: &str, attributes: &[(&str, &str)]) -> Message {

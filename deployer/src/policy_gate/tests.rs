@@ -64,12 +64,7 @@ fn new_deletions(before: Option<&Value>, after: &Value) -> Vec<String> {
 /// Status tells what the next cleanup does, and that is not what a file says that nobody has deployed yet.
 #[test]
 fn the_deployed_settings_count_and_not_the_files() {
-    let scope = Scope {
-        account: "123456789012".to_owned().try_into().unwrap(),
-        region: "eu-central-1".to_owned().try_into().unwrap(),
-        environment: "prod".parse().unwrap(),
-        iam: crate::environment::Iam::default(),
-    };
+    let scope = crate::scope::tests::scope("prod");
     let file: CleanupSettings = serde_json::from_value(settings(0, 90, "UTC")).unwrap();
     let floor = |properties: Option<Value>| {
         let found =

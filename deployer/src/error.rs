@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn what_cannot_be_parsed_is_no_matter_of_credentials() {
         let failed = |cause: &str| {
-            let error: SdkError<aws_smithy_types::error::ErrorMetadata> =
+            let error: SdkError<aws_smithy_types::error::ErrorMetadata, ()> =
                 SdkError::construction_failure(std::io::Error::other(cause.to_owned()));
             AwsError::new("a:B", &error).class
         };

@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 use snapwarden_domain::names::EnvironmentName;
 
 use super::load::{self, LoadError};
-use super::{AccountId, Cloud, Environment, Iam, LogsOnDestroy, Pricing, Region};
+use super::{AccountId, Cloud, Environment, Iam, LogsOnDestroy, Region};
 
 /// Which environment a file is about, and what a destroy of it has to respect.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The environment's name.
     pub environment: EnvironmentName,
@@ -28,8 +28,6 @@ pub struct Identity {
     pub protect: bool,
     /// What becomes of the log groups.
     pub logs: LogsOnDestroy,
-    /// What snapshots that stay cost.
-    pub pricing: Pricing,
 }
 
 impl From<&Environment> for Identity {
@@ -42,7 +40,6 @@ impl From<&Environment> for Identity {
             iam: file.iam.clone(),
             protect: file.protect,
             logs: file.logs,
-            pricing: file.pricing.clone(),
         }
     }
 }
@@ -50,7 +47,7 @@ impl From<&Environment> for Identity {
 /// Reads from `<folder>/<name>.yaml` only what a destroy needs.
 ///
 /// Name, account, Region, cloud and the roles' names must be right, since they decide what is touched. A `protect` or `logs` that cannot
-/// be understood counts as the careful choice: protected, and logs kept. Prices that cannot be are the usual ones.
+/// be understood counts as the careful choice: protected, and logs kept.
 pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
     let (path, text) = load::read(folder, name)?;
     let file: Excerpt = load::parse_as(&path, &text)?;
@@ -63,7 +60,6 @@ pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
         iam: file.iam,
         protect: file.protect,
         logs: file.logs,
-        pricing: file.pricing,
     })
 }
 
@@ -81,8 +77,6 @@ struct Excerpt {
     protect: bool,
     #[serde(default, deserialize_with = "logs")]
     logs: LogsOnDestroy,
-    #[serde(default, deserialize_with = "pricing")]
-    pricing: Pricing,
 }
 
 fn protect<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -92,11 +86,6 @@ fn protect<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error>
 fn logs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogsOnDestroy, D::Error> {
     let value = serde_yaml::Value::deserialize(deserializer)?;
     Ok(LogsOnDestroy::deserialize(value).unwrap_or(LogsOnDestroy::Keep))
-}
-
-fn pricing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pricing, D::Error> {
-    let value = serde_yaml::Value::deserialize(deserializer)?;
-    Ok(Pricing::deserialize(value).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -137,7 +126,6 @@ mod tests {
             "tags: { \"aws:x\": y }\ncloud: aws",
             "protect: false",
             "logs: delete",
-            "pricing: cheap",
         ] {
             assert_eq!(identity(&format!("{LEAST}{rest}\n")), Ok(least.clone()), "{rest}");
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Identity, LogsOnDestroy, Pricing};
+use snapwarden_deployer::environment::{Identity, LogsOnDestroy};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
@@ -126,10 +126,7 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "purged": outcome,
             "snapshots": remaining,
         });
-        let pricing = &session.environment.pricing;
-        let billed = if remaining.is_empty() { String::new() } else { billed(&remaining, pricing) };
-        let text =
-            text(&session.scope, report.steps.len(), &kept, &plan, &outcome, (remaining.len(), &billed));
+        let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining);
         output::result(context, &value, text)?;
         purge::all_or_failure(&outcome)
     })
@@ -192,7 +189,7 @@ fn text(
     kept: &[String],
     plan: &Plan,
     purged: &Purged,
-    (remaining, billed): (usize, &str),
+    remaining: &[Snapshot],
 ) -> String {
     let name = &scope.environment;
     let mut text = match deleted {
@@ -210,19 +207,20 @@ fn text(
     if !purged.deleted.is_empty() {
         text = format!("{text}{} snapshots deleted\n", purged.deleted.len());
     }
-    text + &match remaining {
+    text + &match remaining.len() {
         0 => "no snapshots remain".to_owned(),
-        1 => format!("1 snapshot remains, and nobody enforces its DeleteOn now\n{billed}"),
-        count => format!("{count} snapshots remain, and nobody enforces their DeleteOn now\n{billed}"),
+        1 => format!("1 snapshot remains, and nobody enforces its DeleteOn now\n{}", billed(remaining)),
+        count => {
+            format!("{count} snapshots remain, and nobody enforces their DeleteOn now\n{}", billed(remaining))
+        }
     }
 }
 
 /// What it means to forget them.
-fn billed(snapshots: &[Snapshot], pricing: &Pricing) -> String {
+fn billed(snapshots: &[Snapshot]) -> String {
     let gib: i64 = snapshots.iter().map(|snapshot| i64::from(snapshot.size_gib)).sum();
-    let cost = pricing.a_month(gib);
     format!(
-        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all, which is {cost} a \
-         month; a later deploy takes care of them again, and `destroy --snapshots purge` deletes them"
+        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all; a later deploy takes \
+         care of them again, and `destroy --snapshots purge` deletes them"
     )
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_domain::inventory::{self as domain, Inventory};
 use snapwarden_domain::report::Failure;
-use snapwarden_domain::settings::CleanupSettings;
+use snapwarden_domain::settings::{CleanupSettings, Selector};
 use snapwarden_domain::tags;
 use snapwarden_runtime::Ec2;
 use snapwarden_runtime::ec2::snapshots as list;
@@ -86,6 +86,10 @@ pub struct Volume {
     pub availability_zone: String,
     /// Such as `gp3`.
     pub kind: String,
+    /// How many operations it does in a second.
+    pub iops: Option<i32>,
+    /// How many MiB it moves in a second.
+    pub throughput: Option<i32>,
 }
 
 /// All volumes of the account in this Region, by id.
@@ -95,10 +99,26 @@ pub async fn volumes(aws: &Aws) -> Result<BTreeMap<String, Volume>, AwsError> {
     for volume in pages.items().send().collect::<Vec<_>>().await {
         let volume = volume.call("ec2:DescribeVolumes")?;
         let kind = volume.volume_type.as_ref().map(|kind| kind.as_str().to_owned()).unwrap_or_default();
-        let availability_zone = volume.availability_zone.unwrap_or_default();
-        found.insert(volume.volume_id.unwrap_or_default(), Volume { availability_zone, kind });
+        let found_volume = Volume {
+            availability_zone: volume.availability_zone.unwrap_or_default(),
+            kind,
+            iops: volume.iops,
+            throughput: volume.throughput,
+        };
+        found.insert(volume.volume_id.unwrap_or_default(), found_volume);
     }
     Ok(found)
+}
+
+/// The instances that a backup selects, read by the functions' own code, whether or not they have any snapshot.
+pub async fn selected_instances(
+    aws: &Aws,
+    select: &Selector,
+    is_emulated: bool,
+) -> Result<Vec<domain::Instance>, AwsError> {
+    let ec2 = Ec2::new(&aws.ec2, true, NonZeroU16::MIN);
+    let inventory = read_around(&ec2, Vec::new(), select, is_emulated).await.map_err(failed)?;
+    Ok(inventory.instances.into_iter().filter(|instance| instance.selected).collect())
 }
 
 /// Everything that cleanup would go by, read by the function's own code, with more snapshots beside the environment's.
@@ -109,7 +129,6 @@ pub async fn of_cleanup(
     is_emulated: bool,
 ) -> Result<Inventory, AwsError> {
     let ec2 = Ec2::new(&aws.ec2, true, NonZeroU16::MIN);
-    let failed = |failure: Failure| AwsError::answered("EC2", failure.code, Some(failure.message));
     let own = list(&ec2, &settings.environment, Vec::new(), read_snapshot).await.map_err(failed)?;
     let snapshots: Vec<_> = own.into_iter().chain(others).collect();
     if snapshots.is_empty() {
@@ -118,15 +137,23 @@ pub async fn of_cleanup(
     read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)
 }
 
+fn failed(failure: Failure) -> AwsError {
+    AwsError::answered("EC2", failure.code, Some(failure.message))
+}
+
 /// About how many events lie in the dead-letter queue; none where there is no queue.
 pub async fn undelivered(aws: &Aws, scope: &Scope) -> Result<u64, AwsError> {
     let queue = aws.sqs.get_queue_url().queue_name(scope.dead_letter_queue()).send().await;
     let Some(url) = queue.call("sqs:GetQueueUrl").or_absent()?.and_then(|queue| queue.queue_url) else {
         return Ok(0);
     };
-    let number = QueueAttributeName::ApproximateNumberOfMessages;
-    let call = aws.sqs.get_queue_attributes().queue_url(url).attribute_names(number.clone());
-    let attributes =
-        call.send().await.call("sqs:GetQueueAttributes").or_absent()?.and_then(|answer| answer.attributes);
-    Ok(attributes.and_then(|attributes| attributes.get(&number)?.parse().ok()).unwrap_or(0))
+    // What somebody is looking at just now is still there.
+    let numbers = [
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+    ];
+    let call = aws.sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(numbers.to_vec()));
+    let answer = call.send().await.call("sqs:GetQueueAttributes").or_absent()?;
+    let attributes = answer.and_then(|answer| answer.attributes).unwrap_or_default();
+    Ok(numbers.iter().filter_map(|number| attributes.get(number)?.parse::<u64>().ok()).sum())
 }

@@ -11,6 +11,7 @@ mod backup_interval;
 pub mod bundle;
 pub mod cloudformation;
 pub mod dashboard;
+pub mod dead_letters;
 pub mod draining;
 pub mod environment;
 pub mod error;

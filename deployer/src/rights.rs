@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::kinds::KINDS;
 use crate::scope::{Function, Scope};
-use crate::{inventory, lock, purge, quiesce, release};
+use crate::{dead_letters, inventory, invoke, lock, purge, quiesce, release};
 
 /// One action on some resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,15 +165,20 @@ impl Resources {
 }
 
 /// The rights that commands need whatever their kinds are.
-const OTHERS: [(Purpose, &[Right]); 7] = [
+const OTHERS: [(Purpose, &[Right]); 5] = [
     (Purpose::Observe, inventory::RIGHTS),
     (Purpose::Observe, release::READING),
     (Purpose::Update, lock::RIGHTS),
     (Purpose::Update, release::RECORDING),
     (Purpose::Delete, release::FORGETTING),
-    (Purpose::Delete, quiesce::RIGHTS),
-    (Purpose::Delete, purge::RIGHTS),
 ];
+
+/// What a destroy takes beyond its own rights where it purges the snapshots.
+pub const PURGING: [&[Right]; 2] = [quiesce::RIGHTS, purge::RIGHTS];
+
+/// What it takes to run the functions by hand, and to see to runs that were lost. Adopting snapshots is not among it:
+/// whoever may tag any snapshot as an environment's can have it deleted.
+pub const OPERATING: [&[Right]; 2] = [invoke::RIGHTS, dead_letters::RIGHTS];
 
 /// All rights that are needed for these purposes, of all kinds.
 pub fn rights(purposes: &[Purpose]) -> BTreeSet<Right> {

@@ -30,6 +30,8 @@ fn the_deployers_policies() {
     for (name, arguments) in [
         ("deployer-prod", &["--env", "prod"][..]),
         ("deployer-prod-read-only", &["--env", "prod", "--read-only"]),
+        ("deployer-prod-purge", &["--env", "prod", "--purge"]),
+        ("deployer-prod-operator", &["--env", "prod", "--read-only", "--operate"]),
         ("deployer-bounded-github", &["--env", "bounded", "--trust", "github:acme/backups:production"]),
     ] {
         let text = local.ok(&[&["policies", "deployer"], arguments].concat()).stdout;

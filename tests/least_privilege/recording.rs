@@ -60,6 +60,7 @@ fn record() -> Recording {
     for function in ["backup", "cleanup"] {
         recorder.stale_event(function);
     }
+    recorder.lost_run();
     recorder.changes();
     recorder.command(&["destroy", "--drain", "--yes"]);
     recorder.command(&["destroy", "--snapshots", "purge", "--yes"]);
@@ -122,6 +123,16 @@ impl Recorder {
         self.deploy();
         self.local.edit(boundary, "iam: { ");
         self.deploy();
+    }
+
+    /// An event that was given up, and the run that somebody starts in its place.
+    fn lost_run(&mut self) {
+        let sqs = self.local.aws().sqs;
+        let queue = Scope::of(&self.environment()).dead_letter_queue();
+        let url = block_on(sqs.get_queue_url().queue_name(queue).send()).unwrap().queue_url.unwrap();
+        block_on(sqs.send_message().queue_url(url).message_body("{}").send()).unwrap();
+        self.command(&["dead-letters", "--purge"]);
+        self.command(&["invoke", "cleanup", "--dry-run"]);
     }
 
     /// Runs that take longer than one invocation, and hand on to the next.

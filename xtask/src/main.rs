@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    adopt_snapshots, build, bundle as bundle_command, cleanup_diff, deploy, destroy, invoke,
+    adopt_snapshots, build, bundle as bundle_command, cleanup_diff, dead_letters, deploy, destroy, invoke,
     local as local_command, logs, plan, policies, promote, releases, report, rollback, status, synth, test,
 };
 use context::{Context, GlobalArgs};
@@ -65,6 +65,8 @@ enum Command {
     Invoke(invoke::InvokeArgs),
     /// Show what a function wrote into its log
     Logs(logs::LogsArgs),
+    /// List the runs that were given up, and how to make up for them
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Write a page about the backups: coverage, ages, what expires, restore commands
     Report(report::ReportArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
@@ -107,6 +109,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::CleanupDiff(args) => cleanup_diff::cmd_cleanup_diff(context, &args),
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
         Command::Logs(args) => logs::cmd_logs(context, &args),
+        Command::DeadLetters(args) => dead_letters::cmd_dead_letters(context, &args),
         Command::Report(args) => report::cmd_report(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Synth(args) => synth::cmd_synth(context, &args),

@@ -262,6 +262,11 @@ impl<E> Session<E> {
         let cloudside = self.cloudside(None, Arc::new(|_| ()));
         Ok(registry().observe(&cloudside).await?)
     }
+
+    /// Everything the environment holds that can be read, and which kinds cannot.
+    pub(crate) async fn observe_readable(&self) -> (Observed, BTreeMap<&'static str, AwsError>) {
+        registry().observe_readable(&self.cloudside(None, Arc::new(|_| ()))).await
+    }
 }
 
 /// Stops where a file says what can only be a mistake.

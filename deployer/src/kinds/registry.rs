@@ -231,13 +231,29 @@ impl Registry {
     /// Everything the environment holds. Only asks, never changes.
     pub async fn observe(self, cx: &Context) -> Result<Observed, AwsError> {
         let kinds = self.0.iter().copied();
-        let found = futures::future::try_join_all(kinds.map(|kind| async move {
-            let found = kind.observe(cx).await?;
-            Ok(found.into_iter().map(|(name, found)| (ResourceId::new(kind.name(), name), found)))
-        }))
-        .await?;
+        let found = futures::future::try_join_all(kinds.map(|kind| observe(kind, cx))).await?;
         Ok(found.into_iter().flatten().collect())
     }
+
+    /// The same of all kinds that can be observed, with the others and why they cannot: for a look, which is of use
+    /// without them. Nothing may be changed by it.
+    pub async fn observe_readable(self, cx: &Context) -> (Observed, BTreeMap<&'static str, AwsError>) {
+        let kinds = self.0.iter().copied();
+        let found = futures::future::join_all(kinds.map(async |kind| (kind.name(), observe(kind, cx).await)));
+        let (mut observed, mut unreadable) = (Observed::new(), BTreeMap::new());
+        for (kind, found) in found.await {
+            match found {
+                Ok(found) => observed.extend(found),
+                Err(error) => drop(unreadable.insert(kind, error)),
+            }
+        }
+        (observed, unreadable)
+    }
+}
+
+async fn observe(kind: &dyn AnyKind, cx: &Context) -> Result<Vec<(ResourceId, Found)>, AwsError> {
+    let found = kind.observe(cx).await?;
+    Ok(found.into_iter().map(|(name, found)| (ResourceId::new(kind.name(), name), found)).collect())
 }
 
 impl Order for Registry {

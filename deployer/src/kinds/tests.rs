@@ -206,3 +206,18 @@ async fn a_queue_counts_as_deleted_only_when_it_stays_away() {
         .unwrap();
     assert_eq!(look.num_calls(), 6);
 }
+
+/// Whoever may not read one thing, or meets one service that is down, still wants to see how last night went.
+#[tokio::test(start_paused = true)]
+async fn a_look_goes_on_without_what_cannot_be_read() {
+    let gone = || GetQueueUrlError::generic(refusal("AWS.SimpleQueueService.NonExistentQueue", "gone"));
+    let look = mock!(aws_sdk_sqs::Client::get_queue_url).then_error(gone);
+    let sqs = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&look]);
+    let (cx, _) = context(Aws { sqs, ..aws() });
+    let (observed, unreadable) = registry().observe_readable(&cx).await;
+    assert_eq!(observed, BTreeMap::new());
+    let readable: Vec<_> =
+        KINDS.iter().map(|kind| kind.name()).filter(|kind| !unreadable.contains_key(kind)).collect();
+    assert_eq!(readable, [DeadLetterQueue::NAME]);
+    assert!(registry().observe(&cx).await.is_err(), "nothing may be changed by half a look");
+}

@@ -124,6 +124,8 @@ const READS: [&str; 6] = ["Get", "List", "Describe", "Filter", "Simulate", "Deco
 fn name_in_iam<'a>(service: &str, operation: &'a str) -> &'a str {
     match (service, operation) {
         ("lambda", "Invoke") => "InvokeFunction",
+        // Source: SQS developer guide, "Amazon SQS API permissions": batches take the right of the single call.
+        ("sqs", "DeleteMessageBatch") => "DeleteMessage",
         _ => operation,
     }
 }

@@ -106,7 +106,7 @@ async fn look(session: &Session, change: Option<PolicyChange>) -> Result<Cleanup
 }
 
 /// When cleanup runs next by the environment's file, or now where that is never.
-pub(super) fn next_cleanup(environment: &Environment, now: Timestamp) -> Timestamp {
+fn next_cleanup(environment: &Environment, now: Timestamp) -> Timestamp {
     let schedule = &environment.cleanup.schedule.expression;
     schedule.next_after(now, environment.timezone.rules(), Some(now)).unwrap_or(now)
 }

@@ -3,6 +3,8 @@
 //! Every part is asked for by itself. One that cannot be read is named and leaves the others as they are: a status
 //! that stops at the first missing right helps nobody.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::error::AwsError;
@@ -31,8 +33,8 @@ pub(crate) struct Health {
     pub(crate) undelivered: Option<u64>,
     /// The alarms, those that ring first.
     pub(crate) alarms: Vec<AlarmState>,
-    /// How many subscribers are told when something goes wrong.
-    pub(crate) subscribers: usize,
+    /// How many subscribers are told when something goes wrong; absent where that cannot be read.
+    pub(crate) subscribers: Option<usize>,
     /// Those who have not confirmed yet, and are told nothing.
     pub(crate) unconfirmed: Vec<String>,
     /// What could not be read, each with the reason.
@@ -80,9 +82,17 @@ pub(crate) struct Coverage {
 
 impl Health {
     /// Looks at all parts.
-    pub(crate) async fn of(session: &Session, observed: &Observed, now: Timestamp) -> Self {
+    pub(crate) async fn of(
+        session: &Session,
+        observed: &Observed,
+        unreadable: &BTreeMap<&'static str, AwsError>,
+        now: Timestamp,
+    ) -> Self {
         let (aws, scope) = (&session.aws, &session.scope);
         let mut health = Self { releases: releases(observed, scope), ..Self::default() };
+        for (kind, error) in unreadable {
+            health.unreadable.push(cannot_be_read(&format!("what there is of the kind `{kind}`"), error));
+        }
         for function in Function::ALL {
             let what = format!("the {} runs", function.as_str());
             if let Some(runs) = health.part(&what, last_runs(aws, scope, function, now).await) {
@@ -98,17 +108,20 @@ impl Health {
         }
         health.undelivered = health.part("the dead-letter queue", inventory::undelivered(aws, scope).await);
         health.alarms = health.part("the alarms", alarm_states(aws, scope).await).unwrap_or_default();
+        let mut subscribers = 0;
         for (id, found) in observed.iter().filter(|(id, _)| id.kind == Subscription::NAME) {
             match read::<Subscription>(found) {
                 Ok(found) if found.handle.pending => health.unconfirmed.push(id.name.clone()),
-                _ => health.subscribers += 1,
+                _ => subscribers += 1,
             }
         }
+        health.subscribers = (!unreadable.contains_key(Subscription::NAME)).then_some(subscribers);
         health
     }
 
-    fn part<T>(&mut self, what: &str, result: Result<T, AwsError>) -> Option<T> {
-        result.map_err(|error| self.unreadable.push(format!("{what} cannot be read: {error}"))).ok()
+    /// A part where it can be read; else why not is noted.
+    pub(crate) fn part<T>(&mut self, what: &str, result: Result<T, AwsError>) -> Option<T> {
+        result.map_err(|error| self.unreadable.push(cannot_be_read(what, &error))).ok()
     }
 
     /// What needs a person. While an environment drains, nobody waits for its backups.
@@ -133,8 +146,9 @@ impl Health {
         }
         if let Some(undelivered @ 1..) = self.undelivered {
             let queue = session.scope.dead_letter_queue();
+            let letters = context.command_line("dead-letters");
             attention.push(format!(
-                "{queue} holds {undelivered}: events that could not be delivered, or whose last try failed"
+                "{queue} holds {undelivered}: events that could not be delivered, or whose last try failed; see `{letters}`"
             ));
         }
         for alarm in self.alarms.iter().filter(|alarm| alarm.state == State::Ringing) {
@@ -153,13 +167,17 @@ impl Health {
             .iter()
             .map(|name| format!("{name} is told nothing before its owner confirms the subscription"))
             .collect();
-        if self.subscribers == 0 {
+        if self.subscribers == Some(0) {
             notes.push(
                 "nobody is told when something goes wrong: set notify.emails or notify.https".to_owned(),
             );
         }
         notes
     }
+}
+
+fn cannot_be_read(what: &str, error: &AwsError) -> String {
+    format!("{what} cannot be read: {error}")
 }
 
 impl Coverage {

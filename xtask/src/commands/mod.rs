@@ -4,6 +4,7 @@ pub(crate) mod adopt_snapshots;
 pub(crate) mod build;
 pub(crate) mod bundle;
 pub(crate) mod cleanup_diff;
+pub(crate) mod dead_letters;
 pub(crate) mod deploy;
 pub(crate) mod destroy;
 mod drain;

@@ -38,9 +38,15 @@ struct ShowArgs {
 
 #[derive(Args, Debug)]
 struct DeployerArgs {
-    /// Only what `plan` and `status` need
+    /// Only what `plan`, `status` and the other commands that look need
     #[arg(long)]
     read_only: bool,
+    /// Also what `destroy --snapshots purge` needs: to delete the environment's snapshots
+    #[arg(long, conflicts_with = "read_only")]
+    purge: bool,
+    /// Also what `invoke` and `dead-letters` need; with --read-only, for whoever operates and does not deploy
+    #[arg(long)]
+    operate: bool,
     /// Write the trust policy of the role as well, for a pipeline: github:OWNER/REPO:ENVIRONMENT, where ENVIRONMENT is
     /// GitHub's. The account needs GitHub's OIDC provider.
     #[arg(long, value_name = "PIPELINE")]
@@ -72,7 +78,7 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
         }
         PoliciesCommand::Lint => {
             let mut findings = lint_roles(&environment, &scope)?;
-            for access in [Access::ReadOnly, Access::Full] {
+            for access in [Access::READ_ONLY, Access::DEPLOY, Access::ALL] {
                 findings.extend(lint_deployer(&scope, access));
             }
             let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
@@ -80,8 +86,8 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             output::result(context, &json!({ "findings": findings }), text)?;
             if findings.is_empty() { Ok(()) } else { Err(Failure::said(Exit::Attention)) }
         }
-        PoliciesCommand::Deployer(DeployerArgs { read_only, trust, principal }) => {
-            let access = if *read_only { Access::ReadOnly } else { Access::Full };
+        PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, trust, principal }) => {
+            let access = Access { deploy: !read_only, purge: *purge, operate: *operate };
             let mut permissions = deployer_policy(&scope, access);
             if let Some(principal) = principal {
                 permissions = with_simulation(permissions, principal);

@@ -65,7 +65,27 @@ pub(crate) fn cleanup(report: &CleanupReport) -> String {
     let empty = rows.is_empty();
     let header = ["VOLUME", "INSTANCE", "SNAPSHOT", "GIB", "STARTED", "DELETE ON", "VERDICT"];
     let audit = report.audit.as_ref().map(audit).unwrap_or_default();
-    audit + &ending(&table(header, rows), report, empty, &report.warnings)
+    let text = ending(&table(header, rows), report, empty, &report.warnings);
+    let notes = [not_listed(report), recycle_bin(report)].into_iter().flatten();
+    notes.fold(audit + &text, |text, note| format!("{text}\n{note}"))
+}
+
+/// What is due and not in the table, so that nobody takes it for all there is.
+fn not_listed(report: &CleanupReport) -> Option<String> {
+    let parts = [
+        (report.held_unlisted, "held"),
+        (report.postponed, "due, and kept by this run's limit (cleanup.max_deletes)"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    let parts = parts.collect::<Vec<_>>().join(", ");
+    (!parts.is_empty()).then(|| format!("not listed: {parts}"))
+}
+
+/// A snapshot can be gone for every list, and still be billed.
+fn recycle_bin(report: &CleanupReport) -> Option<String> {
+    let note = "where a retention rule of the Recycle Bin holds what was deleted, it is billed until the rule lets it go: \
+                aws rbin list-rules --resource-type EBS_SNAPSHOT";
+    (!report.deleted.is_empty()).then(|| note.to_owned())
 }
 
 fn row(snapshot: &DueSnapshot, verdict: String) -> [String; 7] {
@@ -129,4 +149,39 @@ fn ending(table: &str, report: &impl Report, empty: bool, warnings: &[String]) -
     let failures = report.failures();
     let summary = report.summary();
     text + &if failures.is_empty() { summary } else { painted(BAD, summary).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize as _;
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(deleted: &[&str], [held_unlisted, postponed, not_due]: [usize; 3]) -> String {
+        let due = |id: &&str| json!({ "snapshot": id, "volume": "vol-1", "instance": "i-1", "delete_on": "2026-11-21" });
+        let report = json!({
+            "environment": "prod", "run": "manual@2026-11-22T03:00:00Z", "dry_run": false, "today": "2026-11-22",
+            "managed": 9, "deleted": deleted.iter().map(due).collect::<Vec<_>>(), "would_delete": [], "held": [],
+            "held_unlisted": held_unlisted, "postponed": postponed, "not_due": not_due, "failed": [], "warnings": [],
+            "hops": 0, "handed_on": false, "api_calls": 0, "throttles": 0, "duration_ms": 0,
+        });
+        cleanup(&CleanupReport::deserialize(report).unwrap())
+    }
+
+    /// Whoever compares the table with what EC2 lists must not look for the rest in vain.
+    #[test]
+    fn what_the_table_leaves_out_is_counted() {
+        let text = shown(&[], [3, 2, 0]);
+        let counted = "not listed: 3 held, 2 due, and kept by this run's limit (cleanup.max_deletes)";
+        assert!(text.ends_with(counted), "{text}");
+        assert!(!shown(&[], [0, 0, 5]).contains("not listed"));
+    }
+
+    /// "Deleted", and the bill stays as it was.
+    #[test]
+    fn what_is_deleted_may_lie_in_the_recycle_bin() {
+        assert!(shown(&["snap-1"], [0; 3]).contains("aws rbin list-rules --resource-type EBS_SNAPSHOT"));
+        assert!(!shown(&[], [0, 0, 5]).contains("rbin"));
+    }
 }

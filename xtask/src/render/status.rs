@@ -16,7 +16,7 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
     let Status { environment, account, region, .. } = status;
     let title = format!("environment {environment}, account {account}, {region}");
     let mut text = format!("{}\n\n", painted(BOLD, title));
-    if status.resources.is_empty() {
+    if status.resources.is_empty() && status.health.unreadable.is_empty() {
         text.push_str("nothing is deployed\n");
     } else if all {
         text.push_str(&inventory(&status.resources, &status.schedules));
@@ -36,16 +36,13 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
     }
     text.push_str(&health(&status.health));
     // Without a deployed cleanup, nothing becomes of them.
-    let Tally { due, held, .. } = if status.resources.is_empty() { Tally::default() } else { status.expiry };
+    let Tally { due, held, .. } = status.expiry.unwrap_or_default();
     let fate =
         |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
-    let _ = writeln!(
-        text,
-        "snapshots: {}{}{}",
-        status.snapshots,
-        fate(due, "go with the next cleanup"),
-        fate(held, "held although due"),
-    );
+    if let Some(snapshots) = status.snapshots {
+        let (due, held) = (fate(due, "go with the next cleanup"), fate(held, "held although due"));
+        let _ = writeln!(text, "snapshots: {snapshots}{due}{held}");
+    }
     for line in &status.notes {
         let _ = writeln!(text, "{line}");
     }

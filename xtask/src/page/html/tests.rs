@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use snapwarden_deployer::environment::Pricing;
 use snapwarden_deployer::inventory::Volume;
 use snapwarden_deployer::scope::Scope;
+use snapwarden_domain::inventory::{AttachedVolume, Instance};
 use snapwarden_domain::names::Zone;
 
 use super::super::Facts;
@@ -37,13 +38,23 @@ fn snapshot(number: usize, volume: &str, days_ago: i64) -> Snapshot {
 }
 
 fn volumes(ids: &[&str]) -> BTreeMap<String, Volume> {
-    let volume = Volume { availability_zone: "eu-central-1b".to_owned(), kind: "gp3".to_owned() };
+    let volume = Volume {
+        availability_zone: "eu-central-1b".to_owned(),
+        kind: "gp3".to_owned(),
+        iops: Some(3000),
+        throughput: Some(125),
+    };
     ids.iter().map(|id| ((*id).to_owned(), volume.clone())).collect()
 }
 
 fn page_of(snapshots: &[Snapshot], volumes: &BTreeMap<String, Volume>) -> String {
+    page_with(snapshots, volumes, &[])
+}
+
+fn page_with(snapshots: &[Snapshot], volumes: &BTreeMap<String, Volume>, selected: &[Instance]) -> String {
     let (scope, zone, pricing) = (scope(), Zone::utc(), Pricing::default());
-    let facts = Facts { scope: &scope, zone: &zone, pricing: &pricing, snapshots, volumes, now: now() };
+    let facts =
+        Facts { scope: &scope, zone: &zone, pricing: &pricing, snapshots, volumes, selected, now: now() };
     html(&Page::of(facts))
 }
 
@@ -72,12 +83,17 @@ fn every_snapshot_has_a_command_that_can_be_copied() {
     let (snapshots, volumes) = sample();
     let page = page_of(&snapshots, &volumes);
     for snapshot in &snapshots {
-        assert!(page.contains(&format!("--snapshot-id {}", snapshot.snapshot)), "{}", snapshot.snapshot);
+        let has_command = page.contains(&format!("--snapshot-id {}", snapshot.snapshot));
+        assert_eq!(has_command, snapshot.state == "completed", "{} is {}", snapshot.snapshot, snapshot.state);
     }
     assert!(page.contains(
         "aws ec2 create-volume --region eu-central-1 --availability-zone eu-central-1b --snapshot-id \
-         snap-00000000000000000 --volume-type gp3"
+         snap-00000000000000001 --volume-type gp3 --iops 3000 --throughput 125<"
     ));
+    assert!(
+        page.contains("--availability-zone ZONE --snapshot-id snap-00000000000000385<"),
+        "of a volume that is gone"
+    );
     for (title, count) in
         [("Due, but still there", "1 snapshot, 8 GiB, 0.40 USD"), ("volumes that are gone", "1 snapshot,")]
     {
@@ -88,6 +104,52 @@ fn every_snapshot_has_a_command_that_can_be_copied() {
     if let Ok(path) = std::env::var("SNAPWARDEN_PAGE") {
         std::fs::write(path, page).unwrap();
     }
+}
+
+/// EC2 refuses an io2 volume without its IOPS, and a gp2 one with them.
+#[test]
+fn a_command_says_of_the_performance_what_ec2_wants_to_know() {
+    for (kind, options) in [
+        ("gp2", "--volume-type gp2<"),
+        ("gp3", "--volume-type gp3 --iops 3000 --throughput 125<"),
+        ("io1", "--volume-type io1 --iops 3000<"),
+        ("io2", "--volume-type io2 --iops 3000<"),
+        ("st1", "--volume-type st1<"),
+    ] {
+        let mut volumes = volumes(&["vol-1"]);
+        volumes.values_mut().for_each(|volume| volume.kind = kind.to_owned());
+        let page = page_of(&[snapshot(1, "vol-1", 0)], &volumes);
+        assert!(page.contains(options), "{kind}");
+    }
+}
+
+/// A calendar without the volumes that were forgotten is green when it must not be.
+#[test]
+fn a_volume_that_was_never_backed_up_is_shown() {
+    let volume = |id: &str, excluded| AttachedVolume { id: id.to_owned(), attached_at: None, excluded };
+    let selected = Instance {
+        id: "i-0123456789abcdef0".to_owned(),
+        selected: true,
+        volumes: vec![
+            volume("vol-kept", false),
+            volume("vol-forgotten", false),
+            volume("vol-left-out", true),
+        ],
+        ..Instance::default()
+    };
+    let failed = Snapshot { state: "error".to_owned(), ..snapshot(2, "vol-failed", 0) };
+    let on_failed = Instance { volumes: vec![volume("vol-failed", false)], ..selected.clone() };
+    let page = page_with(
+        &[snapshot(1, "vol-kept", 0), failed],
+        &volumes(&["vol-kept", "vol-forgotten", "vol-left-out", "vol-failed"]),
+        &[selected, on_failed],
+    );
+    let section = page.split_once("never backed up</h2>").unwrap().1.split("</section>").next().unwrap();
+    assert!(section.contains("vol-forgotten") && section.contains("vol-failed"), "{section}");
+    assert!(!section.contains("vol-kept") && !page.contains("vol-left-out"), "{section}");
+    assert!(page.contains("<dt>selected, never backed up</dt><dd>2</dd>"), "{page}");
+    let row = page.split("<tr>").find(|row| row.contains("vol-forgotten")).unwrap();
+    assert!(row.contains("never") && !row.contains("href"), "{row}");
 }
 
 /// Anybody who may tag a snapshot could otherwise run a script where the page is opened.

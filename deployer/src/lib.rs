@@ -30,6 +30,7 @@ pub mod property;
 pub mod purge;
 pub mod quiesce;
 pub mod quota;
+pub mod restore;
 pub mod rights;
 pub mod runs;
 pub mod saved_plan;

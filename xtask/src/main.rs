@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 use commands::{
     adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan,
-    policies, report, status, synth, test,
+    policies, report, restore, status, synth, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -59,6 +59,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Write a page about the backups: coverage, ages, what expires, restore commands
     Report(report::ReportArgs),
+    /// Make new volumes of an instance's snapshots, or practise it
+    Restore(restore::RestoreArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
     Policies(policies::PoliciesArgs),
     /// Write the environment as a CloudFormation template
@@ -96,6 +98,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
         Command::Logs(args) => logs::cmd_logs(context, &args),
         Command::Report(args) => report::cmd_report(context, &args),
+        Command::Restore(args) => restore::cmd_restore(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Synth(args) => synth::cmd_synth(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),

@@ -9,8 +9,17 @@ use snapwarden_domain::tags;
 /// not count.
 const MAX_TAGS: usize = 50;
 
-/// The tags that every snapshot gets, apart from `Name`.
-const OURS: [&str; 5] = [tags::DELETE_ON, tags::ENVIRONMENT, tags::RUN, tags::HOP, tags::INSTANCE];
+/// The tags that every snapshot gets, apart from `Name`, and those that an encrypted copy of it gets beside them.
+const OURS: [&str; 8] = [
+    tags::DELETE_ON,
+    tags::ENVIRONMENT,
+    tags::RUN,
+    tags::HOP,
+    tags::INSTANCE,
+    tags::SOURCE_SNAPSHOT,
+    tags::SOURCE_VOLUME,
+    tags::STARTED_AT,
+];
 
 /// The tags' keys of volumes, by the volume's id; of those volumes that EC2 told about.
 pub(crate) type VolumeTags = BTreeMap<String, BTreeSet<String>>;

@@ -15,6 +15,7 @@ pub(crate) mod plan;
 pub(crate) mod policies;
 mod purge;
 pub(crate) mod report;
+pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod synth;
 pub(crate) mod test;

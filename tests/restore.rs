@@ -37,6 +37,8 @@ fn an_instance_is_restored_from_its_sealed_copies_and_practised_before() {
     local.json(&["invoke", "backup"]);
     local.json(&["invoke", "seal"]);
     local.json(&["invoke", "seal"]);
+    // The emulator copies no tag of the volumes to their snapshots, as EC2 does.
+    local.snapshots().iter().for_each(|copy| local.tag(&copy.id, "team", "data"));
     let before = volumes(&local);
 
     // A look changes nothing, and without a yes nothing is made.
@@ -69,7 +71,7 @@ fn an_instance_is_restored_from_its_sealed_copies_and_practised_before() {
                 volume.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
             };
             assert_eq!((volume.encrypted(), tag("snapwarden:restored-by")), (Some(true), Some("local")));
-            assert_eq!((tag("Name"), tag("DeleteOn"), tag("snapwarden:run")), (Some("db-1"), None, None));
+            assert_eq!((tag("team"), tag("DeleteOn"), tag("snapwarden:run")), (Some("data"), None, None));
             (volume.size().unwrap(), volume.availability_zone().unwrap().to_owned())
         })
         .collect();

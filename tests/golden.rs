@@ -71,13 +71,13 @@ fn what_encryption_adds_to_an_environment() {
         let new = with.keys().filter(|id| !without.contains_key(*id));
         new.map(ToString::to_string).collect::<Vec<_>>()
     };
-    assert_eq!(added(Requirement::Report), ["alarm snapwarden-encrypted-unencrypted-snapshots"]);
+    assert_eq!(added(Requirement::Report), ["alarm snapwarden-encrypted.unencrypted-snapshots"]);
     assert_eq!(
         added(Requirement::Enforce),
         [
-            "alarm snapwarden-encrypted-copies-failed",
-            "alarm snapwarden-encrypted-seal-heartbeat",
-            "alarm snapwarden-encrypted-unencrypted-snapshots",
+            "alarm snapwarden-encrypted.copies-failed",
+            "alarm snapwarden-encrypted.seal-heartbeat",
+            "alarm snapwarden-encrypted.unencrypted-snapshots",
             "schedule seal"
         ]
     );

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, Requirement};
 use crate::heartbeat;
 use crate::kinds::Blueprint;
 use crate::metrics::{Metric, names, runs};
@@ -64,6 +64,9 @@ pub fn all() -> impl Iterator<Item = String> {
     let others = [
         "stale-backup",
         "unprotected-volumes",
+        "unencrypted-snapshots",
+        "copies-failed",
+        "seal-heartbeat",
         "cleanup-backlog",
         "dead-letters",
         "dead-letters-sent",
@@ -86,6 +89,7 @@ pub fn alarms(blueprint: &Blueprint<'_>) -> Vec<Alarm> {
     let mut alarms: Vec<_> =
         of_functions.chain(of_coverage(environment, scope)).chain(of_the_rest(scope)).collect();
     alarms.retain(|alarm| blueprint.draining.is_none() || !is_about_backups(&alarm.what));
+    alarms.extend(of_encryption(environment, scope));
     alarms
 }
 
@@ -201,6 +205,72 @@ fn of_coverage(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
         )
     };
     stale.into_iter().chain([unprotected]).collect()
+}
+
+/// Alarms about what is in clear text. An environment that drains has them as well: what it holds is as readable.
+fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
+    let env = &scope.environment;
+    let clear = Metric::own(scope, names::UNENCRYPTED_SNAPSHOTS);
+    let lasting = |metric: Metric| Condition {
+        statistic: "Maximum".to_owned(),
+        period_seconds: 3600,
+        missing_data: "ignore".to_owned(),
+        ..any(metric)
+    };
+    let alarm = |what: &str, description: String, condition: Condition| Alarm {
+        lasts: true,
+        ..alarm(what, description, condition)
+    };
+    match environment.encryption.require {
+        Requirement::Off => Vec::new(),
+        Requirement::Report => vec![alarm(
+            "unencrypted-snapshots",
+            format!(
+                "Some snapshots are not encrypted, since their volumes are not. See which with: \
+                 cargo xtask invoke cleanup --dry-run --env {env}"
+            ),
+            lasting(clear),
+        )],
+        Requirement::Enforce => vec![
+            alarm(
+                "unencrypted-snapshots",
+                format!(
+                    "For a whole day, some snapshot has not been encrypted, although sealing is on. See what holds it \
+                     with: cargo xtask invoke seal --dry-run --env {env}"
+                ),
+                Condition {
+                    statistic: "Minimum".to_owned(),
+                    evaluation_periods: 24,
+                    datapoints_to_alarm: 24,
+                    ..lasting(clear)
+                },
+            ),
+            alarm(
+                "copies-failed",
+                format!(
+                    "EC2 could not make, or refused, the encrypted copy of some snapshot, which stays in clear text. \
+                     Mostly encryption.kms_key, or its key policy, is wrong. See why with: \
+                     cargo xtask invoke seal --dry-run --env {env}"
+                ),
+                lasting(Metric::own(scope, names::COPIES_FAILED)),
+            ),
+            alarm(
+                "seal-heartbeat",
+                format!(
+                    "No sealing pass has ended for two hours, although one is due every 15 minutes. See why with: \
+                     cargo xtask logs cleanup --env {env}"
+                ),
+                Condition {
+                    comparison: "LessThanThreshold".to_owned(),
+                    period_seconds: 3600,
+                    evaluation_periods: 2,
+                    datapoints_to_alarm: 2,
+                    missing_data: "breaching".to_owned(),
+                    ..any(Metric::own(scope, names::SEALING_RUNS))
+                },
+            ),
+        ],
+    }
 }
 
 fn of_the_rest(scope: &Scope) -> Vec<Alarm> {

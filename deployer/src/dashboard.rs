@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use snapwarden_domain::metrics::{DIMENSION, NAMESPACE};
 
 use crate::alarms;
+use crate::environment::Requirement;
 use crate::heartbeat;
 use crate::kinds::Blueprint;
 use crate::metrics::{Metric, names};
@@ -19,8 +20,15 @@ const DAY: u32 = 24 * 60 * 60;
 /// The whole body.
 pub fn body(blueprint: &Blueprint<'_>) -> Value {
     let scope = blueprint.scope;
-    let charts =
-        [snapshots(scope), ages(blueprint), volumes(scope), runs(scope), durations(blueprint), queue(scope)];
+    let mut charts = vec![
+        snapshots(scope),
+        ages(blueprint),
+        volumes(scope),
+        runs(scope),
+        durations(blueprint),
+        queue(scope),
+    ];
+    charts.extend(encryption(blueprint));
     let mut widgets = vec![
         placed(0, 0, WIDTH, 3, "text", &json!({ "markdown": header(scope) })),
         placed(0, 3, WIDTH, 4, "alarm", &alarm_states(blueprint)),
@@ -126,6 +134,23 @@ fn volumes(scope: &Scope) -> Value {
     let protected =
         json!([{ "expression": "selected - unprotected", "label": "protected", "id": "protected" }]);
     chart(scope, "Selected volumes", DAY, &[protected, selected, unprotected])
+}
+
+/// What is in clear text, where anybody minds.
+fn encryption(blueprint: &Blueprint<'_>) -> Option<Value> {
+    let scope = blueprint.scope;
+    let own = |name: &str, stat: &str, label: &str| line(&Metric::own(scope, name), stat, label);
+    let mut lines = vec![own(names::UNENCRYPTED_SNAPSHOTS, "Maximum", "in clear text")];
+    match blueprint.environment.encryption.require {
+        Requirement::Off => return None,
+        Requirement::Report => {}
+        Requirement::Enforce => lines.extend([
+            own(names::COPIES_BEGUN, "Sum", "encrypted copies begun"),
+            own(names::SNAPSHOTS_SEALED, "Sum", "replaced by their copies"),
+            own(names::COPIES_FAILED, "Maximum", "copies failed"),
+        ]),
+    }
+    Some(chart(scope, "Encryption", 3600, &lines))
 }
 
 fn runs(scope: &Scope) -> Value {

@@ -11,7 +11,7 @@ use snapwarden_domain::report::Failure;
 use snapwarden_domain::settings::{CleanupSettings, Selector};
 use snapwarden_domain::tags;
 use snapwarden_runtime::Ec2;
-use snapwarden_runtime::ec2::snapshots as list;
+use snapwarden_runtime::ec2::{self, snapshots as list};
 use snapwarden_runtime::inventory::{read_around, read_snapshot};
 
 use crate::aws::Aws;
@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub delete_on: Option<String>,
     /// Its id, `snap-…`.
     pub snapshot: String,
-    /// The volume that it was made of.
+    /// The volume that it was made of; of an encrypted copy, the one that its source was made of.
     pub volume: String,
     /// Its `snapwarden:instance` tag.
     pub instance: Option<String>,
@@ -46,8 +46,10 @@ pub struct Snapshot {
     pub state: String,
     /// The volume's size in GiB.
     pub size_gib: i32,
-    /// When EC2 began to make it.
+    /// When EC2 began to make it, or what it is a copy of.
     pub started_at: Option<Timestamp>,
+    /// Whether it is encrypted.
+    pub encrypted: bool,
 }
 
 /// All snapshots of the environment, those due first at the top.
@@ -70,9 +72,10 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
             instance: tag(tags::INSTANCE),
             state: snapshot.state.as_ref().map(|state| state.as_str().to_owned()).unwrap_or_default(),
             size_gib: snapshot.volume_size.unwrap_or_default(),
-            started_at: snapshot.start_time.and_then(|time| Timestamp::from_second(time.secs()).ok()),
+            started_at: ec2::moment(&snapshot),
+            encrypted: snapshot.encrypted.unwrap_or_default(),
+            volume: ec2::volume(&snapshot).unwrap_or_default().to_owned(),
             snapshot: snapshot.snapshot_id.unwrap_or_default(),
-            volume: snapshot.volume_id.unwrap_or_default(),
         });
     }
     found.sort();

@@ -32,6 +32,7 @@ pub mod purge;
 pub mod quiesce;
 pub mod quota;
 pub mod release;
+pub mod restore;
 pub mod rights;
 pub mod role_prefix;
 pub mod runs;

@@ -8,12 +8,13 @@ pub mod trust;
 use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::lint::{Finding, Use, lint};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, KmsKey};
 use crate::scope::{Function, Scope};
 
 /// What one of our roles may do, and who may assume it.
@@ -86,32 +87,61 @@ pub fn role_policies(
     environment: &Environment,
     scope: &Scope,
 ) -> Result<BTreeMap<&'static str, RolePolicies>, PolicyError> {
-    let holes = holes(environment, scope);
     DOCUMENTS
         .into_iter()
-        .map(|(document, text)| {
-            let syntax = |source| PolicyError::Syntax { document, source };
-            let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
-            let filled = fill(without_absent(value, environment), &holes).map_err(|hole| {
-                PolicyError::UnknownHole {
-                    document,
-                    hole,
-                    known: holes.keys().copied().collect::<Vec<_>>().join(", "),
-                }
-            })?;
-            let policies = serde_json::from_value(filled)
-                .map_err(|error| syntax(<serde_yaml::Error as serde::de::Error>::custom(error)))?;
-            Ok((document, policies))
-        })
+        .map(|(document, text)| Ok((document, read(document, text, environment, scope)?)))
         .collect()
+}
+
+/// What whoever restores may do; no role of ours has it.
+const RESTORER: (&str, &str) = ("restorer", include_str!("../../policies/restorer.yaml"));
+
+/// The policy of whoever restores an environment's snapshots.
+pub fn restorer_policy(environment: &Environment, scope: &Scope) -> Result<PolicyDocument, PolicyError> {
+    read(RESTORER.0, RESTORER.1, environment, scope)
+}
+
+/// What is wrong with that document, see [`lint`].
+pub fn lint_restorer(environment: &Environment, scope: &Scope) -> Result<Vec<Finding>, PolicyError> {
+    let document = restorer_policy(environment, scope)?;
+    let reason = |sid: &str| lint::comment_above(RESTORER.1, sid);
+    Ok(lint("policies/restorer.yaml", &document.0, Use::Managed, reason))
+}
+
+/// Reads a document and fills it in.
+fn read<T: DeserializeOwned>(
+    document: &'static str,
+    text: &str,
+    environment: &Environment,
+    scope: &Scope,
+) -> Result<T, PolicyError> {
+    let holes = holes(environment, scope);
+    let syntax = |source| PolicyError::Syntax { document, source };
+    let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
+    let filled =
+        fill(without_absent(value, environment), &holes).map_err(|hole| PolicyError::UnknownHole {
+            document,
+            hole,
+            known: holes.keys().copied().collect::<Vec<_>>().join(", "),
+        })?;
+    serde_json::from_value(filled)
+        .map_err(|error| syntax(<serde_yaml::Error as serde::de::Error>::custom(error)))
 }
 
 /// Everything that a policy document may name.
 fn holes(environment: &Environment, scope: &Scope) -> BTreeMap<&'static str, String> {
     let select = &environment.backup.select;
     let key = environment.notify.kms_key.as_ref();
+    let (partition, region, account) = (scope.partition(), &scope.region, &scope.account);
+    let sealing = environment.encryption.sealing_key();
+    let of_key = |text: Option<&str>| text.unwrap_or_default().to_owned();
     BTreeMap::from([
         ("topic_key_arn", key.map(ToString::to_string).unwrap_or_default()),
+        ("sealing_source_arn", format!("arn:{partition}:ec2:{region}::snapshot/snap-*")),
+        ("sealing_copy_arn", format!("arn:{partition}:ec2:{region}::snapshot/*")),
+        ("sealing_key_arn", of_key(sealing.and_then(KmsKey::arn))),
+        ("sealing_key_alias", of_key(sealing.and_then(KmsKey::alias))),
+        ("sealing_any_key_arn", format!("arn:{partition}:kms:{region}:{account}:key/*")),
         ("partition", scope.partition().to_owned()),
         ("account", scope.account.to_string()),
         ("region", scope.region.to_string()),
@@ -151,21 +181,29 @@ fn fill(value: Value, holes: &BTreeMap<&'static str, String>) -> Result<Value, S
     })
 }
 
-/// Leaves out the statements about what the environment does not have.
+/// Leaves out the statements about what the environment does not have: those with a hole that only it fills.
 fn without_absent(mut value: Value, environment: &Environment) -> Value {
-    if environment.notify.kms_key.is_some() {
-        return value;
-    }
+    let sealing = environment.encryption.sealing_key();
+    let absent: Vec<&str> = [
+        ("${topic_key_arn}", environment.notify.kms_key.is_some()),
+        ("${sealing_source_arn}", sealing.is_some()),
+        ("${sealing_copy_arn}", sealing.is_some()),
+        ("${sealing_key_arn}", sealing.is_some_and(|key| key.arn().is_some())),
+        ("${sealing_key_alias}", sealing.is_some_and(|key| key.alias().is_some())),
+    ]
+    .into_iter()
+    .filter_map(|(hole, is_there)| (!is_there).then_some(hole))
+    .collect();
     for document in value.as_object_mut().into_iter().flat_map(Map::values_mut) {
         if let Some(statements) = document.get_mut("Statement").and_then(Value::as_array_mut) {
-            statements.retain(|statement| !statement.to_string().contains(TOPIC_KEY));
+            statements.retain(|statement| {
+                let text = statement.to_string();
+                !absent.iter().any(|hole| text.contains(hole))
+            });
         }
     }
     value
 }
-
-/// The hole that only an environment with an encrypted topic has.
-const TOPIC_KEY: &str = "${topic_key_arn}";
 
 fn fill_text(text: &str, holes: &BTreeMap<&'static str, String>) -> Result<String, String> {
     let mut filled = String::new();

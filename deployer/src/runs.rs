@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
-use snapwarden_domain::metrics::DIMENSION;
+use snapwarden_domain::metrics::{DIMENSION, SEALING_RUNS};
 
 use crate::aws::Aws;
 use crate::error::{AwsError, Call, OrAbsent};
@@ -18,6 +18,10 @@ pub struct Runs {
     pub last: Option<Ended>,
     /// What the last run measured.
     pub measured: Option<Measured>,
+    /// The last sealing pass that ended, of the cleanup function where snapshots have to be encrypted.
+    pub sealing: Option<Ended>,
+    /// What the last sealing pass measured.
+    pub sealing_measured: Option<Measured>,
 }
 
 /// An attempt of a run that ended.
@@ -67,7 +71,10 @@ pub async fn last_runs(
 }
 
 /// The lines that [`told_by`] reads: how runs ended, in their own words and in Lambda's, and what they measured.
-const PATTERN: &str = r#"{ ($.outcome = "succeeded") || ($.outcome = "failed") || ($.outcome = "dry_run") || ($.type = "platform.report") || ($.BackupRuns >= 0) || ($.CleanupRuns >= 0) }"#;
+const PATTERN: &str = r#"{ ($.outcome = "succeeded") || ($.outcome = "sealed") || ($.outcome = "failed") || ($.outcome = "dry_run") || ($.type = "platform.report") || ($.BackupRuns >= 0) || ($.CleanupRuns >= 0) || ($.SealingRuns >= 0) }"#;
+
+/// The error type with which a sealing pass fails.
+const SEALING_FAILED: &str = "SealingFailed";
 
 /// What lines tell, the oldest first.
 fn told_by(lines: &[(Timestamp, String)]) -> Runs {
@@ -80,6 +87,10 @@ fn told_by(lines: &[(Timestamp, String)]) -> Runs {
         let ended = |failed, summary: &str| Ended { at: *at, failed, summary: summary.to_owned() };
         match text("outcome") {
             "succeeded" => runs.last = Some(ended(false, text("message"))),
+            "sealed" => runs.sealing = Some(ended(false, text("message"))),
+            "failed" if text("error_type") == SEALING_FAILED => {
+                runs.sealing = Some(ended(true, text("message")));
+            }
             "failed" => runs.last = Some(ended(true, text("message"))),
             _ => {}
         }
@@ -100,7 +111,12 @@ fn told_by(lines: &[(Timestamp, String)]) -> Runs {
         if line.get("_aws").is_some() {
             let fields = line.as_object().into_iter().flatten().filter(|(key, _)| *key != DIMENSION);
             let values = fields.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?)));
-            runs.measured = Some(Measured { at: *at, values: values.collect() });
+            let measured = Measured { at: *at, values: values.collect() };
+            if measured.values.contains_key(SEALING_RUNS) {
+                runs.sealing_measured = Some(measured);
+            } else {
+                runs.measured = Some(measured);
+            }
         }
     }
     runs
@@ -142,6 +158,11 @@ mod tests {
         );
         assert!(told(&[failed, fine, dry, report]).last.is_some_and(|last| !last.failed));
         assert!(told(&[fine, timeout]).last.is_some_and(|last| last.failed));
+        let sealed = r#"{"level":"INFO","message":"2 copies begun","outcome":"sealed"}"#;
+        let unsealed = r#"{"level":"ERROR","message":"x","outcome":"failed","error_type":"SealingFailed"}"#;
+        let told = told(&[failed, sealed, unsealed]);
+        assert!(told.last.is_some_and(|last| last.failed), "a sealing pass is no cleanup");
+        assert!(told.sealing.is_some_and(|sealing| sealing.failed));
     }
 
     /// A process that is killed for want of memory says nothing, and the night before must not speak for it.

@@ -145,7 +145,10 @@ impl Scope {
         format!("arn:{}:cloudwatch::{}:dashboard/{}", self.partition(), self.account, self.dashboard())
     }
 
-    /// A schedule's name inside the schedule group.
+    /// The name of the schedule of sealing passes.
+    pub const SEALING_SCHEDULE: &str = "seal";
+
+    /// The name of a function's own schedule inside the schedule group.
     pub fn schedule(function: Function) -> &'static str {
         function.as_str()
     }

@@ -51,6 +51,29 @@ fn the_deployers_policies() {
     assert!(open.stderr.contains("names no pipeline"), "{open:?}");
 }
 
+/// And whoever lets somebody restore, this.
+#[test]
+fn the_restorers_policy() {
+    golden("restorer-prod", &production().ok(&["policies", "restorer", "--env", "prod"]).stdout);
+}
+
+/// What cleanup may do where it seals, with a key by its ARN and by an alias.
+#[test]
+fn the_rights_of_sealing() {
+    let local = production();
+    let file = std::fs::read_to_string(local.path("environments/prod.yaml")).unwrap();
+    for (name, key) in [("arn", crate::recording::KEY), ("alias", "alias/backup")] {
+        let encryption = format!("encryption: {{ require: enforce, kms_key: \"{key}\" }}\n");
+        local.write_environment("prod", &(file.clone() + &encryption));
+        golden(
+            &format!("role-sealing-{name}"),
+            &local.ok(&["policies", "show", "cleanup", "--env", "prod"]).stdout,
+        );
+        let lint = local.ok(&["policies", "lint", "--env", "prod"]);
+        assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
+    }
+}
+
 /// What is shown is what is deployed, with no hole left.
 #[test]
 fn a_roles_documents_are_shown() {

@@ -22,7 +22,8 @@ use clap::{Parser, Subcommand};
 
 use commands::{
     adopt_snapshots, build, bundle as bundle_command, cleanup_diff, dead_letters, deploy, destroy, invoke,
-    local as local_command, logs, plan, policies, promote, releases, report, rollback, status, synth, test,
+    local as local_command, logs, plan, policies, promote, releases, report, restore, rollback, status,
+    synth, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -69,6 +70,8 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Write a page about the backups: coverage, ages, what expires, restore commands
     Report(report::ReportArgs),
+    /// Make new volumes of an instance's snapshots, or practise it
+    Restore(restore::RestoreArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
     Policies(policies::PoliciesArgs),
     /// Write the environment as a CloudFormation template
@@ -111,6 +114,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Logs(args) => logs::cmd_logs(context, &args),
         Command::DeadLetters(args) => dead_letters::cmd_dead_letters(context, &args),
         Command::Report(args) => report::cmd_report(context, &args),
+        Command::Restore(args) => restore::cmd_restore(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Synth(args) => synth::cmd_synth(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),

@@ -74,6 +74,7 @@ pub(super) fn lint(environment: &Environment, now: Timestamp) -> Vec<Finding> {
         findings.extend(cleanup_beside_backup(&backups, &cleanups));
         findings.extend(retention(environment, &backups));
     }
+    findings.extend(key_elsewhere(environment));
     findings
 }
 
@@ -267,6 +268,20 @@ fn cleanup_beside_backup(backups: &Timing<'_>, cleanups: &Timing<'_>) -> Option<
     })
 }
 
+/// EC2 encrypts with keys of its own Region only, and says so hours later, by a copy that fails.
+fn key_elsewhere(environment: &Environment) -> Option<Finding> {
+    let (region, key) = (environment.region.as_str(), environment.encryption.kms_key.as_ref()?);
+    let elsewhere = key.region().filter(|of_key| *of_key != region)?;
+    Some(Finding {
+        severity: Severity::Error,
+        ..warning(
+            "encryption.kms_key",
+            format!("the key is in {elsewhere}, and the environment in {region}"),
+            format!("name a key of {region}"),
+        )
+    })
+}
+
 /// Terms that are too short to matter, or that no backup ever gets.
 fn retention(environment: &Environment, backups: &Timing<'_>) -> Vec<Finding> {
     let retention = &environment.backup.retention;
@@ -419,6 +434,22 @@ mod tests {
         let findings = lint(&environment, "2026-11-24T12:00:00Z".parse().unwrap());
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].severity, Severity::Error);
+    }
+
+    #[test]
+    fn a_key_of_another_region_is_an_error() {
+        let encryption = |region: &str| {
+            let key = format!("arn:aws:kms:{region}:123456789012:key/1");
+            format!("encryption: {{ require: report, kms_key: \"{key}\" }}\nlogs: delete")
+        };
+        assert_eq!(found(&[("logs: delete", &encryption("eu-central-1"))]), Vec::<String>::new());
+        assert_eq!(
+            found(&[("logs: delete", &encryption("us-east-1"))]),
+            [
+                "encryption.kms_key: the key is in us-east-1, and the environment in eu-central-1; name a key of \
+              eu-central-1"
+            ]
+        );
     }
 
     /// What fires all the time loses nothing that anybody would miss.

@@ -3,6 +3,7 @@
 //! Every value is checked by its own type while it is read, so an error carries the line and the key it stands at.
 
 mod bounded;
+mod encryption;
 mod iam;
 mod identity;
 mod lint;
@@ -28,6 +29,7 @@ use snapwarden_domain::retention::Retention;
 use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
+pub use encryption::{Encryption, KmsKey, Requirement};
 pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
 pub use lint::{Finding, Severity};
@@ -70,6 +72,9 @@ pub struct Environment {
     /// What becomes of the log groups when the environment is destroyed.
     #[serde(default)]
     pub logs: LogsOnDestroy,
+    /// Whether snapshots have to be encrypted.
+    #[serde(default, deserialize_with = "encryption::read")]
+    pub encryption: Encryption,
     /// Who is told when something goes wrong.
     #[serde(default)]
     pub notify: Notify,

@@ -22,7 +22,7 @@ use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, last_w
 use crate::backup_interval;
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::draining::Draining;
-use crate::environment::Environment;
+use crate::environment::{Environment, Requirement};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::scope::{Function, Scope};
@@ -451,6 +451,7 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
             select: file.backup.select.clone(),
             retention: file.backup.retention,
             allow_no_instances: file.backup.allow_no_instances,
+            requires_encryption: file.encryption.require != Requirement::Off,
         }),
         Function::Cleanup => {
             serde_json::json!(cleanup_settings(file, blueprint.scope, blueprint.draining))
@@ -490,6 +491,7 @@ pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Drai
         },
         select: file.backup.select.clone(),
         backup_interval_hours: backup_interval::hours(file),
+        encryption: file.encryption.settings(),
     }
 }
 

@@ -12,6 +12,9 @@ const MAX_TAGS: usize = 50;
 /// The tags that every snapshot gets, apart from `Name`.
 const OURS: [&str; 5] = [tags::DELETE_ON, tags::ENVIRONMENT, tags::RUN, tags::HOP, tags::INSTANCE];
 
+/// Those that an encrypted copy of it gets beside them. On a snapshot they would say that it is a copy.
+const OF_COPIES: [&str; 3] = [tags::SOURCE_SNAPSHOT, tags::SOURCE_VOLUME, tags::STARTED_AT];
+
 /// The tags' keys of volumes, by the volume's id; of those volumes that EC2 told about.
 pub(crate) type VolumeTags = BTreeMap<String, BTreeSet<String>>;
 
@@ -38,7 +41,7 @@ pub(crate) fn decide(volumes: &BTreeSet<String>, known: &VolumeTags) -> Copying 
     let ours = OURS.len() + usize::from(with_name);
     for volume in volumes {
         let Some(keys) = tags_of(volume) else { continue };
-        if let Some(key) = OURS.into_iter().find(|key| keys.contains(*key)) {
+        if let Some(key) = OURS.into_iter().chain(OF_COPIES).find(|key| keys.contains(*key)) {
             return Copying::Leave(format!("{volume} has a tag {key} of its own"));
         }
         let copied = keys.iter().filter(|key| !key.starts_with("aws:")).count();
@@ -80,9 +83,14 @@ mod tests {
 
     #[test]
     fn a_tag_that_would_collide_with_ours_never_costs_the_backup() {
-        for key in
-            ["DeleteOn", "snapwarden:environment", "snapwarden:run", "snapwarden:hop", "snapwarden:instance"]
-        {
+        for key in [
+            "DeleteOn",
+            "snapwarden:environment",
+            "snapwarden:run",
+            "snapwarden:hop",
+            "snapwarden:instance",
+            "snapwarden:source-snapshot",
+        ] {
             let Copying::Leave(reason) = decide_for(&[("vol-2", &[key])]) else { panic!("{key}") };
             assert!(reason.contains("vol-2") && reason.contains(key), "{reason}");
         }

@@ -108,8 +108,9 @@ fn read_snapshot(snapshot: &Snapshot) -> Option<Made> {
     Some(Made {
         id: snapshot.snapshot_id()?.to_owned(),
         instance: ec2::tag(snapshot.tags(), tags::INSTANCE)?.to_owned(),
-        volume: snapshot.volume_id()?.to_owned(),
-        started_at: ec2::started_at(snapshot),
+        volume: ec2::volume(snapshot)?.to_owned(),
+        started_at: ec2::moment(snapshot),
+        encrypted: snapshot.encrypted(),
         hop: ec2::tag(snapshot.tags(), tags::HOP).and_then(|hop| hop.parse().ok()).unwrap_or(0),
     })
 }
@@ -218,7 +219,11 @@ fn read_answer(instance: &Selected, answer: &[SnapshotInfo]) -> Result<Vec<Volum
         // When one volume fails, EC2 lets the whole set fail.
         let failed = info.state() == Some(&SnapshotState::Error);
         let (snapshot, volume) = (info.snapshot_id()?, info.volume_id()?);
-        (!failed).then(|| VolumeSnapshot { snapshot: Some(snapshot.to_owned()), volume: volume.to_owned() })
+        (!failed).then(|| VolumeSnapshot {
+            snapshot: Some(snapshot.to_owned()),
+            volume: volume.to_owned(),
+            encrypted: info.encrypted(),
+        })
     };
     let mut snapshots: Vec<_> = answer.iter().filter_map(made).collect();
     snapshots.sort_by(|a, b| a.volume.cmp(&b.volume));

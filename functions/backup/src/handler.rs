@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use snapwarden_domain::continuation::Continuation;
-use snapwarden_domain::report::{BackupReport, Failure, Outcome, Outcomes};
+use snapwarden_domain::report::{BackupReport, Failure, InstanceReport, Outcome, Outcomes};
 use snapwarden_domain::settings::{BackupSettings, Selector};
 use snapwarden_runtime::{Ended, Invocation};
 
@@ -14,6 +14,12 @@ use crate::fleet::{Fleet, back_up_fleet};
 /// Backs up every selected instance that this run has not backed up yet. One instance's failure stops no other.
 pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<Ended<BackupReport>, Failure> {
     let Invocation { settings, event, ec2: client, .. } = &invocation;
+    if event.seal {
+        return Err(Failure::new(
+            "the event asks to seal snapshots, which the backup function does not",
+            "send it to the cleanup function",
+        ));
+    }
     let run = event.run();
     let is_fine_without = settings.allow_no_instances || event.dry_run;
 
@@ -67,7 +73,9 @@ pub(crate) async fn back_up(invocation: Invocation<BackupSettings>) -> Result<En
     let created = instances.iter().filter(|instance| instance.outcome == Outcome::Created);
     let created: usize = created.map(|instance| instance.snapshots.len()).sum();
     report.snapshots_created += created;
+    let clear = settings.requires_encryption.then(|| clear_text(&instances)).flatten();
     report.instances = instances;
+    let of_fleet = of_fleet.into_iter().chain(clear);
     let earlier = event.continuation.iter().flat_map(|before| before.warnings.clone());
     report.warnings = once_each(report.warnings.into_iter().chain(earlier).chain(of_fleet));
     report.effort = invocation.effort();
@@ -106,6 +114,23 @@ fn made_before(before: Option<&Continuation>) -> usize {
 fn once_each(warnings: impl Iterator<Item = String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     warnings.filter(|warning| seen.insert(warning.clone())).collect()
+}
+
+/// Names the volumes whose snapshots are in clear text: nothing else in an account tells that its backups are.
+fn clear_text(instances: &[InstanceReport]) -> Option<String> {
+    /// As many are named; the report marks all.
+    const NAMED: usize = 20;
+
+    let clear: BTreeSet<_> = instances
+        .iter()
+        .flat_map(|instance| instance.snapshots.iter().map(move |made| (&instance.instance, made)))
+        .filter(|(_, made)| made.encrypted == Some(false))
+        .map(|(instance, made)| format!("{} of {instance}", made.volume))
+        .collect();
+    let named = clear.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = clear.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    (!clear.is_empty()).then(|| format!("not encrypted, so their snapshots are not either: {named}{more}"))
 }
 
 fn nothing_selected(Selector { tag, value }: &Selector) -> Failure {

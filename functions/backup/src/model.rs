@@ -129,6 +129,7 @@ impl Model {
             instance: instance.id.clone(),
             volume: volume.clone(),
             started_at: Some(midnight() + age),
+            encrypted: None,
             hop,
         };
         let set: Vec<_> = instance.volumes.iter().map(made).collect();
@@ -137,7 +138,11 @@ impl Model {
         state.snapshots.entry(instance.id.clone()).or_default().extend(listed);
         Ok(set
             .into_iter()
-            .map(|made| VolumeSnapshot { snapshot: Some(made.id), volume: made.volume })
+            .map(|made| VolumeSnapshot {
+                snapshot: Some(made.id),
+                volume: made.volume,
+                encrypted: made.encrypted,
+            })
             .collect())
     }
 }

@@ -91,6 +91,26 @@ pub(crate) async fn still_listed(
     environment: &EnvironmentName,
     ids: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, Failure> {
+    listed(client, environment, ids, |_| true).await
+}
+
+/// Which of these snapshots are completed.
+pub(crate) async fn completed(
+    client: &Ec2,
+    environment: &EnvironmentName,
+    ids: &BTreeSet<String>,
+) -> Result<BTreeSet<String>, Failure> {
+    let is_completed =
+        |snapshot: &types::Snapshot| snapshot.state() == Some(&types::SnapshotState::Completed);
+    listed(client, environment, ids, is_completed).await
+}
+
+async fn listed(
+    client: &Ec2,
+    environment: &EnvironmentName,
+    ids: &BTreeSet<String>,
+    is_wanted: impl Fn(&types::Snapshot) -> bool,
+) -> Result<BTreeSet<String>, Failure> {
     /// EC2 takes 200 filter values a call, all filters together; one is the ownership tag's.
     const IDS: usize = 190;
 
@@ -99,7 +119,9 @@ pub(crate) async fn still_listed(
     // A filter, since ids asked for directly fail the call as soon as one of them is gone. No ids, no call.
     for chunk in ids.chunks(IDS) {
         let these = ec2::one_of("snapshot-id", chunk.iter().copied());
-        let id = |snapshot: &types::Snapshot| snapshot.snapshot_id().map(str::to_owned);
+        let id = |snapshot: &types::Snapshot| {
+            snapshot.snapshot_id().filter(|_| is_wanted(snapshot)).map(str::to_owned)
+        };
         listed.extend(ec2::snapshots(client, environment, vec![these], id).await?);
     }
     Ok(listed)

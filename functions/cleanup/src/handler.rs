@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use snapwarden_domain::audit::Audit;
+use snapwarden_domain::clear_text::ClearText;
 use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::inventory::Snapshot;
 use snapwarden_domain::report::{CleanupReport, Effort, FailedSnapshot, Failure, HeldSnapshot};
@@ -59,6 +60,7 @@ pub(crate) async fn clean_up(
             problems: Vec::new(),
             warnings: Vec::new(),
             audit: None,
+            clear_text: None,
             effort: Effort::default(),
         },
     };
@@ -80,6 +82,11 @@ pub(crate) async fn clean_up(
     report.warnings.extend(warnings(&verdicts, &report));
     report.warnings.extend(audit.warnings());
     report.audit = Some(audit);
+    if !settings.encryption.is_off() {
+        let clear_text = ClearText::of(&inventory, settings);
+        report.warnings.extend(clear_text.warning());
+        report.clear_text = Some(clear_text);
+    }
     report.effort = invocation.effort();
     if report.out_of_time > 0 && invocation.may_hand_on {
         let next = Continuation::after(event.continuation.as_ref(), &report.effort, report.deleted_in_all());

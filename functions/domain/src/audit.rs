@@ -211,7 +211,8 @@ impl VolumeAudit {
             protection,
             newest: newest.map(|newest| newest.id.clone()),
             age_hours: age.map(|age| u64::try_from(age.as_hours()).unwrap_or(0)),
-            copies: completed().count(),
+            // An encrypted copy and its source hold the same.
+            copies: completed().map(|snapshot| snapshot.origin()).collect::<BTreeSet<_>>().len(),
         }
     }
 

@@ -52,6 +52,24 @@ pub const SNAPSHOTS_HELD: &str = "SnapshotsHeld";
 pub const HELD_GIB: &str = "HeldGiB";
 /// Snapshots that are due, and left to the next run since this one has deleted as many as it may: the backlog.
 pub const SNAPSHOTS_POSTPONED: &str = "SnapshotsPostponed";
+/// Snapshots that are not encrypted, those that failed not counted. No value where `encryption.require` is off.
+pub const UNENCRYPTED_SNAPSHOTS: &str = "UnencryptedSnapshots";
+
+/// Sealing passes that ended, counted as [`BACKUP_RUNS`] are.
+pub const SEALING_RUNS: &str = "SealingRuns";
+/// Encrypted copies that a sealing pass began.
+pub const COPIES_BEGUN: &str = "CopiesBegun";
+/// Snapshots in clear text that a sealing pass deleted, since their encrypted copies had been checked.
+pub const SNAPSHOTS_SEALED: &str = "SnapshotsSealed";
+/// Snapshots in clear text whose copies failed, or were refused.
+pub const COPIES_FAILED: &str = "CopiesFailed";
+
+/// Restore drills, which `cargo xtask restore drill` runs.
+pub const RESTORE_DRILLS: &str = "RestoreDrills";
+/// Those that did not prove the backup.
+pub const RESTORE_DRILL_FAILURES: &str = "RestoreDrillFailures";
+/// How long a drill took until its volumes could be attached.
+pub const RESTORE_DRILL_SECONDS: &str = "RestoreDrillSeconds";
 
 /// One metric and its value.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,6 +12,15 @@ pub const HOP: &str = "snapwarden:hop";
 /// The instance whose volume a snapshot holds.
 pub const INSTANCE: &str = "snapwarden:instance";
 
+/// On an encrypted copy: the snapshot in clear text that it is a copy of. EC2 forgets that, and what the next two say.
+pub const SOURCE_SNAPSHOT: &str = "snapwarden:source-snapshot";
+
+/// On an encrypted copy: the volume that its source was made of.
+pub const SOURCE_VOLUME: &str = "snapwarden:source-volume";
+
+/// On an encrypted copy: when its source was started, as `2026-11-22T02:00:09Z`; the moment that it holds.
+pub const STARTED_AT: &str = "snapwarden:started-at";
+
 /// When a snapshot that another program had made was adopted. It belongs to no set, so the floor goes by its volume.
 pub const ADOPTED: &str = "snapwarden:adopted";
 

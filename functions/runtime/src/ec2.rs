@@ -7,6 +7,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{Filter, Instance, Reservation, Snapshot, Tag};
 use jiff::Timestamp;
+use snapwarden_domain::inventory::CopyOf;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
@@ -42,6 +43,11 @@ impl Ec2 {
     /// The client without a turn: for paginators, each page of which takes a turn of its own.
     pub(crate) fn unpaced(&self) -> &Client {
         &self.client
+    }
+
+    /// The Region that is called.
+    pub fn region(&self) -> Option<&str> {
+        self.client.config().region().map(AsRef::as_ref)
     }
 
     /// How many calls there were, with the SDK's own repetitions.
@@ -101,6 +107,28 @@ pub fn started_at(snapshot: &Snapshot) -> Option<Timestamp> {
     Timestamp::from_second(snapshot.start_time()?.secs()).ok()
 }
 
+/// What a snapshot is a copy of, where Snapwarden has copied it.
+pub fn copy_of(snapshot: &Snapshot) -> Option<CopyOf> {
+    let source = tag(snapshot.tags(), tags::SOURCE_SNAPSHOT)?.to_owned();
+    Some(CopyOf { source, begun_at: started_at(snapshot) })
+}
+
+/// The volume whose contents a snapshot holds. What EC2 says of a copy means nothing (source: EC2 API, `CopySnapshot`).
+pub fn volume(snapshot: &Snapshot) -> Option<&str> {
+    match tag(snapshot.tags(), tags::SOURCE_SNAPSHOT) {
+        Some(_) => tag(snapshot.tags(), tags::SOURCE_VOLUME),
+        None => snapshot.volume_id(),
+    }
+}
+
+/// The moment whose contents a snapshot holds: when it was started, or what it is a copy of.
+pub fn moment(snapshot: &Snapshot) -> Option<Timestamp> {
+    match tag(snapshot.tags(), tags::SOURCE_SNAPSHOT) {
+        Some(_) => tag(snapshot.tags(), tags::STARTED_AT)?.parse().ok(),
+        None => started_at(snapshot),
+    }
+}
+
 /// A filter for a tag with exactly this value.
 pub fn tagged(key: &str, value: &str) -> Filter {
     one_of(&format!("tag:{key}"), [value])
@@ -153,6 +181,9 @@ fn hint(code: &str) -> Option<&'static str> {
         }
         "SnapshotLimitExceeded" | "ResourceLimitExceeded" => {
             "the Region's snapshot quota is used up: let cleanup delete more, or ask AWS to raise it"
+        }
+        "KMSKeyNotAccessibleFault" | "InvalidKmsKey.InvalidState" | "KmsKeyNotFound" => {
+            "the key cannot be used: see encryption.kms_key, whether the key is enabled, and its key policy"
         }
         "ConcurrentSnapshotLimitExceeded" => {
             "a volume allows five snapshots in progress, of type st1 or sc1 one: see whether an older one is still \

@@ -23,7 +23,7 @@ pub(crate) fn judge<R: Report>(error_type: &str, report: R) -> Result<R, Diagnos
     let failures = report.failures();
     if failures.is_empty() {
         // What `cargo xtask status` looks for in the log, as in `log`.
-        let outcome = if report.is_dry_run() { "dry_run" } else { "succeeded" };
+        let outcome = report.outcome();
         tracing::info!(outcome, "{summary}");
         return Ok(report);
     }

@@ -60,10 +60,11 @@ impl Notifier {
 }
 
 /// Whether nobody is waiting for the answer: a person who invokes a function sees it fail, and a dry run leaves nothing
-/// undone. An event that is not understood may have been a schedule's.
+/// undone. A sealing pass comes again in 15 minutes; that none succeeds, its alarms tell once. An event that is not
+/// understood may have been a schedule's.
 fn concerns_people(event: &Value) -> bool {
     match Event::from_json(event.clone()) {
-        Ok(event) => !event.dry_run && event.schedule != ScheduleName::manual(),
+        Ok(event) => !event.dry_run && !event.seal && event.schedule != ScheduleName::manual(),
         Err(_) => true,
     }
 }
@@ -145,6 +146,9 @@ mod tests {
         assert!(concerns_people(&event("snapwarden-prod/backup", false)));
         assert!(!concerns_people(&event("snapwarden-prod/backup", true)));
         assert!(!concerns_people(&event("manual", false)));
+        let mut seal = event("snapwarden-prod/seal", false);
+        seal["seal"] = json!(true);
+        assert!(!concerns_people(&seal), "ninety-six messages a day");
         assert!(concerns_people(&json!({ "what": "is this" })));
     }
 

@@ -13,6 +13,8 @@ pub enum Api {
     CreateSnapshots,
     /// `DeleteSnapshot`.
     DeleteSnapshot,
+    /// `CopySnapshot`.
+    CopySnapshot,
     /// `CreateTags`.
     CreateTags,
     /// `DescribeInstances`, always with a filter.
@@ -26,9 +28,10 @@ pub enum Api {
 }
 
 impl Api {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::CreateSnapshots,
         Self::DeleteSnapshot,
+        Self::CopySnapshot,
         Self::CreateTags,
         Self::DescribeInstances,
         Self::DescribeSnapshots,
@@ -41,6 +44,8 @@ impl Api {
     pub fn limit(self) -> (u32, u32) {
         match self {
             Self::CreateSnapshots | Self::DeleteSnapshot => (100, 5),
+            // The bucket of mutating calls that are not listed by themselves.
+            Self::CopySnapshot => (50, 5),
             Self::CreateTags => (100, 10),
             _ => (100, 20),
         }
@@ -51,6 +56,7 @@ impl Api {
         Some(match name {
             "CreateSnapshots" => Self::CreateSnapshots,
             "DeleteSnapshot" => Self::DeleteSnapshot,
+            "CopySnapshot" => Self::CopySnapshot,
             "CreateTags" => Self::CreateTags,
             "DescribeInstances" => Self::DescribeInstances,
             "DescribeSnapshots" => Self::DescribeSnapshots,

@@ -57,7 +57,7 @@ impl DeployArgs {
     /// What a promotion leaves to choose.
     pub(super) fn of_promotion(yes: bool, break_lock: bool, accept_deletions: bool) -> Self {
         let scope = PlanScope::default();
-        Self { plan: None, yes, no_canary: false, break_lock, accept_deletions, scope }
+        Self { plan: None, yes, no_canary: false, break_lock, accept_deletions, confirm: None, scope }
     }
 
     /// What `plan` has in common with it.

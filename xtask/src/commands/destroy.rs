@@ -267,6 +267,7 @@ mod tests {
             volume: "vol-1".to_owned(),
             instance: None,
             state: "completed".to_owned(),
+            encrypted: true,
             size_gib: 100,
             started_at: None,
         };

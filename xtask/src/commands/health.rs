@@ -27,6 +27,9 @@ pub(crate) struct Health {
     pub(crate) releases: Vec<Release>,
     /// How each function's last run went.
     pub(crate) runs: Vec<LastRun>,
+    /// How the last sealing pass went, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sealing: Option<Ended>,
     /// How well everything is backed up, as the last cleanup saw it; absent before the first.
     pub(crate) coverage: Option<Coverage>,
     /// How many events lie in the dead-letter queue; absent where that cannot be read.
@@ -78,6 +81,8 @@ pub(crate) struct Coverage {
     pub(crate) oldest_hours: Option<f64>,
     /// Snapshots that are due, but held.
     pub(crate) held: Option<f64>,
+    /// Snapshots that are not encrypted; absent where `encryption.require` is off.
+    pub(crate) unencrypted: Option<f64>,
 }
 
 impl Health {
@@ -102,7 +107,11 @@ impl Health {
                 });
                 health.runs.push(LastRun { function, ended: runs.last, missed_since });
                 if function == Function::Cleanup {
-                    health.coverage = runs.measured.as_ref().map(coverage);
+                    health.sealing = runs.sealing;
+                    health.coverage = runs.measured.as_ref().map(|measured| Coverage {
+                        unencrypted: unencrypted(runs.sealing_measured.as_ref(), measured),
+                        ..coverage(measured)
+                    });
                 }
             }
         }
@@ -143,6 +152,10 @@ impl Health {
                     short(*since)
                 ));
             }
+        }
+        if let Some(Ended { at, failed: true, summary }) = &self.sealing {
+            let logs = context.command_line("logs cleanup");
+            attention.push(format!("the last sealing pass failed ({}): {summary}; see `{logs}`", short(*at)));
         }
         if let Some(undelivered @ 1..) = self.undelivered {
             let queue = session.scope.dead_letter_queue();
@@ -205,6 +218,7 @@ fn coverage(measured: &Measured) -> Coverage {
         unprotected: value(names::UNPROTECTED_VOLUMES),
         oldest_hours: value(names::OLDEST_BACKUP_AGE_HOURS),
         held: value(names::SNAPSHOTS_HELD),
+        unencrypted: value(names::UNENCRYPTED_SNAPSHOTS),
     }
 }
 
@@ -213,6 +227,12 @@ fn scheduled(observed: &Observed, function: Function) -> Option<Timestamp> {
     let found = observed.get(&ResourceId::new(Schedule::NAME, Scope::schedule(function)))?;
     let schedule = read::<Schedule>(found).ok()?;
     schedule.handle.created.filter(|_| schedule.properties.enabled)
+}
+
+/// As the later of a cleanup and a sealing pass saw it.
+fn unencrypted(sealing: Option<&Measured>, cleanup: &Measured) -> Option<f64> {
+    let later = sealing.filter(|sealing| sealing.at > cleanup.at).unwrap_or(cleanup);
+    later.values.get(names::UNENCRYPTED_SNAPSHOTS).copied()
 }
 
 fn releases(observed: &Observed, scope: &Scope) -> Vec<Release> {

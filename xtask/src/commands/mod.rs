@@ -20,6 +20,7 @@ mod purge;
 mod release;
 pub(crate) mod releases;
 pub(crate) mod report;
+pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod status;
 pub(crate) mod synth;

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use snapwarden_deployer::policy::deployer::{Access, deployer_policy, lint_deployer, with_simulation};
 use snapwarden_deployer::policy::lint::Finding;
 use snapwarden_deployer::policy::trust::Pipeline;
-use snapwarden_deployer::policy::{PolicyError, lint_roles, purposes, role_policies};
+use snapwarden_deployer::policy::{
+    PolicyError, lint_restorer, lint_roles, purposes, restorer_policy, role_policies,
+};
 use snapwarden_deployer::scope::Scope;
 
 use crate::context::Context;
@@ -27,6 +29,8 @@ enum PoliciesCommand {
     Lint,
     /// Write the policy of whoever plans, deploys and destroys the environment, as JSON
     Deployer(DeployerArgs),
+    /// Write the policy of whoever restores the environment's snapshots, as JSON
+    Restorer,
 }
 
 #[derive(Args, Debug)]
@@ -78,6 +82,7 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
         }
         PoliciesCommand::Lint => {
             let mut findings = lint_roles(&environment, &scope)?;
+            findings.extend(lint_restorer(&environment, &scope)?);
             for access in [Access::READ_ONLY, Access::DEPLOY, Access::ALL] {
                 findings.extend(lint_deployer(&scope, access));
             }
@@ -86,6 +91,7 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             output::result(context, &json!({ "findings": findings }), text)?;
             if findings.is_empty() { Ok(()) } else { Err(Failure::said(Exit::Attention)) }
         }
+        PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),
         PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, trust, principal }) => {
             let access = Access { deploy: !read_only, purge: *purge, operate: *operate };
             let mut permissions = deployer_policy(&scope, access);

@@ -109,6 +109,7 @@ mod tests {
             volume: "vol-1".to_owned(),
             instance: None,
             state: "completed".to_owned(),
+            encrypted: true,
             size_gib: 1,
             started_at: None,
         }

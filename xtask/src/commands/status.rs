@@ -14,7 +14,8 @@ use snapwarden_deployer::kinds::{
 };
 use snapwarden_deployer::plan::{Options, Order, Plan, Step, Unowned, Verb, plan};
 use snapwarden_deployer::policy_gate::deployed_settings;
-use snapwarden_deployer::release::{History, How, Release};
+use snapwarden_deployer::release::history::History;
+use snapwarden_deployer::release::{How, Release};
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Found, Observed, ResourceId};
 use snapwarden_domain::event::day;

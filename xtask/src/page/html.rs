@@ -36,6 +36,7 @@ pub(crate) fn html(page: &Page<'_>) -> String {
                     (expiries(page))
                     (trouble(page, "Due, but still there", "Cleanup held them, or has not run yet: ", &page.held))
                     (trouble(page, "Of volumes that are gone", "They can still be restored, and are billed: ", &page.orphaned))
+                    (trouble(page, "Not encrypted", "A snapshot is encrypted only if its volume is: ", &page.clear))
                     (restores(page))
                 }
                 footer {
@@ -59,6 +60,7 @@ fn tiles(page: &Page<'_>) -> Markup {
         (age, "oldest newest backup"),
         (page.held.len().to_string(), "due, still there"),
         (page.orphaned.len().to_string(), "of volumes that are gone"),
+        (page.clear.len().to_string(), "not encrypted"),
         (cost(page, page.all), "a month at most"),
     ];
     html! {

@@ -45,6 +45,8 @@ pub(crate) struct Page<'a> {
     pub(crate) held: Vec<&'a Snapshot>,
     /// Snapshots of volumes that are gone.
     pub(crate) orphaned: Vec<&'a Snapshot>,
+    /// Snapshots that are not encrypted, those that failed not counted.
+    pub(crate) clear: Vec<&'a Snapshot>,
     /// All of them.
     pub(crate) all: Share,
 }
@@ -132,6 +134,7 @@ impl<'a> Page<'a> {
             selected: selected.contains_key(volume),
             ..row(facts, &days, instance, volume, snapshots)
         };
+        let clear = facts.snapshots.iter().filter(|it| !it.encrypted && cell(it) != Cell::Failed).collect();
         let orphaned = facts.snapshots.iter().filter(|it| !facts.volumes.contains_key(&it.volume)).collect();
         Self {
             facts,
@@ -140,6 +143,7 @@ impl<'a> Page<'a> {
             expiries,
             held,
             orphaned,
+            clear,
             all: Share::of(facts.snapshots),
         }
     }

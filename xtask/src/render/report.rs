@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use snapwarden_domain::audit::{Audit, Protection};
-use snapwarden_domain::report::{BackupReport, CleanupReport, DueSnapshot, Outcome, Report};
+use snapwarden_domain::clear_text::ClearText;
+use snapwarden_domain::report::{
+    BackupReport, CleanupReport, DueSnapshot, Outcome, Report, SealedSnapshot, SealingReport,
+};
 use snapwarden_domain::retention::Term;
 
 use super::style::{BAD, NOTICE, painted};
@@ -65,9 +68,10 @@ pub(crate) fn cleanup(report: &CleanupReport) -> String {
     let empty = rows.is_empty();
     let header = ["VOLUME", "INSTANCE", "SNAPSHOT", "GIB", "STARTED", "DELETE ON", "VERDICT"];
     let audit = report.audit.as_ref().map(audit).unwrap_or_default();
+    let clear_text = report.clear_text.as_ref().map(clear_text).unwrap_or_default();
     let text = ending(&table(header, rows), report, empty, &report.warnings);
     let notes = [not_listed(report), recycle_bin(report)].into_iter().flatten();
-    notes.fold(audit + &text, |text, note| format!("{text}\n{note}"))
+    notes.fold(audit + &clear_text + &text, |text, note| format!("{text}\n{note}"))
 }
 
 /// What is due and not in the table, so that nobody takes it for all there is.
@@ -86,6 +90,52 @@ fn recycle_bin(report: &CleanupReport) -> Option<String> {
     let note = "where a retention rule of the Recycle Bin holds what was deleted, it is billed until the rule lets it go: \
                 aws rbin list-rules --resource-type EBS_SNAPSHOT";
     (!report.deleted.is_empty()).then(|| note.to_owned())
+}
+
+/// How far the sealing of each snapshot in clear text is.
+pub(crate) fn sealing(report: &SealingReport) -> String {
+    let done = |done: &str, would: &str| if report.dry_run { would.to_owned() } else { done.to_owned() };
+    let row = |one: &SealedSnapshot, stage: String| {
+        let volume = one.volume.clone().unwrap_or_default();
+        [volume, one.snapshot.clone(), one.copy.clone().unwrap_or_default(), one.size_gib.to_string(), stage]
+    };
+    let mut rows: Vec<_> =
+        report.begun.iter().map(|one| row(one, done("copy begun", "would be copied"))).collect();
+    rows.extend(report.copying.iter().map(|one| row(one, "being copied".to_owned())));
+    rows.extend(
+        report.sealed.iter().map(|one| row(one, done("sealed, and deleted", "sealed; would be deleted"))),
+    );
+    for (list, word) in [(&report.held, "stays in clear text"), (&report.failed, "FAILED")] {
+        rows.extend(list.iter().map(|one| {
+            let volume = one.volume.clone().unwrap_or_default();
+            [volume, one.snapshot.clone(), String::new(), String::new(), format!("{word}: {}", one.failure)]
+        }));
+    }
+    rows.sort();
+    let empty = rows.is_empty();
+    let table = table(["VOLUME", "SNAPSHOT", "ENCRYPTED COPY", "GIB", "STAGE"], rows);
+    ending(&table, report, empty, &report.warnings)
+}
+
+/// The volumes whose snapshots are in clear text.
+fn clear_text(clear_text: &ClearText) -> String {
+    let rows: Vec<_> = clear_text
+        .volumes
+        .iter()
+        .map(|volume| {
+            [
+                volume.volume.clone().unwrap_or_default(),
+                volume.instance.clone().unwrap_or_default(),
+                volume.name.clone().unwrap_or_default(),
+                volume.snapshots.to_string(),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let table = table(["VOLUME NOT ENCRYPTED", "INSTANCE", "NAME", "SNAPSHOTS IN CLEAR TEXT"], rows);
+    format!("{table}\n\n")
 }
 
 fn row(snapshot: &DueSnapshot, verdict: String) -> [String; 7] {

@@ -78,12 +78,17 @@ fn health(health: &Health) -> String {
             None => writeln!(text, "last {name}: none within a week"),
         };
     }
-    if let Some(Coverage { at, selected, unprotected, oldest_hours, held }) = &health.coverage {
+    if let Some(Ended { at, failed, summary }) = &health.sealing {
+        let how = if *failed { painted(BAD, "FAILED").to_string() } else { summary.clone() };
+        let _ = writeln!(text, "last sealing pass: {}, {how}", short(*at));
+    }
+    if let Some(Coverage { at, selected, unprotected, oldest_hours, held, unencrypted }) = &health.coverage {
         let parts = [
             (selected, "volumes selected"),
             (unprotected, "unprotected"),
             (oldest_hours, "h since the oldest newest backup"),
             (held, "due snapshots held"),
+            (unencrypted, "snapshots not encrypted"),
         ];
         let known = parts.iter().filter_map(|(value, what)| Some(format!("{} {what}", (**value)?)));
         let _ = writeln!(text, "coverage ({}): {}", short(*at), known.collect::<Vec<_>>().join(", "));

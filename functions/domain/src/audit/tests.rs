@@ -20,6 +20,7 @@ fn audit(inventory: &Inventory) -> Audit {
         },
         select: Selector::default(),
         backup_interval_hours: 24,
+        encryption: crate::settings::Encryption::Off,
     };
     Audit::of(inventory, at(NOW), &settings)
 }

@@ -112,6 +112,9 @@ pub struct VolumeSnapshot {
     pub snapshot: Option<String>,
     /// The volume's id, `vol-…`.
     pub volume: String,
+    /// Whether it is encrypted, where EC2 said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
 }
 
 impl BackupReport {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Effort, Failure, Report, counted, cut};
 use crate::audit::Audit;
+use crate::clear_text::ClearText;
 use crate::inventory::Snapshot;
 use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
@@ -59,6 +60,9 @@ pub struct CleanupReport {
     /// How well the selected volumes are backed up; absent in reports of older versions.
     #[serde(default)]
     pub audit: Option<Audit>,
+    /// What is not encrypted; absent where `encryption.require` is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_text: Option<ClearText>,
     /// What the run took; its fields stand beside this struct's.
     #[serde(flatten)]
     pub effort: Effort,
@@ -200,6 +204,9 @@ impl Report for CleanupReport {
             parts
                 .extend((unprotected > 0).then(|| format!("{} UNPROTECTED", counted(unprotected, "volume"))));
         }
+        if let Some(ClearText { unencrypted_snapshots: clear @ 1.., .. }) = self.clear_text {
+            parts.push(format!("{clear} NOT ENCRYPTED"));
+        }
         parts.join(", ")
     }
 
@@ -244,6 +251,9 @@ impl Report for CleanupReport {
             // No value where no volume has any backup: 0 would look like a fresh one.
             let age = audit.oldest_backup_age_hours;
             metrics.extend(age.map(|hours| Metric::amount(metrics::OLDEST_BACKUP_AGE_HOURS, hours)));
+        }
+        if let Some(clear_text) = &self.clear_text {
+            metrics.push(Metric::count(metrics::UNENCRYPTED_SNAPSHOTS, clear_text.unencrypted_snapshots));
         }
         metrics
     }

@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::audit::{Audit, Protection, VolumeAudit};
+use crate::clear_text::{ClearText, ClearVolume};
 use crate::inventory::Snapshot;
 use crate::retention::Term;
 use crate::settings::CleanupPolicy;
@@ -17,9 +18,12 @@ fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
             name: (number == 1).then(|| "web".to_owned()),
             snapshots: match outcome {
                 Outcome::Created => {
-                    vec![VolumeSnapshot { snapshot: Some("snap-1".to_owned()), volume: "vol-1".to_owned() }]
+                    let (snapshot, volume) = (Some("snap-1".to_owned()), "vol-1".to_owned());
+                    vec![VolumeSnapshot { snapshot, volume, encrypted: Some(true) }]
                 }
-                Outcome::WouldCreate => vec![VolumeSnapshot { snapshot: None, volume: "vol-1".to_owned() }],
+                Outcome::WouldCreate => {
+                    vec![VolumeSnapshot { snapshot: None, volume: "vol-1".to_owned(), encrypted: None }]
+                }
                 _ => Vec::new(),
             },
             outcome,
@@ -203,6 +207,7 @@ fn the_report_of_the_largest_cleanup_reaches_whoever_asked() {
         deleted: vec![DueSnapshot::from(&expired); CleanupPolicy::HIGHEST_MAX_DELETES as usize],
         held: vec![held; CleanupReport::MAX_HELD],
         audit: Some(largest_audit()),
+        clear_text: Some(largest_clear_text()),
         ..cleanup()
     };
     let size = serde_json::to_vec(&largest).unwrap().len();
@@ -233,11 +238,22 @@ fn largest_audit() -> Audit {
     }
 }
 
+fn largest_clear_text() -> ClearText {
+    let volume = ClearVolume {
+        volume: Some("vol-0123456789abcdef0".to_owned()),
+        instance: Some("\"".repeat(60)),
+        name: Some("\"".repeat(60)),
+        snapshots: 100_000,
+    };
+    ClearText { volumes: vec![volume; ClearText::MAX_LISTED], ..ClearText::default() }
+}
+
 #[test]
 fn the_report_of_the_largest_backup_reaches_whoever_asked() {
     let made = VolumeSnapshot {
         snapshot: Some("snap-0123456789abcdef0".to_owned()),
         volume: "vol-0123456789abcdef0".to_owned(),
+        encrypted: Some(false),
     };
     let instance = |outcome, volumes| InstanceReport {
         instance: "i-0123456789abcdef0".to_owned(),
@@ -301,6 +317,7 @@ fn cleanup() -> CleanupReport {
         problems: vec![],
         warnings: vec![],
         audit: None,
+        clear_text: None,
         effort: Effort { duration_ms: 9, ..Effort::default() },
     }
 }

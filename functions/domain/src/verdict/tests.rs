@@ -16,6 +16,7 @@ fn settings(floor: u32) -> CleanupSettings {
         policy: CleanupPolicy { floor, orphan_floor_days: 90, max_deletes: 5000, mass_deletion_percent: 50 },
         select: crate::settings::Selector::default(),
         backup_interval_hours: 24,
+        encryption: crate::settings::Encryption::Off,
     }
 }
 
@@ -41,6 +42,7 @@ fn inventory(snapshots: &[Snapshot], instances: &[&str], volumes: &[&str]) -> In
         snapshots: snapshots.to_vec(),
         instances: instances.iter().map(instance).collect(),
         volumes: volumes.iter().map(|id| (*id).to_owned()).collect(),
+        ..Inventory::default()
     }
 }
 

@@ -34,6 +34,7 @@ fn snapshot(number: usize, volume: &str, days_ago: i64) -> Snapshot {
         state: "completed".to_owned(),
         size_gib: 8,
         started_at: Some(started),
+        encrypted: true,
     }
 }
 
@@ -68,6 +69,7 @@ fn sample() -> (Vec<Snapshot>, BTreeMap<String, Volume>) {
         .collect();
     snapshots[0].state = "pending".to_owned();
     snapshots[4].state = "error".to_owned();
+    snapshots[5].encrypted = false;
     snapshots.push(Snapshot { delete_on: Some("2026-11-20".to_owned()), ..snapshot(900, ids[0], 30) });
     snapshots.push(Snapshot {
         instance: Some("i-d1bf7e4ea3c8d2516".to_owned()),
@@ -94,9 +96,11 @@ fn every_snapshot_has_a_command_that_can_be_copied() {
         page.contains("--availability-zone ZONE --snapshot-id snap-00000000000000385<"),
         "of a volume that is gone"
     );
-    for (title, count) in
-        [("Due, but still there", "1 snapshot, 8 GiB, 0.40 USD"), ("volumes that are gone", "1 snapshot,")]
-    {
+    for (title, count) in [
+        ("Due, but still there", "1 snapshot, 8 GiB, 0.40 USD"),
+        ("volumes that are gone", "1 snapshot,"),
+        ("Not encrypted", "1 snapshot,"),
+    ] {
         let after = page.split_once(&format!("{title}</h2>")).unwrap().1;
         assert!(after.split("</section>").next().unwrap().contains(count), "{title}");
     }

@@ -110,7 +110,7 @@ fn sets<'a>(
         if has_every_volume(&members) {
             match time_of(key, &members) {
                 Some(at) => {
-                    let whole = is_of_one_moment(&members);
+                    let whole = is_whole(&members);
                     candidates.entry(key.instance).or_default().push((at, key, whole));
                 }
                 // EC2 tells a start time for every snapshot. If it ever does not, any set may be the newest.
@@ -130,7 +130,8 @@ fn sets<'a>(
             if wanted == 0 {
                 break;
             }
-            // A patchwork takes no place, but stays as long as what a later cleanup left of it could take one.
+            // A patchwork takes no place, but may hold what no whole one does; and what a later cleanup left of it
+            // could take one.
             kept.insert(key, if whole { Fence::Floor } else { Fence::Patchwork });
             wanted -= u32::from(whole);
         }
@@ -169,17 +170,22 @@ fn copies<'a>(
 /// Longer than the whole calendar, and still a [`Span`].
 const MAX_SPAN_DAYS: u32 = 4_000_000;
 
-/// Whether each volume of the set can be restored, from whichever attempt. Only what EC2 still shows is known, so a
-/// member deleted by hand is not missed.
+/// Whether each volume of the set can be restored, from whichever attempt; of those that EC2 still shows.
 fn has_every_volume(members: &[&Snapshot]) -> bool {
     volumes(restorable(members)) == volumes(members.iter().copied())
 }
 
-/// Whether one attempt made all of it. Two halves of different attempts show the instance at two moments.
-fn is_of_one_moment(members: &[&Snapshot]) -> bool {
+/// Whether one attempt made all of it, and all that it made is still there. Two halves of different attempts show the
+/// instance at two moments; a volume of which EC2 made no snapshot, or whose snapshot somebody deleted, shows only in
+/// the number that the others carry.
+fn is_whole(members: &[&Snapshot]) -> bool {
     let all = volumes(members.iter().copied());
     let restorable: Vec<_> = restorable(members).collect();
-    moments(&restorable, |member| member.started_at).any(|moment| volumes(moment) == all)
+    moments(&restorable, |member| member.started_at).any(|moment| {
+        let expected = moment.iter().filter_map(|member| member.set_volumes).max();
+        let there = volumes(moment);
+        there == all && expected.is_none_or(|expected| there.len() >= expected)
+    })
 }
 
 fn restorable<'a>(members: &[&'a Snapshot]) -> impl Iterator<Item = &'a Snapshot> {

@@ -67,6 +67,10 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
             let tags = snapshot.tags.iter().flatten();
             tags.filter(|tag| tag.key.as_deref() == Some(key)).find_map(|tag| tag.value.clone())
         };
+        // A purge deletes all that is returned here. A filter gone wrong must not make it somebody else's.
+        if tag(tags::ENVIRONMENT).as_deref() != Some(scope.environment.as_str()) {
+            continue;
+        }
         found.push(Snapshot {
             delete_on: tag(tags::DELETE_ON),
             instance: tag(tags::INSTANCE),
@@ -159,4 +163,43 @@ pub async fn undelivered(aws: &Aws, scope: &Scope) -> Result<u64, AwsError> {
     let answer = call.send().await.call("sqs:GetQueueAttributes").or_absent()?;
     let attributes = answer.and_then(|answer| answer.attributes).unwrap_or_default();
     Ok(numbers.iter().filter_map(|number| attributes.get(number)?.parse::<u64>().ok()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::Client;
+    use aws_sdk_ec2::operation::describe_snapshots::DescribeSnapshotsOutput;
+    use aws_sdk_ec2::types::{Snapshot as Ec2Snapshot, Tag};
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+
+    use super::*;
+    use crate::aws::LocalEndpoints;
+
+    /// A purge deletes what is listed here.
+    #[tokio::test]
+    async fn what_a_loose_filter_lets_through_is_not_ours() {
+        let list = mock!(Client::describe_snapshots).match_requests(|_| true).then_output(|| {
+            let of = |id: &str, environment: &str| {
+                let tag = Tag::builder().key(tags::ENVIRONMENT).value(environment).build();
+                Ec2Snapshot::builder().snapshot_id(id).tags(tag).build()
+            };
+            DescribeSnapshotsOutput::builder()
+                .snapshots(of("snap-1", "test"))
+                .snapshots(of("snap-2", "test2"))
+                .snapshots(Ec2Snapshot::builder().snapshot_id("snap-3").build())
+                .build()
+        });
+        let nowhere =
+            LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
+        let aws = Aws::local(&"eu-central-1".to_owned().try_into().unwrap(), &nowhere);
+        let aws = Aws { ec2: mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&list]), ..aws };
+        let scope = Scope {
+            account: "123456789012".to_owned().try_into().unwrap(),
+            region: "eu-central-1".to_owned().try_into().unwrap(),
+            environment: "test".parse().unwrap(),
+            iam: crate::environment::Iam::default(),
+        };
+        let found = snapshots(&aws, &scope).await.unwrap();
+        assert_eq!(found.iter().map(|one| one.snapshot.as_str()).collect::<Vec<_>>(), ["snap-1"]);
+    }
 }

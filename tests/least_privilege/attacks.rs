@@ -85,11 +85,20 @@ fn on_snapshots() -> Vec<Attack> {
             "delete a snapshot by a tag that the request brings along",
             to("ec2:DeleteSnapshot", snapshot, &[("aws:RequestTag/snapwarden:environment", "local")]),
         ),
-        (&ALL, "delete our snapshot in another Region", to("ec2:DeleteSnapshot", elsewhere, &[ours])),
+        (
+            &ALL,
+            "delete our snapshot in another Region",
+            to("ec2:DeleteSnapshot", elsewhere, &[ours, ("aws:ResourceTag/DeleteOn", "2026-12-01")]),
+        ),
+        (
+            &ALL,
+            "delete our snapshot whose day somebody took away, to keep it",
+            to("ec2:DeleteSnapshot", snapshot, &[ours]),
+        ),
         (
             &["backup", "scheduler"],
             "delete our snapshot, which only cleanup may",
-            to("ec2:DeleteSnapshot", snapshot, &[ours]),
+            to("ec2:DeleteSnapshot", snapshot, &[ours, ("aws:ResourceTag/DeleteOn", "2026-12-01")]),
         ),
         (
             &ALL,

@@ -175,11 +175,7 @@ impl Pass<'_> {
         // What has changed since the list was made is the next pass's.
         let wanted: Vec<_> = wanted.into_iter().filter(|(_, stays)| there.contains(&stays.id)).collect();
         let mut deletions = stream::iter(&wanted)
-            .map(async |(gone, stays)| {
-                let outcome =
-                    if deadline.has_passed() { None } else { Some(ec2::delete(client, &gone.id).await) };
-                (*gone, *stays, outcome)
-            })
+            .map(async |(gone, stays)| (*gone, *stays, ec2::delete(client, &gone.id, *deadline).await))
             .buffer_unordered(CONCURRENCY);
         let mut claimed = BTreeMap::new();
         while let Some((gone, stays, outcome)) = deletions.next().await {

@@ -58,6 +58,8 @@ pub struct Snapshot {
     pub instance: Option<String>,
     /// The tag [`crate::tags::RUN`].
     pub run: Option<String>,
+    /// The tag [`crate::tags::VOLUMES`], which older snapshots lack: of how many volumes its set was made.
+    pub set_volumes: Option<usize>,
     /// Whether it carries the tag [`crate::tags::ADOPTED`]: another program made it.
     pub adopted: bool,
     /// The tag [`crate::tags::DELETE_ON`].

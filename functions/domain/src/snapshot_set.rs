@@ -42,14 +42,15 @@ pub fn by_set<'a>(
     sets
 }
 
-/// Whether each volume of the set can be restored, from whichever attempt. Only what EC2 still shows is known, so a
-/// member deleted by hand is not missed.
+/// Whether each volume of the set can be restored, from whichever attempt; of those that EC2 still shows.
 pub fn has_every_volume(members: &[&Snapshot]) -> bool {
     volumes(restorable(members)) == volumes(members.iter().copied())
 }
 
-/// Whether one attempt made all of it. Two halves of different attempts show the instance at two moments.
-pub fn is_of_one_moment(members: &[&Snapshot]) -> bool {
+/// Whether one attempt made all of it, and all that it made is still there. Two halves of different attempts show the
+/// instance at two moments; a volume of which EC2 made no snapshot, or whose snapshot somebody deleted, shows only in
+/// the number that the others carry.
+pub fn is_whole(members: &[&Snapshot]) -> bool {
     !of_one_moment(members).is_empty()
 }
 
@@ -59,8 +60,11 @@ pub fn is_of_one_moment(members: &[&Snapshot]) -> bool {
 pub fn of_one_moment<'a>(members: &[&'a Snapshot]) -> Vec<&'a Snapshot> {
     let all = volumes(members.iter().copied());
     let restorable: Vec<_> = restorable(members).collect();
-    let whole = moments(&restorable, |member| member.started_at)
-        .filter(|moment| volumes(moment.iter().copied()) == all);
+    let whole = moments(&restorable, |member| member.started_at).filter(|moment| {
+        let expected = moment.iter().filter_map(|member| member.set_volumes).max();
+        let there = volumes(moment.iter().copied());
+        there == all && expected.is_none_or(|expected| there.len() >= expected)
+    });
     whole.last().unwrap_or_default()
 }
 

@@ -88,6 +88,7 @@ pub fn read_snapshot(snapshot: &types::Snapshot) -> Option<Snapshot> {
         environment: tag(tags::ENVIRONMENT),
         instance: tag(tags::INSTANCE),
         run: tag(tags::RUN),
+        set_volumes: tag(tags::VOLUMES).and_then(|volumes| volumes.parse().ok()),
         adopted: tag(tags::ADOPTED).is_some(),
         delete_on: tag(tags::DELETE_ON),
     })

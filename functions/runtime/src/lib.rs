@@ -133,11 +133,12 @@ where
     lambda_runtime::run(service_fn(move |request: LambdaEvent<Value>| async move {
         let (event, context) = request.into_parts();
         let deadline = Deadline::of(context.deadline(), SystemTime::now());
+        let started = Timestamp::now();
         let (arn, id) = (context.invoked_function_arn.clone(), context.request_id.clone());
         let call = Call { event: event.clone(), arn, id, deadline };
         let result = function.serve(call).await.inspect_err(ending::log);
         if let Err(error) = &result {
-            notifier.tell(&event, &context, error).await;
+            notifier.tell(&event, &context, started, error).await;
         }
         result
     }))
@@ -204,8 +205,11 @@ impl<F> Function<F> {
             match (self.work)(invocation).await {
                 Ok(Ended::Finished(report)) => ending::judge(failed, report),
                 Ok(Ended::Unfinished { report, next }) => {
+                    let next = Continuation { handed_on_at: Some(Timestamp::now()), ..next };
                     let event = Event { continuation: Some(next), ..event };
-                    let handed_on = hand_on::to_next(&self.lambda, &alias_arn, &event).await;
+                    let handing_on = hand_on::to_next(&self.lambda, &alias_arn, &event);
+                    let handed_on = call.deadline.to_hand_on(handing_on).await;
+                    let handed_on = handed_on.unwrap_or_else(|| Err(hand_on::out_of_time()));
                     ending::judge_hop(failed, report, event.hop(), handed_on)
                 }
                 Err(failure) => Err(ending::aborted(failed, &run, &failure)),

@@ -60,7 +60,7 @@ impl InvokeArgs {
 
 /// What the functions can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Task {
+pub(crate) enum Task {
     /// Snapshot the volumes of the selected instances
     Backup,
     /// Delete the snapshots whose day has come
@@ -70,7 +70,7 @@ enum Task {
 }
 
 impl Task {
-    fn function(self) -> Function {
+    pub(crate) fn function(self) -> Function {
         match self {
             Self::Backup => Function::Backup,
             Self::Cleanup | Self::Seal => Function::Cleanup,
@@ -136,14 +136,25 @@ pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult 
         }
         return Err(Failure::new(Exit::Failed, format!("{} failed: {message}", args.task.as_str())));
     }
-    output::result(context, &answer.payload, text(args.task, &answer.payload))
+    output::result(context, &answer.payload, text(args.task, &answer.payload, context.verbose()))?;
+    if answer.payload.get("handed_on") == Some(&Value::Bool(true)) {
+        let logs = context.command_line(&format!("logs {}", args.task.function().as_str()));
+        return Err(Failure::new(
+            Exit::GoesOn,
+            "the run goes on by itself in further invocations: how it ends is not known yet",
+        )
+        .hint(format!("see `{logs}`, or `{}` once it has ended", context.command_line("status"))));
+    }
+    Ok(())
 }
 
 /// A report as text; one of another version of the functions, which may not be understood, as it is.
-fn text(task: Task, payload: &Value) -> String {
+pub(crate) fn text(task: Task, payload: &Value, all: bool) -> String {
     let understood = match task {
         Task::Backup => BackupReport::deserialize(payload).map(|report| render::report::backup(&report)),
-        Task::Cleanup => CleanupReport::deserialize(payload).map(|report| render::report::cleanup(&report)),
+        Task::Cleanup => {
+            CleanupReport::deserialize(payload).map(|report| render::report::cleanup(&report, all))
+        }
         Task::Seal => SealingReport::deserialize(payload).map(|report| render::report::sealing(&report)),
     };
     understood.unwrap_or_else(|error| {

@@ -8,6 +8,7 @@ use snapwarden_domain::report::{
     BackupReport, CleanupReport, DueSnapshot, Outcome, Report, SealedSnapshot, SealingReport,
 };
 use snapwarden_domain::retention::Term;
+use snapwarden_domain::verdict::Fence;
 
 use super::style::{BAD, NOTICE, painted};
 use super::table::table;
@@ -49,14 +50,17 @@ pub(crate) fn backup(report: &BackupReport) -> String {
     ending(&table(header, rows), report, report.instances.is_empty(), &report.warnings)
 }
 
-/// What a cleanup run did, volume by volume, and how well the volumes are backed up.
-pub(crate) fn cleanup(report: &CleanupReport) -> String {
+/// What a cleanup run did, volume by volume, and how well the volumes are backed up; of a dry run `all`, or without what
+/// is not due.
+pub(crate) fn cleanup(report: &CleanupReport, all: bool) -> String {
     let stopped = report.mass_deletion.is_some();
     let would = if stopped { "would be deleted, once let through" } else { "would be deleted" };
     let mut rows: Vec<_> =
         report.deleted.iter().map(|snapshot| row(snapshot, "deleted".to_owned())).collect();
     rows.extend(report.would_delete.iter().map(|snapshot| row(snapshot, would.to_owned())));
     rows.extend(report.held.iter().map(|held| row(&held.snapshot, format!("kept: {}", held.reason))));
+    let shown = report.kept.iter().filter(|kept| all || kept.fence != Fence::NotDue);
+    rows.extend(shown.map(|kept| row(&kept.snapshot, format!("kept: {}", kept.reason))));
     rows.extend(report.failed.iter().map(|failed| {
         let volume = failed.volume.clone().unwrap_or_default();
         let blank = String::new;
@@ -65,31 +69,37 @@ pub(crate) fn cleanup(report: &CleanupReport) -> String {
     }));
     // By volume, each with its oldest snapshot first.
     rows.sort_by(|a, b| (&a[1], &a[0], &a[4], &a[2]).cmp(&(&b[1], &b[0], &b[4], &b[2])));
-    let empty = rows.is_empty();
     let header = ["VOLUME", "INSTANCE", "SNAPSHOT", "GIB", "STARTED", "DELETE ON", "VERDICT"];
     let audit = report.audit.as_ref().map(audit).unwrap_or_default();
+    let empty = rows.is_empty();
+    let mut table = if empty { String::new() } else { table(header, rows) };
+    if let Some(unlisted) = unlisted(report, all) {
+        table = if empty { unlisted } else { format!("{table}\n{unlisted}") };
+    }
     let clear_text = report.clear_text.as_ref().map(clear_text).unwrap_or_default();
-    let text = ending(&table(header, rows), report, empty, &report.warnings);
-    let notes = [not_listed(report), recycle_bin(report)].into_iter().flatten();
-    notes.fold(audit + &clear_text + &text, |text, note| format!("{text}\n{note}"))
+    let mut text = audit + &clear_text + &ending(&table, report, table.is_empty(), &report.warnings);
+    if !report.deleted.is_empty() {
+        text.push_str(
+            "\nwhere a retention rule of the Recycle Bin keeps deleted snapshots, they are billed on: \
+             aws rbin list-rules --resource-type EBS_SNAPSHOT",
+        );
+    }
+    text
 }
 
-/// What is due and not in the table, so that nobody takes it for all there is.
-fn not_listed(report: &CleanupReport) -> Option<String> {
-    let parts = [
-        (report.held_unlisted, "held"),
-        (report.postponed, "due, and kept by this run's limit (cleanup.max_deletes)"),
-    ];
-    let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-    let parts = parts.collect::<Vec<_>>().join(", ");
-    (!parts.is_empty()).then(|| format!("not listed: {parts}"))
-}
-
-/// A snapshot can be gone for every list, and still be billed.
-fn recycle_bin(report: &CleanupReport) -> Option<String> {
-    let note = "where a retention rule of the Recycle Bin holds what was deleted, it is billed until the rule lets it go: \
-                aws rbin list-rules --resource-type EBS_SNAPSHOT";
-    (!report.deleted.is_empty()).then(|| note.to_owned())
+/// How much of what stays the table does not show.
+fn unlisted(report: &CleanupReport, all: bool) -> Option<String> {
+    let listed = |fence| report.kept.iter().filter(|kept| kept.fence == fence).count();
+    let not_due = report.not_due.saturating_sub(if all { listed(Fence::NotDue) } else { 0 });
+    let postponed = report.postponed.saturating_sub(listed(Fence::RunLimit));
+    let mut parts = Vec::new();
+    parts.extend((report.held_unlisted > 0).then(|| format!("{} held", report.held_unlisted)));
+    if report.dry_run {
+        parts.extend((postponed > 0).then(|| format!("{postponed} left to the next run")));
+        let how = if all { "" } else { " (--verbose lists them)" };
+        parts.extend((not_due > 0).then(|| format!("{not_due} not due{how}")));
+    }
+    (!parts.is_empty()).then(|| format!("not listed: {}", parts.join(", ")))
 }
 
 /// How far the sealing of each snapshot in clear text is.
@@ -211,21 +221,21 @@ mod tests {
     fn shown(deleted: &[&str], [held_unlisted, postponed, not_due]: [usize; 3]) -> String {
         let due = |id: &&str| json!({ "snapshot": id, "volume": "vol-1", "instance": "i-1", "delete_on": "2026-11-21" });
         let report = json!({
-            "environment": "prod", "run": "manual@2026-11-22T03:00:00Z", "dry_run": false, "today": "2026-11-22",
+            "environment": "prod", "run": "manual@2026-11-22T03:00:00Z", "dry_run": true, "today": "2026-11-22",
             "managed": 9, "deleted": deleted.iter().map(due).collect::<Vec<_>>(), "would_delete": [], "held": [],
             "held_unlisted": held_unlisted, "postponed": postponed, "not_due": not_due, "failed": [], "warnings": [],
             "hops": 0, "handed_on": false, "api_calls": 0, "throttles": 0, "duration_ms": 0,
         });
-        cleanup(&CleanupReport::deserialize(report).unwrap())
+        cleanup(&CleanupReport::deserialize(report).unwrap(), false)
     }
 
     /// Whoever compares the table with what EC2 lists must not look for the rest in vain.
     #[test]
     fn what_the_table_leaves_out_is_counted() {
         let text = shown(&[], [3, 2, 0]);
-        let counted = "not listed: 3 held, 2 due, and kept by this run's limit (cleanup.max_deletes)";
-        assert!(text.ends_with(counted), "{text}");
-        assert!(!shown(&[], [0, 0, 5]).contains("not listed"));
+        assert!(text.contains("not listed: 3 held, 2 left to the next run"), "{text}");
+        assert!(shown(&[], [0, 0, 5]).contains("not listed: 5 not due (--verbose lists them)"));
+        assert!(!shown(&[], [0; 3]).contains("not listed"));
     }
 
     /// "Deleted", and the bill stays as it was.

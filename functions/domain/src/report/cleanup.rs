@@ -50,6 +50,10 @@ pub struct CleanupReport {
     pub out_of_time: usize,
     /// How many are not due: the ordinary case.
     pub not_due: usize,
+    /// In a dry run: what else stays, for want of a turn or of its day, up to [`Self::MAX_HELD`]; `postponed` and
+    /// `not_due` count all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<HeldSnapshot>,
     /// Those whose deletion failed.
     pub failed: Vec<FailedSnapshot>,
     /// What else went wrong, with no snapshot in particular.
@@ -159,6 +163,7 @@ impl CleanupReport {
         self.deleted.sort_by(|a, b| a.place().cmp(&b.place()));
         self.would_delete.sort_by(|a, b| a.place().cmp(&b.place()));
         self.held.sort_by(|a, b| a.snapshot.place().cmp(&b.snapshot.place()));
+        self.kept.sort_by(|a, b| a.snapshot.place().cmp(&b.snapshot.place()));
         self.failed.sort_by(|a, b| (&a.volume, &a.snapshot).cmp(&(&b.volume, &b.snapshot)));
         self
     }
@@ -244,10 +249,13 @@ impl Report for CleanupReport {
             Metric::count(metrics::SNAPSHOTS_HELD, self.held_count()),
             Metric::count(metrics::SNAPSHOTS_POSTPONED, self.postponed),
             Metric::amount(metrics::HELD_GIB, self.held_gib),
+            Metric::count(metrics::CLEANUP_THROTTLES, number(self.effort.throttles)),
+            Metric::milliseconds(metrics::CLEANUP_DURATION_MS, self.effort.duration_ms),
         ];
         if let Some(audit) = &self.audit {
             metrics.push(Metric::count(metrics::VOLUMES_SELECTED, audit.volumes_selected));
             metrics.push(Metric::count(metrics::UNPROTECTED_VOLUMES, audit.unprotected_volumes));
+            metrics.push(Metric::count(metrics::SNAPSHOTS_IN_ERROR, audit.failed_lately));
             // No value where no volume has any backup: 0 would look like a fresh one.
             let age = audit.oldest_backup_age_hours;
             metrics.extend(age.map(|hours| Metric::amount(metrics::OLDEST_BACKUP_AGE_HOURS, hours)));

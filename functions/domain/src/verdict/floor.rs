@@ -28,7 +28,7 @@ use super::Fence;
 use crate::event::day;
 use crate::inventory::{Inventory, Snapshot, State};
 use crate::settings::CleanupSettings;
-use crate::snapshot_set::{SetKey, by_set, has_every_volume, is_of_one_moment, time_of};
+use crate::snapshot_set::{SetKey, by_set, has_every_volume, is_whole, time_of};
 
 /// The snapshots that stay.
 pub(super) struct Floor<'a> {
@@ -89,7 +89,7 @@ fn sets<'a>(
         if has_every_volume(&members) {
             match time_of(key, &members) {
                 Some(at) => {
-                    let whole = is_of_one_moment(&members);
+                    let whole = is_whole(&members);
                     candidates.entry(key.instance).or_default().push((at, key, whole));
                 }
                 // EC2 tells a start time for every snapshot. If it ever does not, any set may be the newest.
@@ -109,7 +109,8 @@ fn sets<'a>(
             if wanted == 0 {
                 break;
             }
-            // A patchwork takes no place, but stays as long as what a later cleanup left of it could take one.
+            // A patchwork takes no place, but may hold what no whole one does; and what a later cleanup left of it
+            // could take one.
             kept.insert(key, if whole { Fence::Floor } else { Fence::Patchwork });
             wanted -= u32::from(whole);
         }

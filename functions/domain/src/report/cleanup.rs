@@ -11,6 +11,7 @@ use crate::inventory::Snapshot;
 use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
 use crate::run::RunId;
+use crate::settings::CleanupPolicy;
 use crate::verdict::{Fence, MassDeletion};
 
 /// What a run of the cleanup function did. Every list is grouped by volume; docs/reports.md explains it to users.
@@ -163,6 +164,10 @@ impl CleanupReport {
         self.deleted.sort_by(|a, b| a.place().cmp(&b.place()));
         self.would_delete.sort_by(|a, b| a.place().cmp(&b.place()));
         self.held.sort_by(|a, b| a.snapshot.place().cmp(&b.snapshot.place()));
+        // A report that lists thousands of deletions has no room for as much that stays.
+        let highest = usize::try_from(CleanupPolicy::HIGHEST_MAX_DELETES).unwrap_or(usize::MAX);
+        self.kept.sort_by_key(|kept| kept.fence == Fence::NotDue);
+        self.kept.truncate(highest.saturating_sub(self.would_delete.len()) / 2);
         self.kept.sort_by(|a, b| a.snapshot.place().cmp(&b.snapshot.place()));
         self.failed.sort_by(|a, b| (&a.volume, &a.snapshot).cmp(&(&b.volume, &b.snapshot)));
         self

@@ -207,13 +207,22 @@ fn the_report_of_the_largest_cleanup_reaches_whoever_asked() {
     let largest = CleanupReport {
         deleted: vec![DueSnapshot::from(&expired); CleanupPolicy::HIGHEST_MAX_DELETES as usize],
         held: vec![held.clone(); CleanupReport::MAX_HELD],
-        kept: vec![held; CleanupReport::MAX_HELD],
         audit: Some(largest_audit()),
         clear_text: Some(largest_clear_text()),
         ..cleanup()
     };
     let size = serde_json::to_vec(&largest).unwrap().len();
     assert!(size < LIMIT, "{size}");
+    for would_delete in [CleanupPolicy::HIGHEST_MAX_DELETES as usize, 16_000] {
+        let dry = CleanupReport {
+            would_delete: vec![DueSnapshot::from(&expired); would_delete],
+            deleted: vec![],
+            kept: vec![held.clone(); CleanupReport::MAX_HELD],
+            ..largest.clone()
+        };
+        let size = serde_json::to_vec(&dry.grouped()).unwrap().len();
+        assert!(size < LIMIT, "{size}");
+    }
 }
 
 fn largest_audit() -> Audit {

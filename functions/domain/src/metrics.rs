@@ -17,8 +17,9 @@ pub const NAMESPACE: &str = "Snapwarden";
 /// The one dimension of all metrics: the environment's name.
 pub const DIMENSION: &str = "Environment";
 
-/// Backup runs that ended, however they ended; the heartbeat. A run counts once for all of its hops, and once more
-/// each time that Lambda repeats it after a failure.
+/// Backup runs that came to a report, good or bad; the heartbeat. A run counts once for all of its hops, and once more
+/// each time that Lambda repeats it after a failure. One that had to give up, since it could not even read what there
+/// is, counts not at all.
 pub const BACKUP_RUNS: &str = "BackupRuns";
 /// Instances that carry the tag that selects them.
 pub const INSTANCES_SELECTED: &str = "InstancesSelected";
@@ -33,8 +34,15 @@ pub const THROTTLES: &str = "Throttles";
 /// How long a backup run took, all hops together.
 pub const DURATION_MS: &str = "DurationMs";
 
-/// Cleanup runs that ended, counted as [`BACKUP_RUNS`] are.
+/// Cleanup runs that came to a report, counted as [`BACKUP_RUNS`] are.
 pub const CLEANUP_RUNS: &str = "CleanupRuns";
+/// Calls of a cleanup run that EC2 throttled.
+pub const CLEANUP_THROTTLES: &str = "CleanupThrottles";
+/// How long a cleanup run took, all hops together.
+pub const CLEANUP_DURATION_MS: &str = "CleanupDurationMs";
+/// Snapshots in state `error` that were started within the backup's interval: what failed after the backup had ended,
+/// and would otherwise show only when it is late.
+pub const SNAPSHOTS_IN_ERROR: &str = "SnapshotsInError";
 /// The age in hours of the newest completed snapshot of that selected volume whose newest one is oldest. No value
 /// while no volume has any.
 pub const OLDEST_BACKUP_AGE_HOURS: &str = "OldestBackupAgeHours";

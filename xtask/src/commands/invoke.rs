@@ -106,15 +106,24 @@ pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult 
         }
         return Err(Failure::new(Exit::Failed, format!("{} failed: {message}", function.as_str())));
     }
-    output::result(context, &answer.payload, text(function, &answer.payload))
+    output::result(context, &answer.payload, text(function, &answer.payload, context.verbose()))?;
+    if answer.payload.get("handed_on") == Some(&Value::Bool(true)) {
+        let name = function.as_str();
+        return Err(Failure::new(
+            Exit::GoesOn,
+            "the run goes on by itself in further invocations: how it ends is not known yet",
+        )
+        .hint(format!("see `cargo xtask logs {name}`, or `cargo xtask status` once it has ended")));
+    }
+    Ok(())
 }
 
 /// A report as text; one of another version of the functions, which may not be understood, as it is.
-pub(crate) fn text(function: Function, payload: &Value) -> String {
+pub(crate) fn text(function: Function, payload: &Value, all: bool) -> String {
     let understood = match function {
         Function::Backup => BackupReport::deserialize(payload).map(|report| render::report::backup(&report)),
         Function::Cleanup => {
-            CleanupReport::deserialize(payload).map(|report| render::report::cleanup(&report))
+            CleanupReport::deserialize(payload).map(|report| render::report::cleanup(&report, all))
         }
     };
     understood.unwrap_or_else(|error| {

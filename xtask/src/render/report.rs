@@ -5,6 +5,7 @@ use std::fmt::Write;
 use snapwarden_domain::audit::{Audit, Protection};
 use snapwarden_domain::report::{BackupReport, CleanupReport, DueSnapshot, Outcome, Report};
 use snapwarden_domain::retention::Term;
+use snapwarden_domain::verdict::Fence;
 
 use super::style::{BAD, NOTICE, painted};
 use super::table::table;
@@ -46,14 +47,17 @@ pub(crate) fn backup(report: &BackupReport) -> String {
     ending(&table(header, rows), report, report.instances.is_empty(), &report.warnings)
 }
 
-/// What a cleanup run did, volume by volume, and how well the volumes are backed up.
-pub(crate) fn cleanup(report: &CleanupReport) -> String {
+/// What a cleanup run did, volume by volume, and how well the volumes are backed up; of a dry run `all`, or without what
+/// is not due.
+pub(crate) fn cleanup(report: &CleanupReport, all: bool) -> String {
     let stopped = report.mass_deletion.is_some();
     let would = if stopped { "would be deleted, once let through" } else { "would be deleted" };
     let mut rows: Vec<_> =
         report.deleted.iter().map(|snapshot| row(snapshot, "deleted".to_owned())).collect();
     rows.extend(report.would_delete.iter().map(|snapshot| row(snapshot, would.to_owned())));
     rows.extend(report.held.iter().map(|held| row(&held.snapshot, format!("kept: {}", held.reason))));
+    let shown = report.kept.iter().filter(|kept| all || kept.fence != Fence::NotDue);
+    rows.extend(shown.map(|kept| row(&kept.snapshot, format!("kept: {}", kept.reason))));
     rows.extend(report.failed.iter().map(|failed| {
         let volume = failed.volume.clone().unwrap_or_default();
         let blank = String::new;
@@ -62,10 +66,36 @@ pub(crate) fn cleanup(report: &CleanupReport) -> String {
     }));
     // By volume, each with its oldest snapshot first.
     rows.sort_by(|a, b| (&a[1], &a[0], &a[4], &a[2]).cmp(&(&b[1], &b[0], &b[4], &b[2])));
-    let empty = rows.is_empty();
     let header = ["VOLUME", "INSTANCE", "SNAPSHOT", "GIB", "STARTED", "DELETE ON", "VERDICT"];
     let audit = report.audit.as_ref().map(audit).unwrap_or_default();
-    audit + &ending(&table(header, rows), report, empty, &report.warnings)
+    let empty = rows.is_empty();
+    let mut table = if empty { String::new() } else { table(header, rows) };
+    if let Some(unlisted) = unlisted(report, all) {
+        table = if empty { unlisted } else { format!("{table}\n{unlisted}") };
+    }
+    let mut text = audit + &ending(&table, report, table.is_empty(), &report.warnings);
+    if !report.deleted.is_empty() {
+        text.push_str(
+            "\nwhere a retention rule of the Recycle Bin keeps deleted snapshots, they are billed on: \
+             aws rbin list-rules --resource-type EBS_SNAPSHOT",
+        );
+    }
+    text
+}
+
+/// How much of what stays the table does not show.
+fn unlisted(report: &CleanupReport, all: bool) -> Option<String> {
+    let listed = |fence| report.kept.iter().filter(|kept| kept.fence == fence).count();
+    let not_due = report.not_due.saturating_sub(if all { listed(Fence::NotDue) } else { 0 });
+    let postponed = report.postponed.saturating_sub(listed(Fence::RunLimit));
+    let mut parts = Vec::new();
+    parts.extend((report.held_unlisted > 0).then(|| format!("{} held", report.held_unlisted)));
+    if report.dry_run {
+        parts.extend((postponed > 0).then(|| format!("{postponed} left to the next run")));
+        let how = if all { "" } else { " (--verbose lists them)" };
+        parts.extend((not_due > 0).then(|| format!("{not_due} not due{how}")));
+    }
+    (!parts.is_empty()).then(|| format!("not listed: {}", parts.join(", ")))
 }
 
 fn row(snapshot: &DueSnapshot, verdict: String) -> [String; 7] {

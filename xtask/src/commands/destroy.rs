@@ -246,10 +246,9 @@ fn text(
 fn billed(snapshots: &[Snapshot], pricing: &Pricing) -> String {
     let gib: i64 = snapshots.iter().map(|snapshot| i64::from(snapshot.size_gib)).sum();
     // Snapshots hold what has changed since the one before, so this is the most that it can be.
-    let (most, currency) =
-        (f64::from(i32::try_from(gib).unwrap_or(i32::MAX)) * pricing.gib_month, &pricing.currency);
+    let most = pricing.a_month(gib);
     format!(
-        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all, {most:.2} {currency} a \
+        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all, {most} a \
          month; a later deploy takes care of them again, and `destroy --snapshots purge` deletes them"
     )
 }

@@ -170,7 +170,6 @@ fn a_pipeline_cannot_leave_its_environment() {
     let deploying: Vec<(&str, String, Vec<(&str, &str)>)> = vec![
         ("sqs:ReceiveMessage", regional("sqs", "snapwarden-local-dead-letters"), vec![]),
         ("sqs:DeleteMessage", regional("sqs", "snapwarden-local-dead-letters"), vec![]),
-        ("lambda:InvokeFunction", regional("lambda", "function:snapwarden-local-cleanup:live"), vec![]),
         (
             "ec2:DeleteSnapshot",
             "arn:aws:ec2:eu-central-1::snapshot/snap-1".to_owned(),

@@ -51,7 +51,7 @@ fn every_recorded_call_of_a_command_is_allowed() {
     for run in all() {
         for access in [access(run), Access::ALL] {
             let recorded = recorded(std::iter::once(run));
-            assert!(recorded.len() > 1, "{}: {recorded:?}", run.of);
+            assert!(!recorded.is_empty(), "{}: {recorded:?}", run.of);
             missing.extend(denied(&policy(run, access), &recorded).into_iter().map(|(place, request)| {
                 let Request { action, resource, context } = request;
                 format!(

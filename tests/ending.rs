@@ -41,7 +41,13 @@ fn a_drained_environment_stays_so_through_deploys_until_it_is_resumed() {
     assert_eq!(status["draining"]["floor_holds"], true);
 
     local.ok(&["deploy", "--resume", "--bundle", &bundle()]);
-    let status = local.json(&["status"]);
+    // From now on three nights without backups are what somebody has to know.
+    let resumed = local.run(&["status", "--json"]);
+    assert!(
+        resumed.code == 5 && resumed.stdout.contains("the newest backup of some volume is"),
+        "{resumed:?}"
+    );
+    let status: Value = serde_json::from_str(&resumed.stdout).unwrap();
     assert_eq!(schedules(&status), ["backup", "cleanup"]);
     assert!(status.get("draining").is_none(), "{status}");
 }

@@ -51,7 +51,7 @@ fn every_recorded_call_of_a_command_is_allowed() {
     for run in all() {
         for access in [access(run), Access::ALL] {
             let recorded = recorded(std::iter::once(run));
-            assert!(recorded.len() > 1, "{}: {recorded:?}", run.of);
+            assert!(!recorded.is_empty(), "{}: {recorded:?}", run.of);
             missing.extend(denied(&policy(run, access), &recorded).into_iter().map(|(place, request)| {
                 let Request { action, resource, context } = request;
                 format!(
@@ -170,7 +170,6 @@ fn a_pipeline_cannot_leave_its_environment() {
     let deploying: Vec<(&str, String, Vec<(&str, &str)>)> = vec![
         ("sqs:ReceiveMessage", regional("sqs", "snapwarden-local-dead-letters"), vec![]),
         ("sqs:DeleteMessage", regional("sqs", "snapwarden-local-dead-letters"), vec![]),
-        ("lambda:InvokeFunction", regional("lambda", "function:snapwarden-local-cleanup:live"), vec![]),
         (
             "ec2:DeleteSnapshot",
             "arn:aws:ec2:eu-central-1::snapshot/snap-1".to_owned(),

@@ -45,8 +45,9 @@ struct DeployerArgs {
     /// Only what `plan`, `status` and the other commands that look need
     #[arg(long)]
     read_only: bool,
-    /// Also what `destroy --snapshots purge` needs: to delete the environment's snapshots
-    #[arg(long, conflicts_with = "read_only")]
+    /// Also what `destroy --snapshots purge` needs: to delete the environment's snapshots; with --read-only, as a policy
+    /// beside the deployer's
+    #[arg(long)]
     purge: bool,
     /// Also what `invoke` and `dead-letters` need; with --read-only, for whoever operates and does not deploy
     #[arg(long)]
@@ -83,7 +84,9 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
         PoliciesCommand::Lint => {
             let mut findings = lint_roles(&environment, &scope)?;
             findings.extend(lint_restorer(&environment, &scope)?);
-            for access in [Access::READ_ONLY, Access::DEPLOY, Access::ALL] {
+            // What the options add may also be a policy of its own: IAM limits the length of each.
+            let options = Access { deploy: false, ..Access::ALL };
+            for access in [Access::READ_ONLY, Access::DEPLOY, options] {
                 findings.extend(lint_deployer(&scope, access));
             }
             let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();

@@ -80,12 +80,30 @@ fn is_long() -> bool {
     std::env::var_os("SNAPWARDEN_LONG").is_some()
 }
 
-/// Every fault at every `step`th of `calls` calls; of them, in an ordinary run, each fault once, and no more than
-/// `sample` cases.
-fn cases(calls: usize, step: usize, sample: usize, salt: u64) -> Vec<Case> {
+/// How many calls a command makes, and how many of them may change something.
+#[derive(Clone, Copy)]
+struct Load {
+    calls: usize,
+    mutating: usize,
+}
+
+impl Load {
+    /// How many calls a fault can begin at.
+    fn reach(self, fault: &Fault) -> usize {
+        match fault.calls {
+            Calls::Mutating => self.mutating,
+            Calls::Reads => self.calls - self.mutating,
+            _ => self.calls,
+        }
+    }
+}
+
+/// Every fault at every `step`th call; of them, in an ordinary run, each fault once, and no more than `sample` cases.
+fn cases(load: Load, step: usize, sample: usize, salt: u64) -> Vec<Case> {
     let mut random = fastrand::Rng::with_seed(SEED ^ salt);
-    let at_each =
-        |fault: Fault| (1..=calls).step_by(step).map(move |call| Case { fault: fault.clone(), call });
+    let at_each = |fault: Fault| {
+        (1..=load.reach(&fault)).step_by(step).map(move |call| Case { fault: fault.clone(), call })
+    };
     if is_long() {
         return faults().into_iter().flat_map(at_each).collect();
     }

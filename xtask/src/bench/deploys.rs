@@ -8,7 +8,6 @@ use snapwarden_proxy::{Call, Latency, Proxy, Scenario};
 use super::fleet::write;
 use super::local::{Local, Ran, timed};
 use super::{Outcome, Row, Scope};
-use crate::bundle;
 use crate::failure::{Exit, Failure};
 use crate::tools::venv;
 
@@ -18,8 +17,7 @@ const LATENCY_MS: u32 = 40;
 /// Measures the life of an environment, and the same with CloudFormation and with cargo-lambda.
 pub(super) fn run(scope: Scope<'_>) -> Result<Outcome, Failure> {
     let (workspace, progress) = (scope.context.workspace(), scope.context.progress());
-    bundle::ensure_bundle(workspace, progress)?;
-    let folder = workspace.bundle().display().to_string();
+    let folder = scope.bundle()?.display().to_string();
     let local = Local::start(scope)?;
     let proxy = Proxy::listen(0, 0).map_err(|error| Failure::caused_by(Exit::Failed, &error))?;
     let connected = proxy.connect(&local.general, &local.ec2);

@@ -8,7 +8,6 @@ use super::fleet::{Ours, failed};
 use super::local::Local;
 use super::native::Profile;
 use super::{Outcome, Row, Scope};
-use crate::bundle;
 use crate::failure::Failure;
 
 /// Instances with two volumes each; of every volume there are as many snapshots as it takes.
@@ -16,9 +15,8 @@ const INSTANCES: usize = 50;
 
 /// Plans, reports on, and cleans up (in a dry run) ever more snapshots.
 pub(super) fn run(scope: Scope<'_>) -> Result<Outcome, Failure> {
-    let (workspace, progress) = (scope.context.workspace(), scope.context.progress());
-    bundle::ensure_bundle(workspace, progress)?;
-    let folder = workspace.bundle().display().to_string();
+    let progress = scope.context.progress();
+    let folder = scope.bundle()?.display().to_string();
     let sizes: &[usize] = if scope.is_short { &[100, 5_000] } else { &[100, 1_000, 10_000, 100_000] };
     let ours = Ours::new(scope, if scope.is_short { Profile::Dev } else { Profile::Lambda })?;
     let local = Local::start(scope)?;

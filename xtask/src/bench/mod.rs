@@ -14,9 +14,12 @@ mod native;
 mod start;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use snapwarden_deployer::bundle::Bundle;
 
+use crate::bundle;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::render::table::wide_table;
@@ -44,6 +47,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) context: &'a Context,
     /// Two minutes for a pipeline, rather than what the tables in the documentation take.
     pub(crate) is_short: bool,
+    /// A bundle that is there already.
+    pub(crate) bundle: Option<&'a Path>,
 }
 
 /// What a benchmark came to.
@@ -87,6 +92,18 @@ impl Row {
 }
 
 impl Scope<'_> {
+    /// The folder of the bundle, which is built unless there is one.
+    fn bundle(self) -> Result<PathBuf, Failure> {
+        let context = self.context;
+        match self.bundle {
+            Some(folder) => Ok(Bundle::load(folder).map(|_| folder.to_owned())?),
+            None => {
+                bundle::ensure_bundle(context.workspace(), context.progress())?;
+                Ok(context.workspace().bundle())
+            }
+        }
+    }
+
     /// Measures.
     pub(crate) fn run(self, benchmark: Benchmark) -> Result<Outcome, Failure> {
         match benchmark {

@@ -8,7 +8,6 @@ use super::fleet::write;
 use super::lambda::cold_start;
 use super::native::{self, Profile};
 use super::{Outcome, Row, Scope};
-use crate::bundle;
 use crate::failure::{Exit, Failure};
 use crate::tools::venv;
 
@@ -41,11 +40,11 @@ pub(super) fn run(scope: Scope<'_>) -> Result<Outcome, Failure> {
     }
     rows.push(row("Python with boto3's EC2 client", boto3, hello, boto3));
     task.done("");
-    bundle::ensure_bundle(workspace, progress)?;
+    let folder = scope.bundle()?;
     for name in ["backup", "cleanup"] {
         let binary =
             workspace.target().join(format!("lambda/aarch64-unknown-linux-musl/lambda/snapwarden-{name}"));
-        let zip = workspace.bundle().join(format!("{name}.zip"));
+        let zip = folder.join(format!("{name}.zip"));
         let row = Row::new(format!("{name} for arm64")).with("program", megabytes(&binary)?, "MB");
         rows.push(row.with("zip", megabytes(&zip)?, "MB"));
     }

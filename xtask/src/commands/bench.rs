@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: measures, beside what others take for the same.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use clap::ValueEnum;
 
@@ -17,11 +19,14 @@ pub(crate) struct BenchArgs {
     /// Smaller fleets and development builds: two minutes instead of an hour, and coarser figures
     #[arg(long)]
     short: bool,
+    /// Take the bundle in this folder instead of building it
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
 }
 
 /// Measures, and prints a table for each benchmark as soon as it is done; with `--json`, all of them at the end.
 pub(crate) fn cmd_bench(context: &Context, args: &BenchArgs) -> CommandResult {
-    let scope = Scope { context, is_short: args.short };
+    let scope = Scope { context, is_short: args.short, bundle: args.bundle.as_deref() };
     // Those that compile for minutes are not for a short run, unless somebody asks for them.
     let is_quick =
         |benchmark: &Benchmark| !args.short || !matches!(benchmark, Benchmark::Start | Benchmark::Build);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use snapwarden_tests::proxy::Proxy;
 use snapwarden_tests::{Local, block_on};
 
-use super::{Case, Load, Tally, cases, is_long};
+use super::{Case, Load, Tally, cases};
 
 /// What a backup of the seeded instances comes to.
 const LOAD: Load = Load { calls: 7, mutating: 2 };
@@ -25,11 +25,9 @@ fn a_backup_survives_every_fault_without_a_second_set() {
     let mut tally = Tally::default();
     for (index, case) in cases(LOAD, 1, 8, 2).into_iter().enumerate() {
         back_up(&local, &proxy, &case, &run_id(index), &mut tally);
-        if is_long() {
-            println!("{case}: one set");
-        }
+        println!("{case}: one set");
     }
-    tally.close("backup");
+    println!("backup: {}", tally.close());
 }
 
 /// Runs are named after their second, and so the cases after seconds of their own.

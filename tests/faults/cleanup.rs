@@ -7,7 +7,7 @@ use serde_json::Value;
 use snapwarden_tests::proxy::{Calls, Effect, Proxy, Rule};
 use snapwarden_tests::{Local, Snapshot, block_on};
 
-use super::{Case, Load, Tally, cases, is_long};
+use super::{Case, Load, Tally, cases};
 
 /// What a cleanup of three snapshots comes to.
 const LOAD: Load = Load { calls: 9, mutating: 3 };
@@ -20,11 +20,9 @@ fn a_cleanup_survives_every_fault_and_deletes_what_is_due_alone() {
     let mut tally = Tally::default();
     for case in cases(LOAD, 1, 8, 3) {
         clean_up(&local, &proxy, &case, &mut tally);
-        if is_long() {
-            println!("{case}: only what was due");
-        }
+        println!("{case}: only what was due");
     }
-    tally.close("cleanup");
+    println!("cleanup: {}", tally.close());
 }
 
 fn deployed() -> (Local, Proxy) {

@@ -8,7 +8,7 @@ use snapwarden_tests::proxy::{Calls, Effect, Proxy, Rule};
 use snapwarden_tests::{Local, Ran, bundle};
 
 use super::inventory::inventory;
-use super::{Case, Load, Tally, cases, is_long};
+use super::{Case, Load, Tally, cases};
 
 /// How many environments are used side by side.
 const PARALLEL: usize = 2;
@@ -38,11 +38,12 @@ fn deploy_update_and_destroy_survive_every_fault() {
                 let empty = inventory(&local.aws());
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     live(&local, &proxy, case, &empty, &tally);
+                    println!("{case}: converged");
                 }
             });
         }
     });
-    tally.into_inner().unwrap().close("deploy, update, destroy");
+    println!("deploy, update, destroy: {}", tally.into_inner().unwrap().close());
 }
 
 /// A whole life of an environment, each command of which is disturbed.
@@ -61,11 +62,7 @@ fn live(local: &Local, proxy: &Proxy, case: &Case, empty: &[String], tally: &Mut
     }
     disturb(local, proxy, case, &["destroy", "--yes"], tally);
     assert_eq!(inventory(&local.aws()), empty, "{case}, destroy: something is left");
-    let mut tally = tally.lock().unwrap();
-    tally.cases += 1;
-    if is_long() {
-        println!("{case}: converged");
-    }
+    tally.lock().unwrap().cases += 1;
 }
 
 /// Runs a command under a fault, and again without one where it failed.

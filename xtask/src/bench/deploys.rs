@@ -7,7 +7,7 @@ use snapwarden_proxy::{Call, Latency, Proxy, Scenario};
 
 use super::fleet::write;
 use super::local::{Local, Ran, timed};
-use super::{Outcome, Row, Scope};
+use super::{Outcome, Row, Scope, number};
 use crate::failure::{Exit, Failure};
 use crate::tools::venv;
 
@@ -85,15 +85,15 @@ fn peer(what: String, mut command: Command, proxy: &Proxy) -> Result<Row, Failur
 }
 
 fn row(what: String, ran: Ran, calls: &[Call]) -> Row {
-    let chain = chain(calls);
+    let chain = chain(calls) as u64;
     let wall = ran.wall.as_secs_f64();
-    let shortest = chain as f64 * f64::from(LATENCY_MS) / 1_000.0;
+    let shortest = number(chain) * f64::from(LATENCY_MS) / 1_000.0;
     let mutating = calls.iter().filter(|call| call.mutating).count();
     Row::new(what)
         .with("wall", wall, "s")
-        .with("calls", calls.len() as f64, "")
-        .with("mutating", mutating as f64, "")
-        .with("chain", chain as f64, "")
+        .with("calls", number(calls.len() as u64), "")
+        .with("mutating", number(mutating as u64), "")
+        .with("chain", number(chain), "")
         .with("by chain", wall / shortest, "×")
 }
 

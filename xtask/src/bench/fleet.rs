@@ -13,7 +13,7 @@ use snapwarden_proxy::{Buckets, Count, Latency, Proxy, Scenario};
 use super::cloud::Cloud;
 use super::lambda::{Invoked, invoke};
 use super::native::{self, Profile};
-use super::{Outcome, Row, Scope};
+use super::{Outcome, Row, Scope, number};
 use crate::failure::{Exit, Failure};
 use crate::tools::venv::{self, Venv};
 
@@ -83,7 +83,7 @@ pub(super) fn bucket_use(scope: Scope<'_>) -> Result<Outcome, Failure> {
             measure_calls(fleet, function, action, |proxy| ours.invoke(function, fleet, proxy))?;
         task.done("");
         // What a bucket of 100 and 5 a second gives at best.
-        let possible = (f64::from(u32::try_from(count.calls).unwrap_or(u32::MAX)) - 100.0) / 5.0;
+        let possible = (number(count.calls) - 100.0) / 5.0;
         let used = possible / row.figure("wall");
         rows.push(Row { what, ..row }.with("possible", possible, "s").with("use", used, "ratio"));
     }
@@ -225,7 +225,7 @@ fn measure_calls(
         return Err(Failure::new(Exit::Failed, message));
     }
     let counts = proxy.counts();
-    let sum = |of: fn(&Count) -> u64| counts.values().map(of).sum::<u64>() as f64;
+    let sum = |of: fn(&Count) -> u64| number(counts.values().map(of).sum());
     let (calls, throttles) = (sum(|count| count.calls), sum(|count| count.throttles));
     let row = Row::new("")
         .with("wall", invoked.took.as_secs_f64(), "s")

@@ -75,6 +75,11 @@ pub(crate) struct Figure {
     pub(crate) unit: &'static str,
 }
 
+/// A count as a figure.
+fn number(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 impl Row {
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), figures: Vec::new() }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::fleet::write;
 use super::lambda::cold_start;
 use super::native::{self, Profile};
-use super::{Outcome, Row, Scope};
+use super::{Outcome, Row, Scope, number};
 use crate::failure::{Exit, Failure};
 use crate::tools::venv;
 
@@ -91,5 +91,5 @@ fn megabytes(file: &Path) -> Result<f64, Failure> {
     let data = std::fs::metadata(file).map_err(|error| {
         Failure::caused_by(Exit::Failed, &error).context(&format!("cannot look at {}", file.display()))
     })?;
-    Ok(data.len() as f64 / 1_000_000.0)
+    Ok(number(data.len() / 1_000) / 1_000.0)
 }

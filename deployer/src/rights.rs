@@ -71,6 +71,8 @@ pub enum Resources {
     Lock,
     /// The records of the releases.
     Releases,
+    /// Both of the above, where one statement for them keeps a policy short enough for IAM.
+    Parameters,
     /// The topic.
     Topic,
     /// The environment's alarms.
@@ -142,6 +144,7 @@ impl Resources {
             Self::Dashboard => vec![scope.dashboard_arn()],
             Self::Lock => vec![scope.arn("ssm", &format!("parameter{}", scope.lock_parameter()))],
             Self::Releases => vec![scope.arn("ssm", &format!("parameter{}", scope.releases_parameter()))],
+            Self::Parameters => [Self::Lock.arns(scope), Self::Releases.arns(scope)].concat(),
         }
     }
 

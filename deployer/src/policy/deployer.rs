@@ -84,6 +84,10 @@ fn statements(scope: &Scope, access: Access) -> Vec<(Resources, Value)> {
             Condition::OnlyBounded | Condition::Bounded | Condition::OnlyUnbounded => Condition::Always,
             other => other,
         };
+        let resources = match resources {
+            Resources::Lock | Resources::Releases if access.deploy => Resources::Parameters,
+            other => other,
+        };
         statements.entry((resources, condition)).or_default().insert(action);
     }
     let statements = statements.into_iter().map(|((resources, condition), actions)| {

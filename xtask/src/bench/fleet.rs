@@ -33,7 +33,7 @@ struct Fleet {
 /// Backs up and cleans up fleets with our functions and with the usual script.
 pub(super) fn against_python(scope: Scope<'_>) -> Result<Outcome, Failure> {
     let fleets: &[Fleet] = if scope.is_short {
-        &[Fleet { instances: 50, scale: 1 }, Fleet { instances: 200, scale: 10 }]
+        &[Fleet { instances: 50, scale: 1 }, Fleet { instances: 100, scale: 10 }]
     } else {
         &[
             Fleet { instances: 50, scale: 1 },
@@ -72,7 +72,7 @@ pub(super) fn against_python(scope: Scope<'_>) -> Result<Outcome, Failure> {
 pub(super) fn bucket_use(scope: Scope<'_>) -> Result<Outcome, Failure> {
     let profile = if scope.is_short { Profile::Dev } else { Profile::Lambda };
     let ours = Ours::new(scope, profile)?;
-    let fleet = Fleet { instances: if scope.is_short { 160 } else { 500 }, scale: 1 };
+    let fleet = Fleet { instances: if scope.is_short { 120 } else { 500 }, scale: 1 };
     let mut rows = Vec::new();
     for (function, action) in
         [(Function::Backup, "ec2:CreateSnapshots"), (Function::Cleanup, "ec2:DeleteSnapshot")]

@@ -16,8 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         digest.update(file.to_string_lossy().as_bytes());
         digest.update(fs::read(&file)?);
     }
-    let hex: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    println!("cargo::rustc-env=SNAPWARDEN_SOURCE={hex}");
+    let beginning = u64::from_be_bytes(digest.finalize()[..8].try_into()?);
+    println!("cargo::rustc-env=SNAPWARDEN_SOURCE={beginning:016x}");
     Ok(())
 }
 

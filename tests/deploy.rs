@@ -16,7 +16,7 @@ fn steps(result: &Value) -> usize {
 #[test]
 fn a_second_deploy_changes_nothing() {
     let local = Local::new();
-    assert_eq!(steps(&local.deploy()), 31);
+    assert_eq!(steps(&local.deploy()), 34);
     let before = local.json(&["status"]);
     let again = local.run(&["deploy", "--bundle", &bundle()]);
     assert_eq!(again.code, 0, "{again:?}");
@@ -75,7 +75,7 @@ fn a_changed_file_is_planned_property_by_property_and_then_done() {
         "    version.memory_mb: 256 → 512",
         "~ alias snapwarden-local-cleanup:live",
         "    serves.memory_mb: 256 → 512",
-        "0 to create, 4 to change, 0 to delete, 27 to keep",
+        "0 to create, 4 to change, 0 to delete, 30 to keep",
     ] {
         assert!(plan.stdout.contains(line), "no `{line}`: {plan:?}");
     }
@@ -171,7 +171,7 @@ fn destroy_leaves_nothing_but_snapshots_and_says_so() {
     );
 
     // What was kept must not be in the way.
-    assert_eq!(steps(&local.deploy()), 31);
+    assert_eq!(steps(&local.deploy()), 34);
 }
 
 /// Logs are what an auditor asks for after the environment is gone.
@@ -185,7 +185,7 @@ fn destroy_keeps_the_log_groups_where_the_file_says_so() {
     let status: Value = serde_json::from_str(&local.run(&["status", "--json"]).stdout).unwrap();
     let kinds: Vec<_> = status["resources"].as_array().unwrap().iter().map(|r| r["kind"].clone()).collect();
     assert_eq!(kinds, ["log group", "log group"]);
-    assert_eq!(steps(&local.deploy()), 29, "the kept log groups are taken up again");
+    assert_eq!(steps(&local.deploy()), 32, "the kept log groups are taken up again");
 }
 
 /// Protection that goes away with an edit of a file protects nobody.

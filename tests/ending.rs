@@ -119,6 +119,7 @@ fn a_purge_waits_for_a_run_in_flight_and_leaves_nothing() {
 fn a_broken_environment_file_does_not_stop_a_destroy() {
     let local = Local::with("logs: delete", "iam: { role_name_prefix: acme- }\nlogs: delete");
     let made = local.deploy()["steps"].as_array().unwrap().len();
+    let aws = local.aws();
     // Under other names, the roles would be left behind with the right to delete snapshots.
     local.edit("role_name_prefix: acme-", "role_name_prefix: other-");
     let renamed = local.run(&["plan", "--bundle", &bundle()]);
@@ -127,7 +128,6 @@ fn a_broken_environment_file_does_not_stop_a_destroy() {
     local.edit("daily_days: 7", "daily_days: seven");
     assert_eq!(local.run(&["deploy", "--bundle", &bundle()]).code, 2);
     // Half of it is gone already, by somebody's hand.
-    let aws = local.aws();
     block_on(async {
         aws.lambda.delete_function().function_name("snapwarden-local-backup").send().await.unwrap();
         let queue = aws.sqs.get_queue_url().queue_name("snapwarden-local-dead-letters").send().await.unwrap();
@@ -136,7 +136,7 @@ fn a_broken_environment_file_does_not_stop_a_destroy() {
         group.send().await.unwrap();
     });
     local.ok(&["destroy"]);
-    let roles = block_on(local.aws().iam.list_roles().send()).unwrap().roles;
+    let roles = block_on(aws.iam.list_roles().send()).unwrap().roles;
     assert!(!roles.iter().any(|role| role.role_name.contains("snapwarden")), "{roles:?}");
     local.edit("daily_days: seven", "daily_days: 7");
     assert_eq!(local.json(&["deploy", "--bundle", &bundle()])["steps"].as_array().unwrap().len(), made);

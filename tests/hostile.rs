@@ -118,7 +118,9 @@ fn damaged(many: u32, texts: &[Vec<u8>], check: impl Fn(&[u8]) -> Result<(), Tes
     let strategy = (prop::sample::select(texts.to_vec()), vec(damage(), 1..4));
     TestRunner::new(cases(many))
         .run(&strategy, |(mut bytes, damages)| {
-            damages.iter().for_each(|damage| damage.apply(&mut bytes));
+            for damage in &damages {
+                damage.apply(&mut bytes);
+            }
             check(&bytes)
         })
         .unwrap();

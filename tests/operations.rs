@@ -139,7 +139,7 @@ fn followed_backup(local: &Local) -> Vec<String> {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || lines.map_while(Result::ok).all(|line| tell.send(line).is_ok()));
     local.json(&["invoke", "backup"]);
-    let patience = Duration::from_secs(60);
+    let patience = Duration::from_mins(1);
     let mut shown = Vec::new();
     while !shown.iter().any(|line: &String| line.contains("3 snapshots made")) {
         let Ok(line) = told.recv_timeout(patience) else { break };

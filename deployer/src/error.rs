@@ -187,7 +187,7 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
 }
 
 fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<E>())
+    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<E>)
 }
 
 impl fmt::Display for AwsError {

@@ -167,7 +167,8 @@ mod tests {
                 }
                 return http::Response::new("<DeleteSnapshotResponse/>".to_owned());
             }
-            let items = held.iter().map(|id| format!("<item><snapshotId>{id}</snapshotId></item>"));
+            let tag = "<tagSet><item><key>snapwarden:environment</key><value>test</value></item></tagSet>";
+            let items = held.iter().map(|id| format!("<item><snapshotId>{id}</snapshotId>{tag}</item>"));
             let set: String = items.collect();
             http::Response::new(format!(
                 "<DescribeSnapshotsResponse><snapshotSet>{set}</snapshotSet></DescribeSnapshotsResponse>"

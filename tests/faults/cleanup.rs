@@ -45,7 +45,7 @@ fn expired(local: &Local) -> (BTreeSet<String>, Vec<Snapshot>) {
         // EC2 tells which set is the newer one by the second in which it was made.
         std::thread::sleep(Duration::from_millis(1_100));
     }
-    for snapshot in local.snapshots().iter().filter(|snapshot| snapshot.tag("snapwarden:run") != "") {
+    for snapshot in local.snapshots().iter().filter(|snapshot| !snapshot.tag("snapwarden:run").is_empty()) {
         local.tag(&snapshot.id, "DeleteOn", "2020-01-01");
     }
     let would = local.json(&["invoke", "cleanup", "--dry-run"]);
@@ -88,7 +88,7 @@ fn clean_up(local: &Local, proxy: &Proxy, case: &Case, tally: &mut Tally) {
 
 fn remove(local: &Local, kept: &[Snapshot]) {
     let ec2 = local.aws().ec2;
-    for snapshot in kept.iter().filter(|snapshot| snapshot.tag("snapwarden:run") != "") {
+    for snapshot in kept.iter().filter(|snapshot| !snapshot.tag("snapwarden:run").is_empty()) {
         block_on(ec2.delete_snapshot().snapshot_id(&snapshot.id).send()).unwrap();
     }
 }

@@ -147,14 +147,14 @@ impl Asked<'_> {
         match operation {
             "CreateFunction" => {
                 let mut requests = on_function(self.tagging(Context::default()));
-                requests.push(self.pass_role(self.text("Role"), "lambda.amazonaws.com", &function));
+                requests.push(Self::pass_role(self.text("Role"), "lambda.amazonaws.com", &function));
                 requests.extend(self.also_tags("lambda:TagResource", &function));
                 requests
             }
             "UpdateFunctionConfiguration" => {
                 let mut requests = on_function(Context::default());
                 if self.has("Role") {
-                    requests.push(self.pass_role(self.text("Role"), "lambda.amazonaws.com", &function));
+                    requests.push(Self::pass_role(self.text("Role"), "lambda.amazonaws.com", &function));
                 }
                 requests
             }
@@ -183,7 +183,7 @@ impl Asked<'_> {
                 let role = self.call.parameters["Target"]["RoleArn"].as_str().unwrap_or_default();
                 vec![
                     self.plain(&schedule(), Context::default()),
-                    self.pass_role(role, "scheduler.amazonaws.com", &schedule()),
+                    Self::pass_role(role, "scheduler.amazonaws.com", &schedule()),
                 ]
             }
             "GetSchedule" | "DeleteSchedule" => vec![self.plain(&schedule(), Context::default())],
@@ -337,7 +337,7 @@ impl Asked<'_> {
         requests
     }
 
-    fn pass_role(&self, role: &str, service: &str, to: &str) -> Request {
+    fn pass_role(role: &str, service: &str, to: &str) -> Request {
         let context = Context::default().with("iam:PassedToService", service);
         Self::other("iam:PassRole", role, context.with("iam:AssociatedResourceArn", to))
     }

@@ -58,6 +58,7 @@ pub(crate) enum Approval {
 }
 
 /// Where the functions' code comes from.
+#[derive(Clone, Copy)]
 pub(crate) enum CodeSource<'a> {
     /// Built from this checkout, unless it is up to date.
     Build,

@@ -1,7 +1,7 @@
 use aws_sdk_sqs::operation::delete_message_batch::DeleteMessageBatchOutput;
 use aws_sdk_sqs::operation::get_queue_url::GetQueueUrlOutput;
 use aws_sdk_sqs::operation::receive_message::ReceiveMessageOutput;
-use aws_sdk_sqs::types::{BatchResultErrorEntry, MessageAttributeValue};
+use aws_sdk_sqs::types::{BatchResultErrorEntry, DeleteMessageBatchRequestEntry, MessageAttributeValue};
 use aws_smithy_mocks::{RuleMode, mock, mock_client};
 use serde_json::json;
 
@@ -89,7 +89,8 @@ async fn only_what_was_listed_is_deleted_and_a_refusal_is_told() {
         .build();
     let delete_batch = mock!(aws_sdk_sqs::Client::delete_message_batch)
         .match_requests(|request| {
-            let receipts: Vec<_> = request.entries().iter().map(|entry| entry.receipt_handle()).collect();
+            let receipts: Vec<_> =
+                request.entries().iter().map(DeleteMessageBatchRequestEntry::receipt_handle).collect();
             receipts == ["receipt of a", "receipt of b"]
         })
         .then_output(|| {

@@ -79,7 +79,7 @@ impl Lease {
     /// Refuses when the lock may be somebody else's by now.
     pub(super) fn check(&self) -> Result<(), LeaseOver> {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Renewed(at) if at.elapsed() >= LEASE - MARGIN => Err(LeaseOver),
+            State::Renewed(at) if at.elapsed() + MARGIN >= LEASE => Err(LeaseOver),
             State::Lost => Err(LeaseOver),
             State::NotNeeded | State::Renewed(_) => Ok(()),
         }

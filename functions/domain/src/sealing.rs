@@ -121,7 +121,9 @@ impl<'a> Survey<'a> {
             }
         }
         // The order by which everything is decided, whatever the order of the list.
-        copies.values_mut().for_each(|copies| copies.sort_by_key(|copy| place(copy)));
+        for copies in copies.values_mut() {
+            copies.sort_by_key(|copy| place(copy));
+        }
 
         let mut survey = Self::default();
         for verdict in judge(inventory, today, settings) {

@@ -11,11 +11,11 @@ pub(crate) fn of(peer: SocketAddr) -> Option<Pid> {
     let sockets = fs::read_to_string("/proc/net/tcp").ok()?;
     let inode = inode(&sockets, peer)?;
     let link = format!("socket:[{inode}]");
-    let numbers = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
+    let mut numbers = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
         let number: i32 = entry.file_name().to_str()?.parse().ok()?;
         holds(&entry.path().join("fd"), &link).then_some(number)
     });
-    numbers.filter_map(Pid::from_raw).next()
+    numbers.find_map(Pid::from_raw)
 }
 
 fn holds(files: &Path, link: &str) -> bool {
@@ -24,7 +24,7 @@ fn holds(files: &Path, link: &str) -> bool {
     files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == link))
 }
 
-/// The number of the socket with this local address, in the table of `/proc/net/tcp` (source: proc_net_tcp(5)).
+/// The number of the socket with this local address, in the table of `/proc/net/tcp` (source: `proc_net_tcp(5)`).
 fn inode(sockets: &str, local: SocketAddr) -> Option<&str> {
     let SocketAddr::V4(local) = local else { return None };
     // The address is written as the number that its bytes make in this machine's order.

@@ -131,8 +131,11 @@ impl Ours {
     }
 }
 
+/// Environment variables, by name.
+type Variables = Vec<(String, String)>;
+
 /// The environment variables that a deploy gives each function.
-fn variables(environment: &Environment) -> Result<Vec<(Function, Vec<(String, String)>)>, Failure> {
+fn variables(environment: &Environment) -> Result<Vec<(Function, Variables)>, Failure> {
     let names = Names::of(environment);
     let policies = role_policies(environment, &names).map_err(|error| failed(&error))?;
     let code = std::collections::BTreeMap::new();

@@ -111,7 +111,7 @@ pub(super) fn cold_start(mut command: Command) -> io::Result<Duration> {
     command.env("AWS_LAMBDA_RUNTIME_API", &server.address);
     let started = Instant::now();
     let _child = Process(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-    let at = asked.recv_timeout(Duration::from_secs(60)).map_err(io::Error::other)?;
+    let at = asked.recv_timeout(Duration::from_mins(1)).map_err(io::Error::other)?;
     Ok(at - started)
 }
 

@@ -38,7 +38,8 @@ impl Local {
         let mut local = Self { folder, general: String::new(), ec2: String::new() };
         local.environment(&text)?;
         local.run(&["local", "up"], &[])?;
-        let output = local.command(&["local", "status", "--json"]).output().map_err(cannot_start)?;
+        let output =
+            local.command(&["local", "status", "--json"]).output().map_err(|error| cannot_start(&error))?;
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
         (local.general, local.ec2) = (text("endpoint"), text("endpoint_ec2"));
@@ -91,7 +92,7 @@ impl Drop for Local {
 pub(super) fn timed(mut command: Command) -> Result<Ran, Failure> {
     let started = Instant::now();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(cannot_start)?;
+    let mut child = command.spawn().map_err(|error| cannot_start(&error))?;
     // Read beside, or a program with much to say would wait for it.
     let stderr = child.stderr.take();
     let said = std::thread::spawn(move || {
@@ -102,7 +103,7 @@ pub(super) fn timed(mut command: Command) -> Result<Ran, Failure> {
     });
     let mut peak_mb = f64::NAN;
     let status = loop {
-        if let Some(status) = child.try_wait().map_err(cannot_start)? {
+        if let Some(status) = child.try_wait().map_err(|error| cannot_start(&error))? {
             break status;
         }
         peak_mb = peak_mb.max(super::lambda::peak_mb(child.id()));
@@ -119,6 +120,6 @@ pub(super) fn timed(mut command: Command) -> Result<Ran, Failure> {
     Err(Failure::new(Exit::Failed, message))
 }
 
-fn cannot_start(error: std::io::Error) -> Failure {
-    Failure::caused_by(Exit::Failed, &error).context("cannot start a command of the benchmark")
+fn cannot_start(error: &std::io::Error) -> Failure {
+    Failure::caused_by(Exit::Failed, error).context("cannot start a command of the benchmark")
 }

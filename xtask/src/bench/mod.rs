@@ -100,13 +100,11 @@ impl Scope<'_> {
     /// The folder of the bundle, which is built unless there is one.
     fn bundle(self) -> Result<PathBuf, Failure> {
         let context = self.context;
-        match self.bundle {
-            Some(folder) => Ok(Bundle::load(folder).map(|_| folder.to_owned())?),
-            None => {
-                bundle::ensure_bundle(context.workspace(), context.progress())?;
-                Ok(context.workspace().bundle())
-            }
+        if let Some(folder) = self.bundle {
+            return Ok(Bundle::load(folder).map(|_| folder.to_owned())?);
         }
+        bundle::ensure_bundle(context.workspace(), context.progress())?;
+        Ok(context.workspace().bundle())
     }
 
     /// Measures.

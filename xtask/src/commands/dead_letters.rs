@@ -79,7 +79,7 @@ fn text(context: &Context, letters: &Letters, now: Timestamp) -> String {
         return format!("{queue} is empty");
     }
     let rows = events.iter().map(|letter| {
-        let function = letter.function.map(|function| function.as_str()).unwrap_or_default();
+        let function = letter.function.map(snapwarden_deployer::scope::Function::as_str).unwrap_or_default();
         let from = match letter.from {
             Sender::Scheduler => "EventBridge Scheduler",
             Sender::Lambda => "Lambda",

@@ -30,6 +30,7 @@ use crate::{output, render};
 
 /// Flags of `deploy`.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct DeployArgs {
     /// Execute a plan that `plan --out` wrote, exactly, or refuse
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adopt", "resume"])]

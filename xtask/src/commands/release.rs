@@ -59,17 +59,17 @@ pub(crate) async fn settle(
     provenance: Provenance<'_>,
 ) -> Result<Settled, Failure> {
     let mut history = history(session).await?;
-    let Some(content) = Content::of(observed, &session.scope) else { return Ok(Settled::default()) };
-    if history.newest().is_some_and(|newest| newest.content == content) {
+    let Some(live) = Content::of(observed, &session.scope) else { return Ok(Settled::default()) };
+    if history.newest().is_some_and(|newest| newest.content == live) {
         return Ok(Settled { release: history.newest().cloned(), pruned: Vec::new() });
     }
     let Provenance { how, git, plan, report } = provenance;
     let mut canary = std::collections::BTreeMap::new();
-    for (function, served) in &content.functions {
+    for (function, served) in &live.functions {
         let flown = flown(session, report, *function).filter(|canary| canary.version == served.version);
         // A version that did not change has proven itself before.
-        let before = history.releases.iter().rev().filter_map(|release| release.canary.get(function));
-        let before = before.filter(|canary| canary.version == served.version).next().cloned();
+        let mut before = history.releases.iter().rev().filter_map(|release| release.canary.get(function));
+        let before = before.find(|canary| canary.version == served.version).cloned();
         let canary_of = match flown.or(before) {
             Some(canary) => canary,
             None => fly(context, session, *function, &served.version).await?,
@@ -83,7 +83,7 @@ pub(crate) async fn settle(
         at: Timestamp::now().round(jiff::Unit::Second).unwrap_or_else(|_| Timestamp::now()),
         how: if plan.is_empty() { How::FoundLive } else { how },
         git,
-        content,
+        content: live,
         plan: (!plan.is_empty()).then(|| plan.fingerprint()),
         canary,
         previous: history.newest().map(|newest| newest.number),

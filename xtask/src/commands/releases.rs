@@ -44,8 +44,8 @@ impl Shown {
         record["policies"] = json!(policies);
         let (number, how, by) = (release.number, &release.how, &release.by);
         let (at, commit, proof) = (short(release.at), commit(release), proof(release));
-        let line = format!("release {number}: {how} {at} by {by}, commit {commit}, canary {proof}");
-        Self { record, live, line }
+        let summary = format!("release {number}: {how} {at} by {by}, commit {commit}, canary {proof}");
+        Self { record, live, line: summary }
     }
 }
 

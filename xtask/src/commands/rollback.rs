@@ -20,6 +20,7 @@ use crate::session::Session;
 
 /// Flags of `rollback`.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct RollbackArgs {
     /// The release, as `releases` numbers them [default: the one that was live before]
     #[arg(long, value_name = "RELEASE")]

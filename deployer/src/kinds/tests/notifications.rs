@@ -8,7 +8,7 @@ use aws_sdk_cloudwatch::operation::list_tags_for_resource::{
 };
 use aws_sdk_cloudwatch::operation::put_dashboard::PutDashboardOutput;
 use aws_sdk_cloudwatch::operation::put_metric_alarm::PutMetricAlarmOutput;
-use aws_sdk_cloudwatch::types::{DashboardValidationMessage, MetricAlarm, Tag};
+use aws_sdk_cloudwatch::types::{DashboardValidationMessage, MetricAlarm, Tag, WarmUpConfiguration};
 use aws_sdk_sns::operation::list_subscriptions_by_topic::ListSubscriptionsByTopicOutput;
 use aws_sdk_sns::operation::set_topic_attributes::SetTopicAttributesOutput;
 use aws_sdk_sns::types::Subscription as Subscribed;
@@ -37,7 +37,7 @@ async fn an_alarm_that_takes_silence_for_trouble_waits_for_the_first_run() {
         let put = mock!(aws_sdk_cloudwatch::Client::put_metric_alarm)
             .match_requests(move |request| {
                 let warm_up = request.warm_up_configuration();
-                warm_up.and_then(|warm_up| warm_up.warm_up_period_duration_in_minutes()) == minutes
+                warm_up.and_then(WarmUpConfiguration::warm_up_period_duration_in_minutes) == minutes
             })
             .then_output(|| PutMetricAlarmOutput::builder().build());
         let cloudwatch = mock_client!(aws_sdk_cloudwatch, RuleMode::MatchAny, [&put]);
@@ -94,8 +94,8 @@ async fn only_alarms_of_this_environment_are_seen() {
         mock_client!(aws_sdk_cloudwatch, RuleMode::MatchAny, [&list, &neighbour, &former, &gone]);
     let (cx, _) = context(Aws { cloudwatch, ..aws() });
     let found = Alarm::observe(&cx).await.unwrap();
-    let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["snapwarden-test-formerly"]);
+    let seen: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(seen, ["snapwarden-test-formerly"]);
 }
 
 /// An alarm that somebody else deleted meanwhile must not fail a destroy.

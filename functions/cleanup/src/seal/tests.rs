@@ -48,7 +48,7 @@ async fn a_snapshot_in_clear_text_is_replaced_by_its_encrypted_copy() {
     let report = account.pass().await.unwrap();
     assert_eq!((report.copying.len(), account.copies_begun()), (1, 1), "a pending copy is waited for");
     assert_eq!(account.left(), ["copy-1", "snap-1"]);
-    account.settle(SnapshotState::Completed);
+    account.settle(&SnapshotState::Completed);
     let report = account.pass().await.unwrap();
     assert_eq!(report.sealed[0].copy.as_deref(), Some("copy-1"));
     assert_eq!((report.unencrypted_snapshots, report.failures()), (0, Vec::new()));
@@ -62,7 +62,7 @@ async fn a_snapshot_in_clear_text_is_replaced_by_its_encrypted_copy() {
 async fn a_copy_that_fails_keeps_its_source_and_is_told() {
     let account = Account::with(vec![clear("snap-1")]);
     account.pass().await.unwrap();
-    account.settle(SnapshotState::Error);
+    account.settle(&SnapshotState::Error);
     let report = account.pass().await.unwrap();
     assert_eq!((account.left(), account.copies_begun()), (vec!["copy-1".into(), "snap-1".into()], 1));
     let failure = &report.failed[0].failure;
@@ -78,7 +78,7 @@ async fn a_copy_that_fails_keeps_its_source_and_is_told() {
         ["copy-2", "snap-1"],
         "after six hours, the failed one has made place for another"
     );
-    account.settle(SnapshotState::Completed);
+    account.settle(&SnapshotState::Completed);
     account.run(later).await.unwrap();
     assert_eq!(account.left(), ["copy-2"]);
 }
@@ -132,7 +132,7 @@ async fn a_copy_whose_answer_got_lost_is_found_by_the_next_pass() {
 async fn a_copy_that_vanishes_takes_nothing_with_it() {
     let account = Account::with(vec![clear("snap-1")]);
     account.pass().await.unwrap();
-    account.settle(SnapshotState::Completed);
+    account.settle(&SnapshotState::Completed);
     account.contents().vanishing = Some("copy-1");
     let report = account.pass().await.unwrap();
     assert_eq!((report.sealed.len(), account.left()), (0, vec!["snap-1".into()]));
@@ -153,7 +153,7 @@ async fn a_pass_killed_at_any_call_is_finished_by_the_next_ones() {
                 if killed {
                     account.contents().killed_at = None;
                 }
-                account.settle(SnapshotState::Completed);
+                account.settle(&SnapshotState::Completed);
             }
             let left = account.left();
             assert_eq!(left.len(), 3, "killed at {kill_at}, after EC2 acts: {after_ec2_acts}: {left:?}");
@@ -167,7 +167,7 @@ async fn a_pass_killed_at_any_call_is_finished_by_the_next_ones() {
 async fn a_fence_that_shows_only_at_the_deletion_holds() {
     let account = Account::with(vec![clear("snap-1")]);
     account.pass().await.unwrap();
-    account.settle(SnapshotState::Completed);
+    account.settle(&SnapshotState::Completed);
     account.contents().delete_answer = Some("InvalidSnapshot.InUse");
     let report = account.pass().await.unwrap();
     assert_eq!((report.sealed.len(), report.held.len(), report.unencrypted_snapshots), (0, 1, 1));
@@ -244,11 +244,11 @@ impl Account {
     }
 
     /// Lets all copies that are being made end like this.
-    fn settle(&self, state: SnapshotState) {
+    fn settle(&self, state: &SnapshotState) {
         for snapshot in &mut self.contents().snapshots {
             if snapshot.state() == Some(&SnapshotState::Pending) {
                 snapshot.state_message =
-                    (state == SnapshotState::Error).then(|| "the key is not accessible".to_owned());
+                    (*state == SnapshotState::Error).then(|| "the key is not accessible".to_owned());
                 snapshot.state = Some(state.clone());
             }
         }

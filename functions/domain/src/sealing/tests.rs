@@ -74,7 +74,7 @@ fn how_far_a_snapshot_is_follows_from_its_copies() {
     assert_eq!(with(&[]), "Clear");
     assert_eq!(with(&[of("snap-c", 1, State::Pending)]), "copying snap-c");
     assert_eq!(with(&[of("snap-c", 1, State::Unsettled)]), "copying snap-c");
-    assert_eq!(with(&[good.clone()]), "sealed snap-c");
+    assert_eq!(with(std::slice::from_ref(&good)), "sealed snap-c");
     assert_eq!(with(&[of("snap-c", 1, State::Error)]), "failed snap-c");
     assert_eq!(with(&[of("snap-c", 7, State::Error)]), "Clear", "it is tried again");
     assert_eq!(with(&[of("snap-c", 7, State::Error), of("snap-d", 1, State::Error)]), "failed snap-d");
@@ -202,7 +202,7 @@ struct World {
 
 #[derive(Clone, Debug)]
 enum Action {
-    Copy(Snapshot),
+    Copy(Box<Snapshot>),
     Delete { gone: String, stays: String },
 }
 
@@ -252,7 +252,7 @@ impl World {
     fn look(&mut self, pass: usize) {
         let inventory = account(&self.snapshots);
         let survey = Survey::of(&inventory, day(), self.now, &settings());
-        let copies = survey.to_copy().into_iter().map(|source| Action::Copy(source.clone()));
+        let copies = survey.to_copy().into_iter().map(|source| Action::Copy(Box::new(source.clone())));
         let deletions = survey
             .to_delete()
             .into_iter()
@@ -272,7 +272,7 @@ impl World {
                         copy: Some(copy),
                         encrypted: true,
                         state: State::Pending,
-                        ..source
+                        ..*source
                     });
                 }
             }
@@ -302,7 +302,7 @@ impl World {
                     self.snapshots.iter_mut().filter(|snapshot| snapshot.state == State::Pending).collect();
                 if !pending.is_empty() {
                     let index = index.index(pending.len());
-                    let copy = &mut pending[index];
+                    let copy = &mut *pending[index];
                     copy.state = State::Completed;
                     match end {
                         End::Completed => {}
@@ -357,7 +357,9 @@ proptest! {
         ),
     ) {
         let mut world = World::of(sources);
-        happenings.iter().for_each(|happening| world.happens(happening));
+        for happening in &happenings {
+            world.happens(happening);
+        }
         for _ in 0..4 {
             world.look(0);
             for action in std::mem::take(&mut world.passes[0]) {
@@ -379,7 +381,9 @@ proptest! {
         happenings in proptest::collection::vec(happening(), 0..60), turned in any::<Index>(),
     ) {
         let mut world = World::of(3);
-        happenings.iter().for_each(|happening| world.happens(happening));
+        for happening in &happenings {
+            world.happens(happening);
+        }
         let mut other = world.snapshots.clone();
         let by = turned.index(other.len());
         other.rotate_left(by);

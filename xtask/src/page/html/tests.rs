@@ -121,7 +121,9 @@ fn a_command_says_of_the_performance_what_ec2_wants_to_know() {
         ("st1", "--volume-type st1<"),
     ] {
         let mut volumes = volumes(&["vol-1"]);
-        volumes.values_mut().for_each(|volume| volume.kind = kind.to_owned());
+        for volume in volumes.values_mut() {
+            kind.clone_into(&mut volume.kind);
+        }
         let page = page_of(&[snapshot(1, "vol-1", 0)], &volumes);
         assert!(page.contains(options), "{kind}");
     }

@@ -130,6 +130,12 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
                 rule.as_array().unwrap().iter().for_each(|all| check(root, all, value, at, found));
                 false
             }
+            "items" => {
+                for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    check(root, rule, item, &format!("{at}/{index}"), found);
+                }
+                false
+            }
             "anyOf" | "oneOf" => !rule.as_array().unwrap().iter().any(|one| {
                 let mut inside = Vec::new();
                 check(root, one, value, at, &mut inside);

@@ -62,7 +62,14 @@ fn on_snapshots() -> Vec<Attack> {
         (
             &ALL[..],
             "delete another environment's snapshot",
-            to("ec2:DeleteSnapshot", snapshot, &[("aws:ResourceTag/snapwarden:environment", "prod")]),
+            to(
+                "ec2:DeleteSnapshot",
+                snapshot,
+                &[
+                    ("aws:ResourceTag/snapwarden:environment", "prod"),
+                    ("aws:ResourceTag/DeleteOn", "2026-12-01"),
+                ],
+            ),
         ),
         (&ALL, "delete a snapshot without tags", to("ec2:DeleteSnapshot", snapshot, &[])),
         (
@@ -78,7 +85,14 @@ fn on_snapshots() -> Vec<Attack> {
         (
             &ALL,
             "delete a snapshot whose tag is a wildcard",
-            to("ec2:DeleteSnapshot", snapshot, &[("aws:ResourceTag/snapwarden:environment", "*")]),
+            to(
+                "ec2:DeleteSnapshot",
+                snapshot,
+                &[
+                    ("aws:ResourceTag/snapwarden:environment", "*"),
+                    ("aws:ResourceTag/DeleteOn", "2026-12-01"),
+                ],
+            ),
         ),
         (
             &ALL,

@@ -129,6 +129,11 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
                 rule.as_array().unwrap().iter().for_each(|all| check(root, all, value, at, found));
                 false
             }
+            "items" => {
+                let items = value.as_array().into_iter().flatten().enumerate();
+                items.for_each(|(index, item)| check(root, rule, item, &format!("{at}/{index}"), found));
+                false
+            }
             "anyOf" | "oneOf" => !rule.as_array().unwrap().iter().any(|one| {
                 let mut inside = Vec::new();
                 check(root, one, value, at, &mut inside);

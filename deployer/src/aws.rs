@@ -19,6 +19,10 @@ pub struct Aws {
     pub iam: aws_sdk_iam::Client,
     /// Lambda: the functions and their releases.
     pub lambda: aws_sdk_lambda::Client,
+    /// CloudFormation: the stack, where it is the engine.
+    pub cloudformation: aws_sdk_cloudformation::Client,
+    /// S3: what CloudFormation takes the code from.
+    pub s3: aws_sdk_s3::Client,
     /// CloudWatch: the alarms and the dashboard.
     pub cloudwatch: aws_sdk_cloudwatch::Client,
     /// CloudWatch Logs: the log groups.
@@ -110,6 +114,8 @@ impl Aws {
         Self {
             iam: aws_sdk_iam::Client::new(general),
             lambda: aws_sdk_lambda::Client::new(general),
+            cloudformation: aws_sdk_cloudformation::Client::new(general),
+            s3: aws_sdk_s3::Client::new(general),
             cloudwatch: aws_sdk_cloudwatch::Client::new(general),
             logs: aws_sdk_cloudwatchlogs::Client::new(general),
             scheduler: aws_sdk_scheduler::Client::new(general),

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    adopt_snapshots, build, cleanup_diff, deploy, destroy, invoke, local as local_command, logs, plan,
+    adopt_snapshots, build, cleanup_diff, deploy, destroy, fleet, invoke, local as local_command, logs, plan,
     policies, report, status, synth, test,
 };
 use context::{Context, GlobalArgs};
@@ -61,6 +61,8 @@ enum Command {
     Report(report::ReportArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
     Policies(policies::PoliciesArgs),
+    /// The same environment in many accounts and Regions: a CloudFormation StackSet
+    Fleet(fleet::FleetArgs),
     /// Write the environment as a CloudFormation template
     Synth(synth::SynthArgs),
     /// The local AWS environment: emulators on this machine
@@ -97,6 +99,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Logs(args) => logs::cmd_logs(context, &args),
         Command::Report(args) => report::cmd_report(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
+        Command::Fleet(args) => fleet::cmd_fleet(context, &args),
         Command::Synth(args) => synth::cmd_synth(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
         Command::Test(args) => test::cmd_test(context, &args),

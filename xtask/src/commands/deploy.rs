@@ -9,15 +9,16 @@ use jiff::Timestamp;
 use serde_json::json;
 use snapwarden_deployer::apply::{Guard, Report, apply};
 use snapwarden_deployer::bundle::Bundle;
+use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::rights::simulation;
 use snapwarden_deployer::saved_plan::SavedPlan;
 use snapwarden_deployer::world::{Observed, differences, fingerprint};
 
-use super::cleanup_diff;
 use super::plan::PlanScope;
 use super::status::{firings, resources};
+use super::{cleanup_diff, stack};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -30,18 +31,18 @@ use crate::{output, render};
 pub(crate) struct DeployArgs {
     /// Execute a plan that `plan --out` wrote, exactly, or refuse
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adopt", "resume"])]
-    plan: Option<PathBuf>,
+    pub(super) plan: Option<PathBuf>,
     /// Go ahead without a question
     #[arg(long)]
-    yes: bool,
+    pub(super) yes: bool,
     /// Take the environment's lock from whoever holds it
     #[arg(long)]
-    break_lock: bool,
+    pub(super) break_lock: bool,
     /// Let a changed cleanup policy delete snapshots that the deployed one would not
     #[arg(long)]
-    accept_deletions: bool,
+    pub(super) accept_deletions: bool,
     #[command(flatten)]
-    scope: PlanScope,
+    pub(super) scope: PlanScope,
 }
 
 impl DeployArgs {
@@ -60,6 +61,9 @@ impl DeployArgs {
 
 /// Plans, asks, applies, and shows what exists now.
 pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult {
+    if context.engine()? == Engine::Cloudformation {
+        return block_on(stack::deploy_stack(context, args));
+    }
     block_on(async {
         let Planned { session, bundle, observed, plan } = match &args.plan {
             Some(path) => saved(context, args, path).await?,
@@ -144,7 +148,11 @@ pub(super) fn changed_meanwhile(context: &Context, before: &Observed, now: &Obse
 const PAUSES: [u64; 6] = [1, 2, 5, 10, 20, 30];
 
 /// Looks whether AWS shows everything as it was planned: what was not seen is not reported as done.
-async fn see_it_done(context: &Context, session: &Session, plan: &Plan) -> Result<Observed, Failure> {
+pub(super) async fn see_it_done(
+    context: &Context,
+    session: &Session,
+    plan: &Plan,
+) -> Result<Observed, Failure> {
     let task = context.progress().start("looking at the result");
     let mut pauses = PAUSES.into_iter();
     loop {

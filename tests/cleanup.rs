@@ -123,6 +123,7 @@ fn a_mass_deletion_stops_until_a_person_lets_one_run_through() {
     let old: Vec<_> = (0..30).map(|n| old_snapshot(&local, &of(n), PAST)).collect();
     let adopted = local.json(&["adopt-snapshots", "--all", "--yes"]);
     assert_eq!(adopted["adopted"].as_array().unwrap().len(), 30, "{adopted}");
+    assert_eq!(adopted["mass_deletion"]["due"], json!(30), "it is said before: {adopted}");
 
     let stopped = local.run(&["invoke", "cleanup"]);
     assert_eq!(stopped.code, 1, "{stopped:?}");
@@ -214,6 +215,9 @@ fn a_dry_run_shows_a_table_of_what_goes_and_what_stays() {
     assert!(shown.contains("kept: it is one of its instance's newest complete copies"), "{shown}");
     let header = shown.lines().find(|line| line.starts_with("VOLUME")).expect(&shown);
     assert!(header.contains("DELETE ON") && header.contains("VERDICT"), "{shown}");
+    assert!(shown.contains("not listed: 2 not due (--verbose lists them)"), "{shown}");
+    let all = local.ok(&["invoke", "cleanup", "--dry-run", "--verbose"]).stdout;
+    assert_eq!(all.matches("kept: its DeleteOn has not come").count(), 2, "{all}");
 }
 
 /// Cleanup is the one who notices that backups stopped.

@@ -177,9 +177,11 @@ fn destroy_leaves_nothing_but_snapshots_and_says_so() {
 /// Logs are what an auditor asks for after the environment is gone.
 #[test]
 fn destroy_keeps_the_log_groups_where_the_file_says_so() {
-    let local = Local::with("logs: delete", "logs: keep");
+    let local = Local::with("logs: delete", "logs: keep\nprotect: true");
     local.deploy();
-    local.ok(&["destroy", "--yes"]);
+    local.ok(&["destroy", "--yes", "--confirm", "local"]);
+    let again = local.ok(&["destroy", "--yes"]);
+    assert!(again.stdout.contains("there was nothing to delete"), "nobody is asked for nothing: {again:?}");
     let status: Value = serde_json::from_str(&local.run(&["status", "--json"]).stdout).unwrap();
     let kinds: Vec<_> = status["resources"].as_array().unwrap().iter().map(|r| r["kind"].clone()).collect();
     assert_eq!(kinds, ["log group", "log group"]);
@@ -191,13 +193,21 @@ fn destroy_keeps_the_log_groups_where_the_file_says_so() {
 fn a_protected_environment_needs_its_name_even_after_the_file_was_edited() {
     let local = Local::with("region: eu-central-1", "region: eu-central-1\nprotect: true");
     local.deploy();
-    assert_eq!(local.run(&["destroy", "--yes"]).code, 4);
+    for flags in [&[][..], &["--drain"], &["--snapshots", "purge"]] {
+        let refused = local.run(&[&["destroy", "--yes"], flags].concat());
+        assert_eq!(refused.code, 4, "{refused:?}");
+    }
     local.edit("protect: true", "protect: false");
     let refused = local.run(&["destroy", "--yes"]);
     assert_eq!(refused.code, 4, "{refused:?}");
     assert!(refused.stderr.contains("--confirm local"), "{refused:?}");
     assert_eq!(local.run(&["destroy", "--yes", "--confirm", "prod"]).code, 4);
-    local.ok(&["destroy", "--yes", "--confirm", "local"]);
+    let lifting = local.run(&["deploy", "--yes", "--bundle", &bundle()]);
+    assert!(lifting.code == 4 && lifting.stderr.contains("--confirm local"), "{lifting:?}");
+    let lines = local.ok(&["plan", "--bundle", &bundle()]).stdout;
+    assert!(lines.contains("what is protected is destroyed only by name"), "{lines}");
+    local.ok(&["destroy", "--yes", "--drain", "--confirm", "local"]);
+    local.ok(&["destroy", "--yes", "--snapshots", "purge", "--confirm", "local"]);
 }
 
 /// A namesake that is not ours may be somebody's production.

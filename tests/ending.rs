@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
 
+use std::time::Duration;
+
 use serde_json::Value;
-use snapwarden_tests::{Local, bundle};
+use snapwarden_tests::proxy::{Calls, Effect, Proxy, Rule};
+use snapwarden_tests::{Local, block_on, bundle};
 
 /// A deployed environment with one night's snapshots, one instance's worth of them.
 fn with_snapshots() -> Local {
@@ -31,12 +34,20 @@ fn a_drained_environment_stays_so_through_deploys_until_it_is_resumed() {
     let again = local.run(&["deploy", "--bundle", &bundle()]);
     assert!(again.code == 0 && again.stderr.contains("no changes"), "{again:?}");
     assert!(again.stderr.contains("this environment drains since"), "{again:?}");
+    // Nights without backups are what a drain is for: status calls nobody, and names what waits for its day.
+    local.ok(&["local", "night", "--nights", "3"]);
     let status = local.json(&["status"]);
     assert_eq!(schedules(&status), ["cleanup"]);
     assert_eq!(status["draining"]["floor_holds"], true);
 
     local.ok(&["deploy", "--resume", "--bundle", &bundle()]);
-    let status = local.json(&["status"]);
+    // From now on three nights without backups are what somebody has to know.
+    let resumed = local.run(&["status", "--json"]);
+    assert!(
+        resumed.code == 5 && resumed.stdout.contains("the newest backup of some volume is"),
+        "{resumed:?}"
+    );
+    let status: Value = serde_json::from_str(&resumed.stdout).unwrap();
     assert_eq!(schedules(&status), ["backup", "cleanup"]);
     assert!(status.get("draining").is_none(), "{status}");
 }
@@ -85,14 +96,48 @@ fn a_deploy_after_a_destroy_takes_care_of_the_snapshots_that_stayed() {
     assert_eq!(nights.len(), 7, "the first night's are gone: {nights:?}");
 }
 
+/// A run that is making snapshots while somebody purges leaves some that nobody would ever delete.
+#[test]
+fn a_purge_waits_for_a_run_in_flight_and_leaves_nothing() {
+    let local = Local::new();
+    let functions = Proxy::of_functions(&local);
+    local.deploy();
+    local.json(&["local", "seed"]);
+    let late = Effect::Delay(Duration::from_secs(6));
+    functions.rule(vec![Rule::first(100, Calls::Action("ec2:CreateSnapshots"), late)]);
+    std::thread::scope(|threads| {
+        // Where it ends in the middle of the purge, it fails: that is no matter here.
+        threads.spawn(|| local.run(&["invoke", "backup"]));
+        functions.wait_for("ec2:DescribeInstances");
+        local.ok(&["destroy", "--snapshots", "purge"]);
+    });
+    assert_eq!(local.snapshots(), []);
+}
+
 /// A mistyped retention must not keep an environment alive that costs money.
 #[test]
 fn a_broken_environment_file_does_not_stop_a_destroy() {
-    let local = Local::new();
+    let local = Local::with("logs: delete", "iam: { role_name_prefix: acme- }\nlogs: delete");
     let made = local.deploy()["steps"].as_array().unwrap().len();
+    // Under other names, the roles would be left behind with the right to delete snapshots.
+    local.edit("role_name_prefix: acme-", "role_name_prefix: other-");
+    let renamed = local.run(&["plan", "--bundle", &bundle()]);
+    assert!(renamed.code == 4 && renamed.stderr.contains("begin with `acme-`"), "{renamed:?}");
+    local.edit("iam: { role_name_prefix: other- }\n", "");
     local.edit("daily_days: 7", "daily_days: seven");
     assert_eq!(local.run(&["deploy", "--bundle", &bundle()]).code, 2);
+    // Half of it is gone already, by somebody's hand.
+    let aws = local.aws();
+    block_on(async {
+        aws.lambda.delete_function().function_name("snapwarden-local-backup").send().await.unwrap();
+        let queue = aws.sqs.get_queue_url().queue_name("snapwarden-local-dead-letters").send().await.unwrap();
+        aws.sqs.delete_queue().set_queue_url(queue.queue_url).send().await.unwrap();
+        let group = aws.scheduler.delete_schedule_group().name("snapwarden-local");
+        group.send().await.unwrap();
+    });
     local.ok(&["destroy"]);
+    let roles = block_on(local.aws().iam.list_roles().send()).unwrap().roles;
+    assert!(!roles.iter().any(|role| role.role_name.contains("snapwarden")), "{roles:?}");
     local.edit("daily_days: seven", "daily_days: 7");
     assert_eq!(local.json(&["deploy", "--bundle", &bundle()])["steps"].as_array().unwrap().len(), made);
 }

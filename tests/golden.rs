@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use snapwarden_deployer::environment::{Environment, parse};
+use snapwarden_deployer::environment::{Environment, Requirement, parse};
 use snapwarden_deployer::kinds::{Blueprint, registry};
 use snapwarden_deployer::plan::{Options, plan};
 use snapwarden_deployer::policy::role_policies;
@@ -58,6 +58,31 @@ fn the_resources_of_an_environment() {
     golden("resources-prod", &lines.join("\n\n"));
 }
 
+/// What nobody switched on costs nothing, and cannot break.
+#[test]
+fn what_encryption_adds_to_an_environment() {
+    let file = environment("tests/configs/valid/encrypted.yaml");
+    let added = |require: Requirement| {
+        let mut environment = file.clone();
+        environment.encryption.require = Requirement::Off;
+        let (_, without) = desired(&environment);
+        environment.encryption.require = require;
+        let (_, with) = desired(&environment);
+        let new = with.keys().filter(|id| !without.contains_key(*id));
+        new.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(added(Requirement::Report), ["alarm snapwarden-encrypted.unencrypted-snapshots"]);
+    assert_eq!(
+        added(Requirement::Enforce),
+        [
+            "alarm snapwarden-encrypted.copies-failed",
+            "alarm snapwarden-encrypted.seal-heartbeat",
+            "alarm snapwarden-encrypted.unencrypted-snapshots",
+            "schedule seal"
+        ]
+    );
+}
+
 /// No role may do everything, and none may act on everything but where EC2 leaves no choice.
 #[test]
 fn no_role_has_a_wildcard_action_and_only_describe_calls_have_a_wildcard_resource() {
@@ -80,7 +105,12 @@ fn no_role_has_a_wildcard_action_and_only_describe_calls_have_a_wildcard_resourc
 /// A plan that finds something to do where nothing is to be done erodes the trust in all of them.
 #[test]
 fn planning_what_is_there_already_makes_no_changes() {
-    for file in ["environments/local.yaml", "environments/prod.yaml", "tests/configs/valid/least.yaml"] {
+    for file in [
+        "environments/local.yaml",
+        "environments/prod.yaml",
+        "tests/configs/valid/least.yaml",
+        "tests/configs/valid/encrypted.yaml",
+    ] {
         let (scope, desired) = desired(&environment(file));
         let observed: Observed = desired
             .iter()

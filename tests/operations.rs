@@ -4,6 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use snapwarden_tests::{Local, block_on, bundle};
@@ -77,10 +83,20 @@ fn status_tells_the_last_runs_the_release_and_the_coverage() {
         assert!(value["releases"][index]["note"].as_str().unwrap().contains("by "), "{value}");
     }
     assert_eq!(value["undelivered"], 0);
-    assert_eq!(value["alarms"].as_array().unwrap().len(), 14);
+    assert_eq!(value["alarms"].as_array().unwrap().len(), 17);
     let text = local.ok(&["status"]).stdout;
     assert!(text.lines().count() <= 24, "it fits one screen: {text}");
     for part in ["last backup: ", "last cleanup: ", "next backup: ", "alarms: 0 ringing", "nobody is told"] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+
+    // What cannot be read hides nothing else.
+    let without_ec2 =
+        local.command(&["status"]).env("SNAPWARDEN_LOCAL_ENDPOINT_EC2", "http://127.0.0.1:9").output();
+    let without_ec2 = without_ec2.unwrap();
+    let text = String::from_utf8_lossy(&without_ec2.stdout);
+    assert_eq!(without_ec2.status.code(), Some(5), "{without_ec2:?}");
+    for part in ["attention: the snapshots cannot be read", "last backup: ", "as the environment file says"] {
         assert!(text.contains(part), "no `{part}` in {text}");
     }
 }
@@ -104,7 +120,7 @@ fn a_subscription_that_waits_for_its_owner_is_shown_and_is_no_drift() {
     local.deploy();
     assert_eq!(local.run(&["plan", "--bundle", &bundle(), "--exit-code"]).code, 0);
     let status = local.ok(&["status"]);
-    let waiting = "https:https://127.0.0.1:9/hook is told nothing before its owner confirms the subscription";
+    let waiting = "https:127.0.0.1:9/…#dc222e8f is told nothing before its owner confirms the subscription";
     assert!(status.stdout.contains(waiting), "{status:?}");
     local.edit("emails: [ops@example.org]", "emails: [dev@example.org]");
     let plan = local.run(&["plan", "--bundle", &bundle(), "--exit-code"]);
@@ -115,12 +131,38 @@ fn a_subscription_that_waits_for_its_owner_is_shown_and_is_no_drift() {
     assert_eq!(local.run(&["plan", "--bundle", &bundle(), "--exit-code"]).code, 0);
 }
 
+/// What `logs --follow` shows while a backup runs, until it is interrupted.
+fn followed_backup(local: &Local) -> Vec<String> {
+    let mut command = local.command(&["logs", "backup", "--follow", "--since", "1m"]);
+    let mut following = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || lines.map_while(Result::ok).all(|line| tell.send(line).is_ok()));
+    local.json(&["invoke", "backup"]);
+    let patience = Duration::from_secs(60);
+    let mut shown = Vec::new();
+    while !shown.iter().any(|line: &String| line.contains("3 snapshots made")) {
+        let Ok(line) = told.recv_timeout(patience) else { break };
+        shown.push(line);
+    }
+    assert!(following.try_wait().unwrap().is_none(), "it has stopped following: {shown:?}");
+    Command::new("kill").args(["-INT", &following.id().to_string()]).status().unwrap();
+    let ended = (0..100).find_map(|_| {
+        thread::sleep(Duration::from_millis(100));
+        following.try_wait().unwrap()
+    });
+    following.kill().unwrap();
+    assert_eq!(ended.and_then(|ended| ended.signal()), Some(2), "Ctrl-C ends it: {ended:?}");
+    shown
+}
+
 /// What a function wrote, without the console.
 #[test]
 fn logs_show_what_the_functions_wrote() {
     let local = deployed();
     local.json(&["local", "seed"]);
-    local.json(&["invoke", "backup"]);
+    let followed = followed_backup(&local);
+    assert!(followed.iter().any(|line| line.contains("3 snapshots made")), "{followed:?}");
     let text = local.ok(&["logs", "backup"]).stdout;
     assert!(text.contains("INFO  run started") && text.contains("3 snapshots made"), "{text}");
     assert!(!text.contains("_aws"), "metrics are for machines: {text}");
@@ -173,6 +215,37 @@ fn alarms_and_dashboard_look_only_at_what_the_functions_write() {
     assert!(looked_at.len() >= 8, "{looked_at:?}");
     let missing: Vec<_> = looked_at.difference(&written).collect();
     assert!(missing.is_empty(), "nobody writes {missing:?}; written are {written:?}");
+}
+
+/// "Empty the queue" is no help without a way to see what is in it, and to lose only what was seen.
+#[test]
+fn a_lost_run_is_listed_with_the_way_to_make_up_for_it() {
+    let local = deployed();
+    assert!(local.ok(&["dead-letters"]).stdout.contains("snapwarden-local-dead-letters is empty"));
+    let aws = local.aws();
+    let queue = aws.sqs.get_queue_url().queue_name("snapwarden-local-dead-letters");
+    let url = block_on(queue.send()).unwrap().queue_url.unwrap();
+    let schedule = "arn:aws:scheduler:eu-central-1:123456789012:schedule/snapwarden-local/backup";
+    let hour_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let body = serde_json::json!({
+        "requestContext": {
+            "condition": "RetriesExhausted",
+            "functionArn": "arn:aws:lambda:eu-central-1:123456789012:function:snapwarden-local-backup:live",
+        },
+        "requestPayload": { "schedule": schedule, "scheduled_at": hour_ago.to_string(), "dry_run": false },
+        "responsePayload": { "errorMessage": "run x: 2 FAILED" },
+    });
+    block_on(aws.sqs.send_message().queue_url(url).message_body(body.to_string()).send()).unwrap();
+
+    let status = local.run(&["status"]);
+    assert_eq!(status.code, 5, "{status:?}");
+    assert!(status.stdout.contains("see `cargo xtask dead-letters`"), "{status:?}");
+    let purged = local.ok(&["dead-letters", "--purge"]);
+    for part in ["snapwarden-local/backup@", "Lambda", "RetriesExhausted: run x: 2 FAILED", "1 deleted"] {
+        assert!(purged.stdout.contains(part), "no `{part}` in {purged:?}");
+    }
+    assert_eq!(local.json(&["dead-letters"])["events"], serde_json::json!([]));
+    assert_eq!(local.run(&["dead-letters", "--yes"]).code, 2, "--yes to what?");
 }
 
 /// The page for those who do not use a terminal.

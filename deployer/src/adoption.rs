@@ -15,11 +15,11 @@ use snapwarden_domain::inventory::{Inventory, Snapshot};
 use snapwarden_domain::report::DueSnapshot;
 use snapwarden_domain::settings::CleanupSettings;
 use snapwarden_domain::tags;
-use snapwarden_domain::verdict::{Decision, Fence, judge};
+use snapwarden_domain::verdict::{Decision, Fence, MassDeletion, judge};
 use snapwarden_runtime::inventory::read_snapshot;
 
 use crate::aws::Aws;
-use crate::error::{AwsError, Call};
+use crate::error::{AwsError, Call, ErrorClass};
 use crate::scope::Scope;
 
 /// A snapshot that could be adopted, and what would become of it.
@@ -57,12 +57,7 @@ pub fn candidates(
     today: Date,
     settings: &CleanupSettings,
 ) -> Vec<Candidate> {
-    let mut adopted = inventory.clone();
-    let are_candidates = adopted.snapshots.iter_mut().filter(|snapshot| ids.contains(&snapshot.id));
-    for snapshot in are_candidates.filter(|snapshot| unadoptable(snapshot).is_none()) {
-        snapshot.environment = Some(settings.environment.to_string());
-        snapshot.adopted = true;
-    }
+    let adopted = with_adopted(inventory, ids, settings);
     let mut found: Vec<_> = judge(&adopted, today, settings)
         .into_iter()
         .filter(|verdict| ids.contains(&verdict.snapshot.id))
@@ -90,6 +85,29 @@ pub fn candidates(
     found
 }
 
+/// Why the next cleanup would delete nothing at all, were all of these adopted: the stop before a mass deletion.
+pub fn mass_deletion(
+    inventory: &Inventory,
+    ids: &BTreeSet<String>,
+    today: Date,
+    settings: &CleanupSettings,
+) -> Option<MassDeletion> {
+    let mut adopted = with_adopted(inventory, ids, settings);
+    adopted.snapshots.retain(|snapshot| snapshot.belongs_to(settings.environment.as_str()));
+    MassDeletion::of(&judge(&adopted, today, settings), &settings.policy)
+}
+
+/// The inventory as it would be with these adopted, as far as they can be.
+fn with_adopted(inventory: &Inventory, ids: &BTreeSet<String>, settings: &CleanupSettings) -> Inventory {
+    let mut adopted = inventory.clone();
+    let are_candidates = adopted.snapshots.iter_mut().filter(|snapshot| ids.contains(&snapshot.id));
+    for snapshot in are_candidates.filter(|snapshot| unadoptable(snapshot).is_none()) {
+        snapshot.environment = Some(settings.environment.to_string());
+        snapshot.adopted = true;
+    }
+    adopted
+}
+
 /// Why a snapshot would stay for ever, so that to adopt it were a promise that nobody keeps.
 fn unadoptable(snapshot: &Snapshot) -> Option<String> {
     if snapshot.aws_backup {
@@ -115,31 +133,48 @@ pub async fn unowned(aws: &Aws) -> Result<Vec<Snapshot>, AwsError> {
     Ok(found)
 }
 
-/// Tags the snapshots as the environment's. To repeat this does no harm.
-pub async fn adopt(aws: &Aws, scope: &Scope, ids: &[String], now: Timestamp) -> Result<(), AwsError> {
+/// Tags the snapshots as the environment's, and returns those that EC2 does not let be tagged, each with the reason. To
+/// repeat this does no harm.
+///
+/// EC2 tags all that a call names, or none: one snapshot that was deleted meanwhile would keep five hundred from being
+/// adopted. So where it is about a snapshot, the call is made again for each half.
+pub async fn adopt(aws: &Aws, scope: &Scope, ids: &[String], now: Timestamp) -> Vec<(String, AwsError)> {
     /// EC2 tags at most 1,000 resources a call (source: EC2 API, `CreateTags`).
     const CHUNK: usize = 500;
 
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-    for chunk in ids.chunks(CHUNK) {
-        aws.ec2
-            .create_tags()
-            .set_resources(Some(chunk.to_vec()))
-            .tags(tag(tags::ADOPTED, &format!("{now:.0}")))
-            .tags(tag(tags::ENVIRONMENT, scope.environment.as_str()))
-            .send()
-            .await
-            .call("ec2:CreateTags")?;
+    let is_about_one = |error: &AwsError| {
+        matches!(error.class, ErrorClass::NotFound | ErrorClass::Other)
+            && (error.code.starts_with("Invalid") || error.code == "TagLimitExceeded")
+    };
+    let (mut left, mut refused): (Vec<_>, Vec<_>) = (ids.chunks(CHUNK).rev().collect(), Vec::new());
+    while let Some(chunk) = left.pop() {
+        let call = aws.ec2.create_tags().set_resources(Some(chunk.to_vec()));
+        let call = call.tags(tag(tags::ADOPTED, &format!("{now:.0}")));
+        let call = call.tags(tag(tags::ENVIRONMENT, scope.environment.as_str()));
+        match call.send().await.call("ec2:CreateTags") {
+            Ok(_) => {}
+            Err(error) if chunk.len() > 1 && is_about_one(&error) => {
+                let (first, second) = chunk.split_at(chunk.len() / 2);
+                left.extend([second, first]);
+            }
+            Err(error) => refused.extend(chunk.iter().map(|id| (id.clone(), error.clone()))),
+        }
     }
-    Ok(())
+    refused
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ec2::Client;
+    use aws_sdk_ec2::error::ErrorMetadata;
+    use aws_sdk_ec2::operation::create_tags::{CreateTagsError, CreateTagsOutput};
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use serde_json::json;
     use snapwarden_domain::inventory::State;
 
     use super::*;
+    use crate::aws::LocalEndpoints;
 
     fn old(id: &str, volume: &str, day: &str, delete_on: &str) -> Snapshot {
         Snapshot {
@@ -152,7 +187,7 @@ mod tests {
         }
     }
 
-    fn prospects(snapshots: Vec<Snapshot>) -> Vec<(String, Prospect, String)> {
+    fn settings() -> CleanupSettings {
         let settings = json!({
             "environment": "prod", "timezone": "UTC",
             "policy": {
@@ -161,12 +196,15 @@ mod tests {
             "select": { "tag": "Backup", "value": "true" }, "backup_interval_hours": 24,
             "alias_arn": "",
         });
+        serde_json::from_value(settings).unwrap()
+    }
+
+    fn prospects(snapshots: Vec<Snapshot>) -> Vec<(String, Prospect, String)> {
         let ids = snapshots.iter().map(|snapshot| snapshot.id.clone()).collect();
         let inventory =
             Inventory { snapshots, volumes: BTreeSet::from(["vol-1".to_owned()]), ..Inventory::default() };
-        let settings = serde_json::from_value(settings).unwrap();
         let today = "2026-11-22".parse().unwrap();
-        candidates(&inventory, &ids, today, &settings)
+        candidates(&inventory, &ids, today, &settings())
             .into_iter()
             .map(|one| (one.snapshot.snapshot, one.prospect, one.meaning))
             .collect()
@@ -196,5 +234,50 @@ mod tests {
             Snapshot { aws_backup: true, ..old("snap-3", "vol-1", "2026-11-01", "2026-11-08") },
         ]);
         assert!(found.iter().all(|(_, prospect, _)| *prospect == Prospect::Unadoptable), "{found:?}");
+    }
+
+    /// Who adopts three hundred expired snapshots would otherwise wait for a cleanup that stops every night.
+    #[test]
+    fn adopting_more_than_a_run_may_delete_is_said_before() {
+        let snapshots: Vec<_> =
+            (0..30).map(|n| old(&format!("snap-{n:02}"), "vol-1", "2026-11-01", "2026-11-08")).collect();
+        let ids: BTreeSet<_> = snapshots.iter().map(|snapshot| snapshot.id.clone()).collect();
+        let few: BTreeSet<_> = ids.iter().take(15).cloned().collect();
+        let inventory =
+            Inventory { snapshots, volumes: BTreeSet::from(["vol-1".to_owned()]), ..Inventory::default() };
+        let today = "2026-11-22".parse().unwrap();
+        let stop = mass_deletion(&inventory, &ids, today, &settings()).unwrap();
+        assert_eq!((stop.due, stop.managed), (29, 30), "one is the volume's newest copy");
+        assert_eq!(mass_deletion(&inventory, &few, today, &settings()), None);
+    }
+
+    /// One snapshot that somebody has deleted meanwhile must not keep five hundred from being adopted.
+    #[tokio::test]
+    async fn a_snapshot_that_cannot_be_tagged_keeps_no_other_from_it() {
+        let gone = |ids: &[String]| ids.iter().any(|id| id == "snap-007");
+        let refused = mock!(Client::create_tags)
+            .match_requests(move |request| gone(request.resources()))
+            .then_error(|| {
+                let code = ErrorMetadata::builder().code("InvalidSnapshot.NotFound").message("as asked");
+                CreateTagsError::generic(code.build())
+            });
+        let fine = mock!(Client::create_tags)
+            .match_requests(move |request| !gone(request.resources()))
+            .then_output(|| CreateTagsOutput::builder().build());
+        let nowhere =
+            LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
+        let aws = Aws::local(&"eu-central-1".to_owned().try_into().unwrap(), &nowhere);
+        let aws = Aws { ec2: mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&refused, &fine]), ..aws };
+        let scope = Scope {
+            account: "123456789012".to_owned().try_into().unwrap(),
+            region: "eu-central-1".to_owned().try_into().unwrap(),
+            environment: "test".parse().unwrap(),
+            iam: crate::environment::Iam::default(),
+        };
+        let ids: Vec<_> = (0..600).map(|number| format!("snap-{number:03}")).collect();
+        let failed = adopt(&aws, &scope, &ids, Timestamp::UNIX_EPOCH).await;
+        let failed: Vec<_> = failed.iter().map(|(id, error)| (id.as_str(), error.code.as_str())).collect();
+        assert_eq!(failed, [("snap-007", "InvalidSnapshot.NotFound")]);
+        assert!(refused.num_calls() < 12, "{}", refused.num_calls());
     }
 }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, Requirement};
 use crate::heartbeat;
 use crate::kinds::Blueprint;
 use crate::metrics::{Metric, names, runs};
@@ -45,39 +45,51 @@ pub struct Condition {
     pub missing_data: String,
 }
 
-/// The share of its timeout that a run may take before somebody should raise it.
-const LONG: f64 = 0.8;
+/// The milliseconds from which on an invocation was too close to its timeout.
+///
+/// A function starts nothing more in its last minute, or its last quarter where that is less (`runtime/deadline.rs`):
+/// a large fleet's run always comes that far, and goes on in another invocation. Half of that time has to do for what
+/// is under way then.
+pub fn too_long_ms(timeout_seconds: u32) -> u32 {
+    let timeout = timeout_seconds.saturating_mul(1000);
+    timeout - (timeout / 4).min(60_000) / 2
+}
 
 /// What alarms of this or any earlier version watch, whatever the environment.
 pub fn all() -> impl Iterator<Item = String> {
-    let each = ["errors", "throttles", "duration", "heartbeat"];
+    let each = ["errors", "throttles", "duration", "heartbeat", "events-lost"];
     let of_functions = Function::ALL
         .into_iter()
         .flat_map(move |function| each.into_iter().map(move |what| format!("{}-{what}", function.as_str())));
     let others = [
         "stale-backup",
         "unprotected-volumes",
+        "unencrypted-snapshots",
+        "copies-failed",
+        "seal-heartbeat",
         "cleanup-backlog",
         "dead-letters",
         "dead-letters-sent",
         "schedules-dropped",
+        "schedules-lost",
     ];
     of_functions.chain(others.map(str::to_owned))
+}
+
+/// Whether what an alarm watches is whether backups are made.
+pub fn is_about_backups(what: &str) -> bool {
+    what.starts_with("backup-") || ["stale-backup", "unprotected-volumes"].contains(&what)
 }
 
 /// The alarms of an environment. One that drains has none about backups, since they have ended.
 pub fn alarms(blueprint: &Blueprint<'_>) -> Vec<Alarm> {
     let (environment, scope) = (blueprint.environment, blueprint.scope);
-    let mut alarms = Vec::new();
-    for function in Function::ALL {
-        if function == Function::Cleanup || blueprint.draining.is_none() {
-            alarms.extend(of_function(environment, scope, function));
-        }
-    }
-    if blueprint.draining.is_none() {
-        alarms.extend(of_coverage(environment, scope));
-    }
-    alarms.extend(of_the_rest(scope));
+    let of_functions =
+        Function::ALL.into_iter().flat_map(|function| of_function(environment, scope, function));
+    let mut alarms: Vec<_> =
+        of_functions.chain(of_coverage(environment, scope)).chain(of_the_rest(scope)).collect();
+    alarms.retain(|alarm| blueprint.draining.is_none() || !is_about_backups(&alarm.what));
+    alarms.extend(of_encryption(environment, scope));
     alarms
 }
 
@@ -86,6 +98,7 @@ fn of_function(environment: &Environment, scope: &Scope, function: Function) -> 
     let env = &scope.environment;
     let logs = format!("cargo xtask logs {name} --env {env}");
     let timeout = environment.functions.timeout_seconds.get();
+    let queue = scope.dead_letter_queue();
     let lambda = |metric: &str| Metric::lambda(scope, function, metric);
     let mut alarms = vec![
         alarm(
@@ -105,15 +118,25 @@ fn of_function(environment: &Environment, scope: &Scope, function: Function) -> 
         alarm(
             &format!("{name}-duration"),
             format!(
-                "A {name} run took more than 80 % of its {timeout} s. Raise functions.timeout_seconds or \
-                 functions.memory_mb before it is too slow: {logs}"
+                "A {name} invocation came close to its timeout of {timeout} s. It stops in time and goes on in another, \
+                 but its last calls took long: Lambda may end the next one before it has reported. Look for slow or \
+                 throttled calls: {logs}"
             ),
             Condition {
                 statistic: "Maximum".to_owned(),
                 comparison: "GreaterThanThreshold".to_owned(),
-                threshold: f64::from(timeout) * 1000.0 * LONG,
+                threshold: f64::from(too_long_ms(timeout)),
                 ..any(lambda("Duration"))
             },
+        ),
+        // Whatever Lambda drops it sends to the queue first, so that no other metric of lost events is watched.
+        alarm(
+            &format!("{name}-events-lost"),
+            format!(
+                "Lambda gave a {name} event up and could not put it into {queue} either: that run was missed, and nothing \
+                 else tells. Look at the role's rights and at the queue: cargo xtask plan --env {env}"
+            ),
+            any(lambda("DestinationDeliveryFailures")),
         ),
     ];
     if let Some(hours) = heartbeat::silent_hours(environment, function) {
@@ -184,10 +207,77 @@ fn of_coverage(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
     stale.into_iter().chain([unprotected]).collect()
 }
 
+/// Alarms about what is in clear text. An environment that drains has them as well: what it holds is as readable.
+fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
+    let env = &scope.environment;
+    let clear = Metric::own(scope, names::UNENCRYPTED_SNAPSHOTS);
+    let lasting = |metric: Metric| Condition {
+        statistic: "Maximum".to_owned(),
+        period_seconds: 3600,
+        missing_data: "ignore".to_owned(),
+        ..any(metric)
+    };
+    let alarm = |what: &str, description: String, condition: Condition| Alarm {
+        lasts: true,
+        ..alarm(what, description, condition)
+    };
+    match environment.encryption.require {
+        Requirement::Off => Vec::new(),
+        Requirement::Report => vec![alarm(
+            "unencrypted-snapshots",
+            format!(
+                "Some snapshots are not encrypted, since their volumes are not. See which with: \
+                 cargo xtask invoke cleanup --dry-run --env {env}"
+            ),
+            lasting(clear),
+        )],
+        Requirement::Enforce => vec![
+            alarm(
+                "unencrypted-snapshots",
+                format!(
+                    "For a whole day, some snapshot has not been encrypted, although sealing is on. See what holds it \
+                     with: cargo xtask invoke seal --dry-run --env {env}"
+                ),
+                Condition {
+                    statistic: "Minimum".to_owned(),
+                    evaluation_periods: 24,
+                    datapoints_to_alarm: 24,
+                    ..lasting(clear)
+                },
+            ),
+            alarm(
+                "copies-failed",
+                format!(
+                    "EC2 could not make, or refused, the encrypted copy of some snapshot, which stays in clear text. \
+                     Mostly encryption.kms_key, or its key policy, is wrong. See why with: \
+                     cargo xtask invoke seal --dry-run --env {env}"
+                ),
+                lasting(Metric::own(scope, names::COPIES_FAILED)),
+            ),
+            alarm(
+                "seal-heartbeat",
+                format!(
+                    "No sealing pass has ended for two hours, although one is due every 15 minutes. See why with: \
+                     cargo xtask logs cleanup --env {env}"
+                ),
+                Condition {
+                    comparison: "LessThanThreshold".to_owned(),
+                    period_seconds: 3600,
+                    evaluation_periods: 2,
+                    datapoints_to_alarm: 2,
+                    missing_data: "breaching".to_owned(),
+                    ..any(Metric::own(scope, names::SEALING_RUNS))
+                },
+            ),
+        ],
+    }
+}
+
 fn of_the_rest(scope: &Scope) -> Vec<Alarm> {
     let env = &scope.environment;
     let queue = scope.dead_letter_queue();
     let status = format!("cargo xtask status --env {env}");
+    let letters = format!("cargo xtask dead-letters --env {env}");
     vec![
         Alarm {
             lasts: true,
@@ -210,8 +300,8 @@ fn of_the_rest(scope: &Scope) -> Vec<Alarm> {
             ..alarm(
                 "dead-letters",
                 format!(
-                    "{queue} holds events of runs that were given up: those nights were missed. Look at them with \
-                     {status}, run what is missing, and empty the queue."
+                    "{queue} holds events of runs that were given up: those nights were missed. See which, and what to run \
+                     again, with: {letters}"
                 ),
                 Condition {
                     statistic: "Maximum".to_owned(),
@@ -222,7 +312,7 @@ fn of_the_rest(scope: &Scope) -> Vec<Alarm> {
         // The depth rings once and then stays; this rings for every event.
         alarm(
             "dead-letters-sent",
-            format!("A run was given up, and its event went to {queue}. See what is missing with: {status}"),
+            format!("A run was given up, and its event went to {queue}. See what is missing with: {letters}"),
             any(Metric::queue(scope, "NumberOfMessagesSent")),
         ),
         alarm(
@@ -232,6 +322,14 @@ fn of_the_rest(scope: &Scope) -> Vec<Alarm> {
                  with: {status}"
             ),
             any(Metric::scheduler(scope, "InvocationDroppedCount")),
+        ),
+        alarm(
+            "schedules-lost",
+            format!(
+                "EventBridge Scheduler gave an event up and could not put it into {queue} either: that run was missed. \
+                 Look at the scheduler role's rights and at the queue: cargo xtask plan --env {env}"
+            ),
+            any(Metric::scheduler(scope, "InvocationsFailedToBeSentToDeadLetterCount")),
         ),
     ]
 }
@@ -251,5 +349,50 @@ fn any(metric: Metric) -> Condition {
         comparison: "GreaterThanOrEqualToThreshold".to_owned(),
         threshold: 1.0,
         missing_data: "notBreaching".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+
+    use snapwarden_runtime::Deadline;
+
+    use super::*;
+
+    /// An alarm that rings every night, since a large fleet takes more than one invocation, is soon not heard.
+    #[test]
+    fn a_run_that_stops_in_time_and_goes_on_is_not_too_long() {
+        for seconds in [1, 8, 60, 240, 241, 900] {
+            let now = SystemTime::now();
+            let deadline = Deadline::of(now + Duration::from_secs(seconds), now);
+            let too_long = Duration::from_millis(too_long_ms(u32::try_from(seconds).unwrap()).into());
+            assert!(deadline.passes_within(too_long), "of {seconds} s");
+            assert!(too_long < Duration::from_secs(seconds), "of {seconds} s");
+        }
+        assert_eq!(too_long_ms(900), 870_000);
+    }
+
+    /// What `all` does not name is deleted by nobody, and shown by no status.
+    #[test]
+    fn every_alarm_is_one_of_all() {
+        let environment =
+            crate::environment::parse(Path::new("prod.yaml"), include_str!("../../environments/prod.yaml"));
+        let (environment, code) = (environment.unwrap(), std::collections::BTreeMap::new());
+        let scope = Scope::of(&environment);
+        let policies = crate::policy::role_policies(&environment, &scope).unwrap();
+        let blueprint = Blueprint {
+            environment: &environment,
+            scope: &scope,
+            policies: &policies,
+            code: &code,
+            draining: None,
+        };
+        let named: Vec<_> = all().collect();
+        let declared: Vec<_> = alarms(&blueprint).into_iter().map(|alarm| alarm.what).collect();
+        assert!(declared.len() >= 17, "{declared:?}");
+        let unnamed: Vec<_> = declared.iter().filter(|what| !named.contains(what)).collect();
+        assert!(unnamed.is_empty(), "{unnamed:?}");
     }
 }

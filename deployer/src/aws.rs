@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sts::config::{Credentials, SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient};
 use aws_smithy_async::rt::sleep::TokioSleep;
@@ -11,6 +12,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use crate::environment::Region;
 use crate::error::{AwsError, Call};
+use crate::lock::Lease;
 
 /// One client for each service that the deployer talks to.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Aws {
     pub sts: aws_sdk_sts::Client,
     /// EC2: the snapshots.
     pub ec2: aws_sdk_ec2::Client,
+    /// Whether the lock that these clients' calls need is still held; the lock's own calls and STS's need none.
+    pub lease: Lease,
 }
 
 /// Who is calling, as STS sees it.
@@ -71,9 +75,15 @@ fn patience() -> TimeoutConfig {
 }
 
 impl Aws {
-    /// Clients for AWS itself, with the credentials that the SDK's default chain finds.
-    pub async fn connect(region: &Region) -> Self {
-        let config = aws_config::defaults(BehaviorVersion::latest())
+    /// Clients for AWS itself, with the credentials of a profile or those that the SDK's default chain finds.
+    pub async fn connect(region: &Region, profile: Option<&str>) -> Self {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(profile) = profile {
+            // Only from there: credentials in variables would come first otherwise, and be another account's.
+            let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+            loader = loader.profile_name(profile).credentials_provider(credentials);
+        }
+        let config = loader
             .region(aws_types::region::Region::new(region.to_string()))
             .http_client(http_client())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
@@ -111,19 +121,28 @@ impl Aws {
     }
 
     fn from_config(general: &SdkConfig, ec2: &SdkConfig) -> Self {
+        let lease = Lease::default();
+        macro_rules! fenced {
+            ($sdk:ident, $config:expr) => {
+                $sdk::Client::from_conf(
+                    $sdk::config::Builder::from($config).interceptor(lease.clone()).build(),
+                )
+            };
+        }
         Self {
-            iam: aws_sdk_iam::Client::new(general),
-            lambda: aws_sdk_lambda::Client::new(general),
-            cloudformation: aws_sdk_cloudformation::Client::new(general),
-            s3: aws_sdk_s3::Client::new(general),
-            cloudwatch: aws_sdk_cloudwatch::Client::new(general),
-            logs: aws_sdk_cloudwatchlogs::Client::new(general),
-            scheduler: aws_sdk_scheduler::Client::new(general),
-            sns: aws_sdk_sns::Client::new(general),
-            sqs: aws_sdk_sqs::Client::new(general),
+            iam: fenced!(aws_sdk_iam, general),
+            lambda: fenced!(aws_sdk_lambda, general),
+            cloudformation: fenced!(aws_sdk_cloudformation, general),
+            s3: fenced!(aws_sdk_s3, general),
+            cloudwatch: fenced!(aws_sdk_cloudwatch, general),
+            logs: fenced!(aws_sdk_cloudwatchlogs, general),
+            scheduler: fenced!(aws_sdk_scheduler, general),
+            sns: fenced!(aws_sdk_sns, general),
+            sqs: fenced!(aws_sdk_sqs, general),
             ssm: aws_sdk_ssm::Client::new(general),
             sts: aws_sdk_sts::Client::new(general),
-            ec2: aws_sdk_ec2::Client::new(ec2),
+            ec2: fenced!(aws_sdk_ec2, ec2),
+            lease,
         }
     }
 

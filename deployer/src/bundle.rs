@@ -1,6 +1,9 @@
 //! The bundle: what is deployed. Two zips as Lambda takes them, and a manifest that says what they are.
 
+mod archive;
+
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Cursor, Read};
@@ -8,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zip::ZipArchive;
@@ -16,7 +20,7 @@ use zip::ZipArchive;
 pub const MANIFEST_FILE: &str = "bundle.json";
 
 /// The form of the manifest that this version writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The one file in each zip: Lambda's `provided` runtimes start the program of this name.
 pub const ENTRY: &str = "bootstrap";
@@ -42,6 +46,27 @@ impl Bundle {
         let manifest = Manifest::parse(&read(&path)?).map_err(|problem| BundleError { path, problem })?;
         let backup = load_zip(dir, &manifest.functions.backup)?;
         let cleanup = load_zip(dir, &manifest.functions.cleanup)?;
+        Ok(Self { manifest, backup, cleanup })
+    }
+
+    /// A bundle of zips that were received from somewhere, such as from the functions of another environment. Nothing
+    /// but the zips tells what they are, so their digests have to be compared with what is expected.
+    pub fn received(backup: Vec<u8>, cleanup: Vec<u8>, git: Option<Git>) -> Result<Self, BundleError> {
+        let describe = |file: &str, zip: &[u8]| {
+            let failed = |problem| BundleError { path: file.into(), problem };
+            let binary = program(zip).map_err(failed)?;
+            let artifact = Artifact::describe(file, zip, &binary);
+            verify_contents(zip, &artifact).map_err(failed)?;
+            Ok(artifact)
+        };
+        let functions = Functions {
+            backup: describe("backup.zip", &backup)?,
+            cleanup: describe("cleanup.zip", &cleanup)?,
+        };
+        let unknown = || "unknown".to_owned();
+        let toolchain = Toolchain { route: unknown(), rustc: unknown() };
+        let target = unknown();
+        let manifest = Manifest { format: FORMAT, target, toolchain, git, functions, documents: None };
         Ok(Self { manifest, backup, cleanup })
     }
 
@@ -76,6 +101,43 @@ pub struct Manifest {
     pub git: Option<Git>,
     /// The two functions.
     pub functions: Functions,
+    /// What a deploy of them goes by besides; absent where the zips were received without.
+    pub documents: Option<Documents>,
+}
+
+/// The documents of the checkout that a bundle was built from, each by its SHA-256 in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Documents {
+    /// The policies of each role, as they stand in `policies/`.
+    pub policies: BTreeMap<String, String>,
+    /// The JSON schema of environment files.
+    pub environment_schema: String,
+}
+
+impl Documents {
+    /// Those that this program was built with.
+    pub fn of_this_program() -> Self {
+        let digest = |text: &str| hex::encode(Sha256::digest(text));
+        let policies = crate::policy::texts().map(|(role, text)| (role.to_owned(), digest(text)));
+        let schema = crate::environment::schema().to_string();
+        Self { policies: policies.collect(), environment_schema: digest(&schema) }
+    }
+
+    /// The names of those that differ.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let roles = self.policies.keys().chain(other.policies.keys());
+        let mut different: Vec<String> = roles
+            .filter(|role| self.policies.get(*role) != other.policies.get(*role))
+            .map(|role| format!("policies/{role}.yaml"))
+            .collect();
+        different.sort();
+        different.dedup();
+        if self.environment_schema != other.environment_schema {
+            different.push("the schema of environment files".to_owned());
+        }
+        different
+    }
 }
 
 /// The compiler that made a bundle.
@@ -96,6 +158,9 @@ pub struct Git {
     pub commit: String,
     /// Whether the working tree differed from that commit.
     pub dirty: bool,
+    /// When it was committed; absent where git did not say.
+    #[serde(default)]
+    pub committed_at: Option<Timestamp>,
 }
 
 /// The functions of a bundle.
@@ -207,6 +272,9 @@ pub enum Problem {
     /// The zip is damaged.
     #[error("is not a readable zip: {0}")]
     NotZip(zip::result::ZipError),
+    /// The file is no archive of a bundle.
+    #[error("is not a bundle: {0}")]
+    NotABundle(String),
     /// The zip's contents are not what Lambda can start.
     #[error("cannot run on Lambda: {0}")]
     NotRunnable(String),
@@ -236,6 +304,17 @@ fn verify_digest(zip: &[u8], artifact: &Artifact) -> Result<(), Problem> {
         None => Ok(()),
         Some((found, wanted)) => Err(Problem::Mismatch { found, wanted }),
     }
+}
+
+/// The program in a zip.
+fn program(zip: &[u8]) -> Result<Vec<u8>, Problem> {
+    /// Lambda's limit for what a zip unpacks to (source: AWS Lambda Developer Guide, "Lambda quotas").
+    const MOST: u64 = 250 * 1024 * 1024;
+    let mut archive = ZipArchive::new(Cursor::new(zip)).map_err(Problem::NotZip)?;
+    let entry = archive.by_name(ENTRY).map_err(Problem::NotZip)?;
+    let mut binary = Vec::new();
+    entry.take(MOST).read_to_end(&mut binary).map_err(Problem::Unreadable)?;
+    Ok(binary)
 }
 
 /// Checks what Lambda itself finds out only when it starts the function.
@@ -314,8 +393,33 @@ pub(crate) mod tests {
                 backup: Artifact::describe("backup.zip", &zip, PROGRAM),
                 cleanup: Artifact::describe("cleanup.zip", b"another", PROGRAM),
             },
+            documents: None,
         };
         Bundle { manifest, backup: zip, cleanup: b"another".to_vec() }
+    }
+
+    /// The same, in which both zips hold a program.
+    pub(super) fn whole() -> Bundle {
+        let mut bundle = good();
+        bundle.cleanup = bundle.backup.clone();
+        bundle.manifest.functions.cleanup = Artifact::describe("cleanup.zip", &bundle.cleanup, PROGRAM);
+        bundle.manifest.documents = Some(Documents::of_this_program());
+        bundle
+    }
+
+    /// Rights and code that were never tried together must not be taken for a release that was proven.
+    #[test]
+    fn documents_that_differ_are_named() {
+        let ours = Documents::of_this_program();
+        assert_eq!(ours.differences(&ours), [""; 0]);
+        let mut other = ours.clone();
+        other.policies.insert("backup".to_owned(), "0".repeat(64));
+        other.policies.remove("cleanup");
+        other.environment_schema.clear();
+        assert_eq!(
+            ours.differences(&other),
+            ["policies/backup.yaml", "policies/cleanup.yaml", "the schema of environment files"]
+        );
     }
 
     #[test]
@@ -366,7 +470,7 @@ pub(crate) mod tests {
         let written = good().manifest.render().unwrap();
         assert_eq!(Manifest::parse(written.as_bytes()).unwrap(), good().manifest);
         for (from, to, why) in [
-            (r#""format": 1"#, r#""format": 2, "new": 0"#, "is of format 2, and this version reads format 1"),
+            (r#""format": 2"#, r#""format": 3, "new": 0"#, "is of format 3, and this version reads format 2"),
             (r#""git""#, r#""svn": 1, "git""#, "unknown field `svn`"),
             (r#""target""#, r#""goal""#, "unknown field `goal`"),
         ] {

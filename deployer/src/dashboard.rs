@@ -2,9 +2,13 @@
 //!
 //! Source: CloudWatch API, "Dashboard body structure and syntax". The grid has 24 columns.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
+use snapwarden_domain::metrics::{DIMENSION, NAMESPACE};
 
 use crate::alarms;
+use crate::environment::Requirement;
 use crate::heartbeat;
 use crate::kinds::Blueprint;
 use crate::metrics::{Metric, names};
@@ -16,8 +20,15 @@ const DAY: u32 = 24 * 60 * 60;
 /// The whole body.
 pub fn body(blueprint: &Blueprint<'_>) -> Value {
     let scope = blueprint.scope;
-    let charts =
-        [snapshots(scope), ages(blueprint), volumes(scope), runs(scope), durations(blueprint), queue(scope)];
+    let mut charts = vec![
+        snapshots(scope),
+        ages(blueprint),
+        volumes(scope),
+        runs(scope),
+        durations(blueprint),
+        queue(scope),
+    ];
+    charts.extend(encryption(blueprint));
     let mut widgets = vec![
         placed(0, 0, WIDTH, 3, "text", &json!({ "markdown": header(scope) })),
         placed(0, 3, WIDTH, 4, "alarm", &alarm_states(blueprint)),
@@ -32,12 +43,30 @@ pub fn body(blueprint: &Blueprint<'_>) -> Value {
 /// What says whose the dashboard is; [`owner`] reads it.
 const MARK: &str = "snapwarden:environment=";
 
-/// The environment that a body says it belongs to.
+/// The environment that a body belongs to: as it says or, where somebody has taken that out, as what it shows tells.
 pub fn owner(body: &Value) -> Option<&str> {
     let widgets = body.get("widgets")?.as_array()?;
-    let texts = widgets.iter().filter_map(|widget| widget.get("properties")?.get("markdown")?.as_str());
-    let after = texts.filter_map(|text| text.split_once(MARK)).map(|(_, after)| after).next()?;
-    after.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next()
+    let texts = widgets.iter().filter_map(|widget| widget.pointer("/properties/markdown")?.as_str());
+    let after = texts.filter_map(|text| text.split_once(MARK)).map(|(_, after)| after).next();
+    let marked = after.and_then(|after| after.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next());
+    marked.or_else(|| shown(widgets))
+}
+
+/// So many of our metrics nobody puts on a dashboard of that name by hand.
+const UNMISTAKABLE: usize = 5;
+
+/// The environment whose metrics the widgets show, where they are many and of no other environment.
+fn shown(widgets: &[Value]) -> Option<&str> {
+    let charts = widgets.iter().filter_map(|widget| widget.pointer("/properties/metrics")?.as_array());
+    let lines = charts.flatten().filter_map(|line| match line.as_array()?.as_slice() {
+        [namespace, name, dimension, environment, ..] if namespace == NAMESPACE && dimension == DIMENSION => {
+            Some((name.as_str()?, environment.as_str()?))
+        }
+        _ => None,
+    });
+    let (names, environments): (BTreeSet<_>, BTreeSet<_>) = lines.unzip();
+    let only = environments.first().copied().filter(|_| environments.len() == 1);
+    only.filter(|_| names.len() >= UNMISTAKABLE)
 }
 
 /// Links that start with `#` stay within the console of the partition and Region.
@@ -60,6 +89,14 @@ fn alarm_states(blueprint: &Blueprint<'_>) -> Value {
     let scope = blueprint.scope;
     let arns = alarms::alarms(blueprint).into_iter().map(|alarm| scope.alarm_arn(&scope.alarm(&alarm.what)));
     json!({ "title": "Alarms", "alarms": arns.collect::<Vec<_>>() })
+}
+
+/// Takes alarms that are deleted out of a body, whose other parts may be those of an earlier version.
+pub(crate) fn forget_alarms(body: &mut Value, is_gone: impl Fn(&str) -> bool) {
+    let widgets = body.get_mut("widgets").and_then(Value::as_array_mut).into_iter().flatten();
+    for alarms in widgets.filter_map(|widget| widget.pointer_mut("/properties/alarms")?.as_array_mut()) {
+        alarms.retain(|arn| !arn.as_str().is_some_and(&is_gone));
+    }
 }
 
 fn snapshots(scope: &Scope) -> Value {
@@ -99,6 +136,23 @@ fn volumes(scope: &Scope) -> Value {
     chart(scope, "Selected volumes", DAY, &[protected, selected, unprotected])
 }
 
+/// What is in clear text, where anybody minds.
+fn encryption(blueprint: &Blueprint<'_>) -> Option<Value> {
+    let scope = blueprint.scope;
+    let own = |name: &str, stat: &str, label: &str| line(&Metric::own(scope, name), stat, label);
+    let mut lines = vec![own(names::UNENCRYPTED_SNAPSHOTS, "Maximum", "in clear text")];
+    match blueprint.environment.encryption.require {
+        Requirement::Off => return None,
+        Requirement::Report => {}
+        Requirement::Enforce => lines.extend([
+            own(names::COPIES_BEGUN, "Sum", "encrypted copies begun"),
+            own(names::SNAPSHOTS_SEALED, "Sum", "replaced by their copies"),
+            own(names::COPIES_FAILED, "Maximum", "copies failed"),
+        ]),
+    }
+    Some(chart(scope, "Encryption", 3600, &lines))
+}
+
 fn runs(scope: &Scope) -> Value {
     let mut lines = Vec::new();
     for function in Function::ALL {
@@ -116,10 +170,10 @@ fn durations(blueprint: &Blueprint<'_>) -> Value {
     let lines = Function::ALL
         .map(|function| line(&Metric::lambda(scope, function, "Duration"), "Maximum", function.as_str()));
     let mut chart = chart(scope, "Longest invocation, milliseconds", 3600, &lines);
-    let timeout = u64::from(blueprint.environment.functions.timeout_seconds.get()) * 1000;
+    let timeout = blueprint.environment.functions.timeout_seconds.get();
     chart["annotations"] = json!({ "horizontal": [
-        { "label": "timeout", "value": timeout },
-        { "label": "too close", "value": timeout * 4 / 5 },
+        { "label": "timeout", "value": timeout * 1000 },
+        { "label": "too close", "value": alarms::too_long_ms(timeout) },
     ] });
     chart
 }
@@ -155,4 +209,40 @@ fn chart(scope: &Scope, title: &str, period: u32, lines: &[Value]) -> Value {
 
 fn placed(x: u32, y: u32, width: u32, height: u32, kind: &str, properties: &Value) -> Value {
     json!({ "type": kind, "x": x, "y": y, "width": width, "height": height, "properties": properties })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::environment::parse;
+    use crate::policy::role_policies;
+
+    /// Whoever tidies the dashboard up by hand must not block the next deploy, nor lose a dashboard of their own.
+    #[test]
+    fn a_dashboard_without_its_header_is_still_known_by_what_it_shows() {
+        let environment =
+            parse(Path::new("prod.yaml"), include_str!("../../environments/prod.yaml")).unwrap();
+        let scope = Scope::of(&environment);
+        let blueprint = Blueprint {
+            environment: &environment,
+            scope: &scope,
+            policies: &role_policies(&environment, &scope).unwrap(),
+            code: &BTreeMap::new(),
+            draining: None,
+        };
+        let whole = body(&blueprint);
+        assert_eq!(owner(&whole), Some("prod"));
+        let mut tidied = whole.clone();
+        tidied["widgets"].as_array_mut().unwrap().remove(0);
+        assert_eq!(owner(&tidied), Some("prod"));
+        let mut mixed = tidied.clone();
+        mixed["widgets"][1]["properties"]["metrics"][0][3] = "dev".into();
+        assert_eq!(owner(&mixed), None, "it shows two environments");
+        let one_chart = json!({ "widgets": [tidied["widgets"][1].clone()] });
+        assert_eq!(owner(&one_chart), None, "somebody else's, with one of our charts");
+        assert_eq!(owner(&json!({ "widgets": [] })), None);
+    }
 }

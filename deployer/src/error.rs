@@ -5,6 +5,8 @@ use std::fmt;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::lock::LeaseOver;
+
 /// A failed call to AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsError {
@@ -31,8 +33,14 @@ pub enum ErrorClass {
     AccessDenied,
     /// The credentials are missing, wrong or expired.
     Credentials,
+    /// AWS takes fewer calls at a time, and went on to after several attempts.
+    Throttled,
+    /// A quota of the account is used up.
+    Quota,
     /// No answer came, so nobody knows whether the call was carried out.
     NoAnswer,
+    /// It was not sent, since the environment's lock may be somebody else's by now.
+    LeaseOver,
     /// Anything else that AWS answered.
     Other,
 }
@@ -44,12 +52,22 @@ impl AwsError {
             ErrorClass::AccessDenied => {
                 Some("the caller's IAM identity lacks this right; give it, then run the command again")
             }
-            ErrorClass::Credentials => {
-                Some("sign in, for example with `aws sso login`, or choose a profile with AWS_PROFILE")
-            }
+            ErrorClass::Credentials => Some(
+                "sign in, for example with `aws sso login`, or choose a profile with AWS_PROFILE; in a Region that \
+                     accounts have to opt in to, enable it",
+            ),
             ErrorClass::NoAnswer => {
                 Some("check the network, then run the command again: it goes on where it stopped")
             }
+            ErrorClass::LeaseOver => {
+                Some("look at what another command has done meanwhile, then run the command again")
+            }
+            ErrorClass::Throttled => {
+                Some("run the command again in some minutes: it goes on where it stopped")
+            }
+            ErrorClass::Quota => Some(
+                "delete what is not needed any more, or have the quota raised in the Service Quotas console",
+            ),
             ErrorClass::NotFound | ErrorClass::AlreadyExists | ErrorClass::Conflict | ErrorClass::Other => {
                 None
             }
@@ -82,14 +100,23 @@ impl AwsError {
             );
         }
         let causes = causes(error);
+        // Not merely "token", which is also what a parser calls what it did not expect.
         let about_credentials = |cause: &String| {
             let cause = cause.to_lowercase();
-            ["credential", "token", "imds"].iter().any(|word| cause.contains(word))
+            ["credential", "sso token", "token file", "web identity", "imds"]
+                .iter()
+                .any(|word| cause.contains(word))
         };
-        let class =
-            if causes.iter().any(about_credentials) { ErrorClass::Credentials } else { ErrorClass::NoAnswer };
+        let class = if is_caused_by::<LeaseOver>(error) {
+            ErrorClass::LeaseOver
+        } else if causes.iter().any(about_credentials) {
+            ErrorClass::Credentials
+        } else {
+            ErrorClass::NoAnswer
+        };
         // The last causes say most: the SDK wraps them in layers that only say "dispatch failure".
-        let message = causes[causes.len().saturating_sub(2)..].join(": ");
+        let shown = if class == ErrorClass::LeaseOver { 1 } else { 2 };
+        let message = causes[causes.len().saturating_sub(shown)..].join(": ");
         Self { call, class, code: String::new(), message }
     }
 }
@@ -111,6 +138,7 @@ fn class_of(code: &str, message: &str) -> ErrorClass {
         | "EntityAlreadyExists"
         | "EntityAlreadyExistsException"
         | "ParameterAlreadyExists"
+        | "QueueAlreadyExists"
         | "QueueNameExists" => ErrorClass::AlreadyExists,
         // Lambda says both "it exists" and "it is being changed" with one code.
         "ResourceConflictException" if message.contains("already exist") => ErrorClass::AlreadyExists,
@@ -118,7 +146,30 @@ fn class_of(code: &str, message: &str) -> ErrorClass {
         | "ResourceConflictException"
         | "OperationAbortedException"
         | "ConcurrentModification" => ErrorClass::Conflict,
-        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorClass::AccessDenied,
+        // SNS has a code of its own.
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "AuthorizationError"
+        | "AuthorizationErrorException"
+        | "UnauthorizedOperation" => ErrorClass::AccessDenied,
+        "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "Throttled"
+        | "RequestLimitExceeded"
+        | "RequestThrottled"
+        | "TooManyRequestsException"
+        | "TooManyUpdates" => ErrorClass::Throttled,
+        "LimitExceeded"
+        | "LimitExceededException"
+        | "LimitExceededFault"
+        | "ServiceQuotaExceededException"
+        | "CodeStorageExceededException"
+        | "TopicLimitExceeded"
+        | "TopicLimitExceededException"
+        | "SubscriptionLimitExceeded"
+        | "SubscriptionLimitExceededException"
+        | "ParameterLimitExceeded" => ErrorClass::Quota,
         "ExpiredToken"
         | "ExpiredTokenException"
         | "InvalidClientTokenId"
@@ -135,10 +186,16 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }
 
+fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<E>())
+}
+
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.code.is_empty() && self.class == ErrorClass::Credentials {
             write!(f, "{}: no usable AWS credentials: {}", self.call, self.message)
+        } else if self.class == ErrorClass::LeaseOver {
+            write!(f, "{}: not sent: {}", self.call, self.message)
         } else if self.code.is_empty() {
             write!(f, "{}: no answer: {}", self.call, self.message)
         } else {
@@ -178,5 +235,56 @@ impl<T> OrAbsent<T> for Result<T, AwsError> {
             Err(error) if error.class == ErrorClass::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(code: &str) -> ErrorClass {
+        AwsError::answered("a:B", Some(code.to_owned()), None).class
+    }
+
+    /// Each service has its own word for the same trouble (source: the errors of each call in the service's API
+    /// reference). One that is not understood leaves people without the next thing to do.
+    #[test]
+    fn every_services_own_codes_are_understood() {
+        for (expected, codes) in [
+            (ErrorClass::AccessDenied, &["AccessDenied", "AuthorizationError", "UnauthorizedOperation"][..]),
+            (ErrorClass::AlreadyExists, &["QueueAlreadyExists", "QueueNameExists", "EntityAlreadyExists"]),
+            (ErrorClass::Throttled, &["ThrottlingException", "TooManyRequestsException", "TooManyUpdates"]),
+            (
+                ErrorClass::Quota,
+                &[
+                    "LimitExceeded",
+                    "LimitExceededException",
+                    "ServiceQuotaExceededException",
+                    "CodeStorageExceededException",
+                ],
+            ),
+            (ErrorClass::Other, &["ValidationException", "InvalidParameterValueException"]),
+        ] {
+            for code in codes {
+                assert_eq!(class(code), expected, "{code}");
+            }
+        }
+        for class in [ErrorClass::Throttled, ErrorClass::Quota] {
+            let error = AwsError { call: "a:B", class, code: String::new(), message: String::new() };
+            assert!(error.hint().is_some(), "{class:?}");
+        }
+    }
+
+    /// Sent to sign in again, somebody behind a captive portal does so for ever.
+    #[test]
+    fn what_cannot_be_parsed_is_no_matter_of_credentials() {
+        let failed = |cause: &str| {
+            let error: SdkError<aws_smithy_types::error::ErrorMetadata, ()> =
+                SdkError::construction_failure(std::io::Error::other(cause.to_owned()));
+            AwsError::new("a:B", &error).class
+        };
+        assert_eq!(failed("expected token `{`, found `<`"), ErrorClass::NoAnswer);
+        assert_eq!(failed("the SSO token has expired"), ErrorClass::Credentials);
+        assert_eq!(failed("no credentials in the chain"), ErrorClass::Credentials);
     }
 }

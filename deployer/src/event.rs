@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::Verb;
+use crate::release::canary::Canary;
 use crate::world::ResourceId;
 
 /// Something that happened while a plan was applied.
@@ -24,6 +25,15 @@ pub enum Event {
         reason: &'static str,
         /// How long it has waited.
         waited: Duration,
+    },
+    /// The first part of a step has succeeded, which comes before a release goes live; the rest begins later.
+    Prepared {
+        /// Its resource.
+        resource: ResourceId,
+        /// What is done to it.
+        verb: Verb,
+        /// How the version did that it makes live, where it makes one.
+        canary: Option<Canary>,
     },
     /// A step has succeeded.
     Done {

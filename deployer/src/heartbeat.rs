@@ -26,6 +26,20 @@ pub fn silent_hours(environment: &Environment, function: Function) -> Option<i64
     (hours <= MOST_HOURS).then_some(hours)
 }
 
+/// Since when a run is missing that should have ended by now: since the last one that did, or since the schedule was
+/// made. `None` while there is time, and where nobody can tell.
+pub fn missed_since(
+    environment: &Environment,
+    function: Function,
+    last: Option<Timestamp>,
+    scheduled: Timestamp,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let since = last.map_or(scheduled, |last| last.max(scheduled));
+    let hours = silent_hours(environment, function)?;
+    (now.duration_since(since) > SignedDuration::from_hours(hours)).then_some(since)
+}
+
 /// The age in hours from which on a backup is stale: a whole gap of the schedule, and half a day for a snapshot that
 /// was still being made when cleanup looked. `None` where the schedule's gaps are longer than a week.
 pub fn stale_hours(environment: &Environment) -> Option<i64> {
@@ -109,6 +123,21 @@ mod tests {
         ] {
             assert_eq!(hours(expression, zone), expected, "{expression} {zone}");
         }
+    }
+
+    /// A schedule that fires into nothing leaves no failed run to be seen, and "last backup: fine" of two nights ago.
+    #[test]
+    fn a_run_that_never_happened_is_missed() {
+        let at = |hour: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour);
+        let daily = environment("cron(0 2 * * ? *)", "UTC");
+        let missed = |last, now| missed_since(&daily, Function::Backup, last, at(100), now);
+        assert_eq!(missed(None, at(126)), None, "there was time for one only now");
+        assert_eq!(missed(None, at(127)), Some(at(100)));
+        assert_eq!(missed(Some(at(120)), at(146)), None);
+        assert_eq!(missed(Some(at(120)), at(147)), Some(at(120)));
+        assert_eq!(missed(Some(at(50)), at(126)), None, "an environment that was resumed begins anew");
+        let monthly = environment("cron(0 2 1 * ? *)", "UTC");
+        assert_eq!(missed_since(&monthly, Function::Backup, None, at(0), at(500)), None, "within a month");
     }
 
     #[test]

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_domain::inventory::{self as domain, Inventory};
 use snapwarden_domain::report::Failure;
-use snapwarden_domain::settings::CleanupSettings;
+use snapwarden_domain::settings::{CleanupSettings, Selector};
 use snapwarden_domain::tags;
 use snapwarden_runtime::Ec2;
-use snapwarden_runtime::ec2::snapshots as list;
+use snapwarden_runtime::ec2::{self, snapshots as list};
 use snapwarden_runtime::inventory::{read_around, read_snapshot};
 
 use crate::aws::Aws;
@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub delete_on: Option<String>,
     /// Its id, `snap-…`.
     pub snapshot: String,
-    /// The volume that it was made of.
+    /// The volume that it was made of; of an encrypted copy, the one that its source was made of.
     pub volume: String,
     /// Its `snapwarden:instance` tag.
     pub instance: Option<String>,
@@ -46,8 +46,10 @@ pub struct Snapshot {
     pub state: String,
     /// The volume's size in GiB.
     pub size_gib: i32,
-    /// When EC2 began to make it.
+    /// When EC2 began to make it, or what it is a copy of.
     pub started_at: Option<Timestamp>,
+    /// Whether it is encrypted.
+    pub encrypted: bool,
 }
 
 /// All snapshots of the environment, those due first at the top.
@@ -65,14 +67,19 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
             let tags = snapshot.tags.iter().flatten();
             tags.filter(|tag| tag.key.as_deref() == Some(key)).find_map(|tag| tag.value.clone())
         };
+        // A purge deletes all that is returned here. A filter gone wrong must not make it somebody else's.
+        if tag(tags::ENVIRONMENT).as_deref() != Some(scope.environment.as_str()) {
+            continue;
+        }
         found.push(Snapshot {
             delete_on: tag(tags::DELETE_ON),
             instance: tag(tags::INSTANCE),
             state: snapshot.state.as_ref().map(|state| state.as_str().to_owned()).unwrap_or_default(),
             size_gib: snapshot.volume_size.unwrap_or_default(),
-            started_at: snapshot.start_time.and_then(|time| Timestamp::from_second(time.secs()).ok()),
+            started_at: ec2::moment(&snapshot),
+            encrypted: snapshot.encrypted.unwrap_or_default(),
+            volume: ec2::volume(&snapshot).unwrap_or_default().to_owned(),
             snapshot: snapshot.snapshot_id.unwrap_or_default(),
-            volume: snapshot.volume_id.unwrap_or_default(),
         });
     }
     found.sort();
@@ -86,6 +93,10 @@ pub struct Volume {
     pub availability_zone: String,
     /// Such as `gp3`.
     pub kind: String,
+    /// How many operations it does in a second.
+    pub iops: Option<i32>,
+    /// How many MiB it moves in a second.
+    pub throughput: Option<i32>,
 }
 
 /// All volumes of the account in this Region, by id.
@@ -95,10 +106,26 @@ pub async fn volumes(aws: &Aws) -> Result<BTreeMap<String, Volume>, AwsError> {
     for volume in pages.items().send().collect::<Vec<_>>().await {
         let volume = volume.call("ec2:DescribeVolumes")?;
         let kind = volume.volume_type.as_ref().map(|kind| kind.as_str().to_owned()).unwrap_or_default();
-        let availability_zone = volume.availability_zone.unwrap_or_default();
-        found.insert(volume.volume_id.unwrap_or_default(), Volume { availability_zone, kind });
+        let found_volume = Volume {
+            availability_zone: volume.availability_zone.unwrap_or_default(),
+            kind,
+            iops: volume.iops,
+            throughput: volume.throughput,
+        };
+        found.insert(volume.volume_id.unwrap_or_default(), found_volume);
     }
     Ok(found)
+}
+
+/// The instances that a backup selects, read by the functions' own code, whether or not they have any snapshot.
+pub async fn selected_instances(
+    aws: &Aws,
+    select: &Selector,
+    is_emulated: bool,
+) -> Result<Vec<domain::Instance>, AwsError> {
+    let ec2 = Ec2::new(&aws.ec2, true, NonZeroU16::MIN);
+    let inventory = read_around(&ec2, Vec::new(), select, is_emulated).await.map_err(failed)?;
+    Ok(inventory.instances.into_iter().filter(|instance| instance.selected).collect())
 }
 
 /// Everything that cleanup would go by, read by the function's own code, with more snapshots beside the environment's.
@@ -109,7 +136,6 @@ pub async fn of_cleanup(
     is_emulated: bool,
 ) -> Result<Inventory, AwsError> {
     let ec2 = Ec2::new(&aws.ec2, true, NonZeroU16::MIN);
-    let failed = |failure: Failure| AwsError::answered("EC2", failure.code, Some(failure.message));
     let own = list(&ec2, &settings.environment, Vec::new(), read_snapshot).await.map_err(failed)?;
     let snapshots: Vec<_> = own.into_iter().chain(others).collect();
     if snapshots.is_empty() {
@@ -118,15 +144,62 @@ pub async fn of_cleanup(
     read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)
 }
 
+fn failed(failure: Failure) -> AwsError {
+    AwsError::answered("EC2", failure.code, Some(failure.message))
+}
+
 /// About how many events lie in the dead-letter queue; none where there is no queue.
 pub async fn undelivered(aws: &Aws, scope: &Scope) -> Result<u64, AwsError> {
     let queue = aws.sqs.get_queue_url().queue_name(scope.dead_letter_queue()).send().await;
     let Some(url) = queue.call("sqs:GetQueueUrl").or_absent()?.and_then(|queue| queue.queue_url) else {
         return Ok(0);
     };
-    let number = QueueAttributeName::ApproximateNumberOfMessages;
-    let call = aws.sqs.get_queue_attributes().queue_url(url).attribute_names(number.clone());
-    let attributes =
-        call.send().await.call("sqs:GetQueueAttributes").or_absent()?.and_then(|answer| answer.attributes);
-    Ok(attributes.and_then(|attributes| attributes.get(&number)?.parse().ok()).unwrap_or(0))
+    // What somebody is looking at just now is still there.
+    let numbers = [
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+    ];
+    let call = aws.sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(numbers.to_vec()));
+    let answer = call.send().await.call("sqs:GetQueueAttributes").or_absent()?;
+    let attributes = answer.and_then(|answer| answer.attributes).unwrap_or_default();
+    Ok(numbers.iter().filter_map(|number| attributes.get(number)?.parse::<u64>().ok()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::Client;
+    use aws_sdk_ec2::operation::describe_snapshots::DescribeSnapshotsOutput;
+    use aws_sdk_ec2::types::{Snapshot as Ec2Snapshot, Tag};
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+
+    use super::*;
+    use crate::aws::LocalEndpoints;
+
+    /// A purge deletes what is listed here.
+    #[tokio::test]
+    async fn what_a_loose_filter_lets_through_is_not_ours() {
+        let list = mock!(Client::describe_snapshots).match_requests(|_| true).then_output(|| {
+            let of = |id: &str, environment: &str| {
+                let tag = Tag::builder().key(tags::ENVIRONMENT).value(environment).build();
+                Ec2Snapshot::builder().snapshot_id(id).tags(tag).build()
+            };
+            DescribeSnapshotsOutput::builder()
+                .snapshots(of("snap-1", "test"))
+                .snapshots(of("snap-2", "test2"))
+                .snapshots(Ec2Snapshot::builder().snapshot_id("snap-3").build())
+                .build()
+        });
+        let nowhere =
+            LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
+        let aws = Aws::local(&"eu-central-1".to_owned().try_into().unwrap(), &nowhere);
+        let aws = Aws { ec2: mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&list]), ..aws };
+        let scope = Scope {
+            account: "123456789012".to_owned().try_into().unwrap(),
+            region: "eu-central-1".to_owned().try_into().unwrap(),
+            environment: "test".parse().unwrap(),
+            iam: crate::environment::Iam::default(),
+        };
+        let found = snapshots(&aws, &scope).await.unwrap();
+        assert_eq!(found.iter().map(|one| one.snapshot.as_str()).collect::<Vec<_>>(), ["snap-1"]);
+    }
 }

@@ -15,6 +15,10 @@ use snapwarden_domain::event::Event;
 
 use crate::aws::Aws;
 use crate::error::{AwsError, Call};
+use crate::rights::{Resources, Right};
+
+/// What it takes to invoke the functions.
+pub const RIGHTS: &[Right] = &[Right::on(Resources::FunctionVersions, "lambda:InvokeFunction")];
 
 /// What a function answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -41,7 +41,7 @@ pub async fn alarm_states(aws: &Aws, scope: &Scope) -> Result<Vec<AlarmState>, A
     while let Some(page) = pages.next().await {
         for alarm in page.call("cloudwatch:DescribeAlarms")?.metric_alarms.unwrap_or_default() {
             let name = alarm.alarm_name.unwrap_or_default();
-            // `snapwarden-prod-…` is also how the names of an environment `prod-eu` begin.
+            // Somebody else's may begin like ours.
             if !alarms::all().any(|what| scope.alarm(&what) == name) {
                 continue;
             }

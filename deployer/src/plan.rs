@@ -5,10 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use snapwarden_domain::tags;
 
 use crate::property::{Change, compare};
-use crate::scope::Scope;
+use crate::scope::{PROTECTED_TAG, Scope};
 use crate::world::{Desired, Found, Observed, ResourceId};
 
 /// What a step does to its resource.
@@ -52,6 +53,10 @@ pub struct Step {
     pub changes: Vec<Change>,
     /// What the resource should be; absent when it goes away.
     pub wanted: Option<Value>,
+    /// What it is in between: until the new release is live, the one before must be able to go on, and the new one to
+    /// be tried. Absent where one change is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interim: Option<Value>,
     /// What it is now; absent when it is new.
     pub found: Option<Found>,
 }
@@ -83,20 +88,36 @@ impl Plan {
         self.steps.iter().filter(|step| step.verb != Verb::Keep)
     }
 
+    /// Whether something that is protected would not be any more.
+    pub fn lifts_protection(&self) -> bool {
+        let property = format!("tags.{PROTECTED_TAG}");
+        let mut changes = self.pending().flat_map(|step| &step.changes);
+        changes.any(|change| {
+            change.property == property && change.from.as_deref() == Some("true") && change.to != change.from
+        })
+    }
+
     /// Whether nothing has to happen.
     pub fn is_empty(&self) -> bool {
         self.pending().next().is_none()
     }
 
-    /// The same steps with the revisions of what is there now, which is like what the plan was made for.
+    /// The same steps with the revisions and handles of what is there now, which is like what the plan was made for.
     #[must_use]
     pub fn with_revisions_of(mut self, observed: &Observed) -> Self {
         for step in &mut self.steps {
             if let (Some(found), Some(now)) = (&mut step.found, observed.get(&step.resource)) {
                 found.revision.clone_from(&now.revision);
+                found.handle.clone_from(&now.handle);
             }
         }
         self
+    }
+
+    /// A digest of what happens: plans that do the same have the same.
+    pub fn fingerprint(&self) -> String {
+        let steps: Vec<&Step> = self.pending().collect();
+        hex::encode(Sha256::digest(serde_json::json!(steps).to_string()))
     }
 
     /// How many steps have the verb.
@@ -148,6 +169,11 @@ pub trait Order {
     fn is_fixed(&self, resource: &ResourceId, property: &str) -> bool;
     /// Whether AWS lets nobody delete what was found, and lets it go by itself.
     fn goes_by_itself(&self, resource: &ResourceId, found: &Found) -> bool;
+    /// The resource whose change makes the release live that the resource belongs to, see
+    /// [`Kind::released_with`](crate::kinds::Kind::released_with).
+    fn released_with(&self, resource: &ResourceId, scope: &Scope) -> Option<ResourceId>;
+    /// What the resource has to be before that, see [`Kind::interim`](crate::kinds::Kind::interim).
+    fn interim(&self, resource: &ResourceId, found: &Found, wanted: &Value) -> Option<Value>;
     /// Where a property's wanted value comes from, or what another one would do.
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String>;
 }
@@ -209,8 +235,22 @@ pub fn plan(
             }
         }
     }
+    widen(order, scope, &mut steps);
     let left_alone = observed.keys().filter(|id| !all.contains_key(id) && !is_ours(id)).cloned().collect();
     Ok(Plan { steps, left_alone })
+}
+
+/// Gives the steps of what a release needs an interim state, where the plan also makes another release live.
+fn widen(order: &dyn Order, scope: &Scope, steps: &mut [Step]) {
+    let changes = steps.iter().filter(|step| step.verb == Verb::Update);
+    let changing: BTreeSet<ResourceId> = changes.map(|step| step.resource.clone()).collect();
+    for step in steps.iter_mut().filter(|step| step.verb == Verb::Update) {
+        let released =
+            order.released_with(&step.resource, scope).is_some_and(|with| changing.contains(&with));
+        if let (true, Some(found), Some(wanted)) = (released, &step.found, &step.wanted) {
+            step.interim = order.interim(&step.resource, found, wanted);
+        }
+    }
 }
 
 fn step(
@@ -240,7 +280,14 @@ fn step(
             change.why = order.why(id, &change.property);
         }
     }
-    Step { resource: id.clone(), verb, changes, wanted: wanted.cloned(), found: found.cloned() }
+    Step {
+        resource: id.clone(),
+        verb,
+        changes,
+        wanted: wanted.cloned(),
+        interim: None,
+        found: found.cloned(),
+    }
 }
 
 /// What of all that was found belongs to the environment.

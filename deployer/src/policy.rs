@@ -8,12 +8,13 @@ pub mod trust;
 use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::lint::{Finding, Use, lint};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, KmsKey};
 use crate::scope::{Function, Scope};
 
 /// What one of our roles may do, and who may assume it.
@@ -63,6 +64,11 @@ pub fn purposes() -> impl Iterator<Item = &'static str> {
     DOCUMENTS.into_iter().map(|(purpose, _)| purpose)
 }
 
+/// The text of every role's document, as it stands in `policies/`.
+pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+    DOCUMENTS.into_iter()
+}
+
 /// What is wrong with the documents of all roles, see [`lint`].
 pub fn lint_roles(environment: &Environment, scope: &Scope) -> Result<Vec<Finding>, PolicyError> {
     let mut findings = Vec::new();
@@ -81,32 +87,61 @@ pub fn role_policies(
     environment: &Environment,
     scope: &Scope,
 ) -> Result<BTreeMap<&'static str, RolePolicies>, PolicyError> {
-    let holes = holes(environment, scope);
     DOCUMENTS
         .into_iter()
-        .map(|(document, text)| {
-            let syntax = |source| PolicyError::Syntax { document, source };
-            let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
-            let filled = fill(without_absent(value, environment), &holes).map_err(|hole| {
-                PolicyError::UnknownHole {
-                    document,
-                    hole,
-                    known: holes.keys().copied().collect::<Vec<_>>().join(", "),
-                }
-            })?;
-            let policies = serde_json::from_value(filled)
-                .map_err(|error| syntax(<serde_yaml::Error as serde::de::Error>::custom(error)))?;
-            Ok((document, policies))
-        })
+        .map(|(document, text)| Ok((document, read(document, text, environment, scope)?)))
         .collect()
+}
+
+/// What whoever restores may do; no role of ours has it.
+const RESTORER: (&str, &str) = ("restorer", include_str!("../../policies/restorer.yaml"));
+
+/// The policy of whoever restores an environment's snapshots.
+pub fn restorer_policy(environment: &Environment, scope: &Scope) -> Result<PolicyDocument, PolicyError> {
+    read(RESTORER.0, RESTORER.1, environment, scope)
+}
+
+/// What is wrong with that document, see [`lint`].
+pub fn lint_restorer(environment: &Environment, scope: &Scope) -> Result<Vec<Finding>, PolicyError> {
+    let document = restorer_policy(environment, scope)?;
+    let reason = |sid: &str| lint::comment_above(RESTORER.1, sid);
+    Ok(lint("policies/restorer.yaml", &document.0, Use::Managed, reason))
+}
+
+/// Reads a document and fills it in.
+fn read<T: DeserializeOwned>(
+    document: &'static str,
+    text: &str,
+    environment: &Environment,
+    scope: &Scope,
+) -> Result<T, PolicyError> {
+    let holes = holes(environment, scope);
+    let syntax = |source| PolicyError::Syntax { document, source };
+    let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
+    let filled =
+        fill(without_absent(value, environment), &holes).map_err(|hole| PolicyError::UnknownHole {
+            document,
+            hole,
+            known: holes.keys().copied().collect::<Vec<_>>().join(", "),
+        })?;
+    serde_json::from_value(filled)
+        .map_err(|error| syntax(<serde_yaml::Error as serde::de::Error>::custom(error)))
 }
 
 /// Everything that a policy document may name.
 fn holes(environment: &Environment, scope: &Scope) -> BTreeMap<&'static str, String> {
     let select = &environment.backup.select;
     let key = environment.notify.kms_key.as_ref();
+    let (partition, region, account) = (scope.partition(), &scope.region, &scope.account);
+    let sealing = environment.encryption.sealing_key();
+    let of_key = |text: Option<&str>| text.unwrap_or_default().to_owned();
     BTreeMap::from([
         ("topic_key_arn", key.map(ToString::to_string).unwrap_or_default()),
+        ("sealing_source_arn", format!("arn:{partition}:ec2:{region}::snapshot/snap-*")),
+        ("sealing_copy_arn", format!("arn:{partition}:ec2:{region}::snapshot/*")),
+        ("sealing_key_arn", of_key(sealing.and_then(KmsKey::arn))),
+        ("sealing_key_alias", of_key(sealing.and_then(KmsKey::alias))),
+        ("sealing_any_key_arn", format!("arn:{partition}:kms:{region}:{account}:key/*")),
         ("partition", scope.partition().to_owned()),
         ("account", scope.account.to_string()),
         ("region", scope.region.to_string()),
@@ -146,21 +181,29 @@ fn fill(value: Value, holes: &BTreeMap<&'static str, String>) -> Result<Value, S
     })
 }
 
-/// Leaves out the statements about what the environment does not have.
+/// Leaves out the statements about what the environment does not have: those with a hole that only it fills.
 fn without_absent(mut value: Value, environment: &Environment) -> Value {
-    if environment.notify.kms_key.is_some() {
-        return value;
-    }
+    let sealing = environment.encryption.sealing_key();
+    let absent: Vec<&str> = [
+        ("${topic_key_arn}", environment.notify.kms_key.is_some()),
+        ("${sealing_source_arn}", sealing.is_some()),
+        ("${sealing_copy_arn}", sealing.is_some()),
+        ("${sealing_key_arn}", sealing.is_some_and(|key| key.arn().is_some())),
+        ("${sealing_key_alias}", sealing.is_some_and(|key| key.alias().is_some())),
+    ]
+    .into_iter()
+    .filter_map(|(hole, is_there)| (!is_there).then_some(hole))
+    .collect();
     for document in value.as_object_mut().into_iter().flat_map(Map::values_mut) {
         if let Some(statements) = document.get_mut("Statement").and_then(Value::as_array_mut) {
-            statements.retain(|statement| !statement.to_string().contains(TOPIC_KEY));
+            statements.retain(|statement| {
+                let text = statement.to_string();
+                !absent.iter().any(|hole| text.contains(hole))
+            });
         }
     }
     value
 }
-
-/// The hole that only an environment with an encrypted topic has.
-const TOPIC_KEY: &str = "${topic_key_arn}";
 
 fn fill_text(text: &str, holes: &BTreeMap<&'static str, String>) -> Result<String, String> {
     let mut filled = String::new();
@@ -188,11 +231,44 @@ impl PolicyDocument {
         serde_json::from_str::<Value>(&text).unwrap_or_else(|_| Value::String(text.into_owned())).into()
     }
 
+    /// A document that allows whatever one of the two allows: this one's statements, and those of the other's that it
+    /// lacks. IAM wants every `Sid` once, so what is another statement of the same name gets a name of its own.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let statements = |document: &Self| document.0["Statement"].as_array().cloned().unwrap_or_default();
+        let mut all = statements(self);
+        // A statement that denies would narrow what the other document allows.
+        let allows = |statement: &Value| statement["Effect"] == "Allow";
+        for mut statement in statements(other).into_iter().filter(allows) {
+            if all.contains(&statement) {
+                continue;
+            }
+            if let Some(sid) = statement["Sid"].as_str() {
+                let is_taken = |sid: &str| all.iter().any(|statement| statement["Sid"] == sid);
+                let base = sid.trim_end_matches(|end: char| end.is_ascii_digit());
+                let base = base.strip_suffix(BEFORE).unwrap_or(sid).to_owned();
+                let mut names = std::iter::once(sid.to_owned())
+                    .chain([format!("{base}{BEFORE}")])
+                    .chain((2..).map(|number: u32| format!("{base}{BEFORE}{number}")));
+                statement["Sid"] = names.find(|name| !is_taken(name)).unwrap_or_default().into();
+            }
+            all.push(statement);
+        }
+        let mut document = self.0.clone();
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("Statement".to_owned(), Value::Array(all));
+        }
+        document.into()
+    }
+
     /// The document as compact JSON, as IAM takes it.
     pub fn to_json(&self) -> String {
         self.0.to_string()
     }
 }
+
+/// What the names of statements end with that only the release before needs.
+const BEFORE: &str = "Before";
 
 impl From<Value> for PolicyDocument {
     fn from(value: Value) -> Self {
@@ -279,6 +355,40 @@ mod tests {
         let one = |action: &str| PolicyDocument::from(json!({ "Statement": { "Action": action } }));
         assert_ne!(one("ec2:DeleteSnapshot"), one("ec2:*"));
         assert_ne!(one("ec2:DeleteSnapshot"), PolicyDocument::from_iam("not json"));
+    }
+
+    /// A right that is missing while the alias moves fails a run of the one release or of the other.
+    #[test]
+    fn a_union_allows_what_either_document_allows_and_adds_nothing_when_made_again() {
+        let document = |tag: &str, more: &[&str]| {
+            let mut statements = vec![
+                json!({ "Sid": "Select", "Effect": "Allow", "Action": "ec2:CreateSnapshots", "Resource": "*",
+                        "Condition": { "StringEquals": { "aws:ResourceTag/key": tag } } }),
+                json!({ "Sid": "Log", "Effect": "Allow", "Action": "logs:PutLogEvents", "Resource": "*" }),
+            ];
+            statements.extend(more.iter().map(
+                |action| json!({ "Sid": "More", "Effect": "Allow", "Action": action, "Resource": "*" }),
+            ));
+            PolicyDocument::from(json!({ "Version": "2012-10-17", "Statement": statements }))
+        };
+        let sids = |document: &PolicyDocument| -> Vec<String> {
+            let statements = document.0["Statement"].as_array().unwrap();
+            let mut sids: Vec<String> =
+                statements.iter().map(|statement| statement["Sid"].as_str().unwrap().to_owned()).collect();
+            sids.sort();
+            sids
+        };
+        let (old, new) = (document("a", &["ec2:One"]), document("b", &[]));
+        let both = new.union(&old);
+        assert_eq!(sids(&both), ["Log", "More", "Select", "SelectBefore"]);
+        assert_eq!(new.union(&both), both, "widened once, it stays as it is");
+        assert_eq!(new.union(&new), new);
+        // A third release, begun before the second was narrowed.
+        let three = document("c", &["ec2:Two"]).union(&both);
+        assert_eq!(sids(&three), ["Log", "More", "MoreBefore", "Select", "SelectBefore", "SelectBefore2"]);
+        let denying = PolicyDocument::from(json!({ "Statement": { "Effect": "Deny", "Action": "*" } }));
+        assert_eq!(new.union(&denying), new, "what somebody denied by hand is not kept");
+        assert_eq!(new.union(&PolicyDocument::from_iam("not json")), new);
     }
 
     #[test]

@@ -139,6 +139,19 @@ impl PolicyChange {
     }
 }
 
+/// What the deployed cleanup goes by; `None` where none is deployed. What an earlier version did not know, or cannot be
+/// read, is as in `file`.
+pub fn deployed_settings(
+    observed: &Observed,
+    scope: &Scope,
+    file: &CleanupSettings,
+) -> Option<CleanupSettings> {
+    let found = observed.get(&cleanup_alias(scope))?;
+    let known = serde_json::to_value(file).ok();
+    let deployed = settings_of(&found.properties).zip(known).map(|(found, known)| overlaid(known, &found));
+    Some(deployed.and_then(|settings| serde_json::from_value(settings).ok()).unwrap_or_else(|| file.clone()))
+}
+
 fn all<'a>(inventory: &'a Inventory, reason: &str) -> BTreeMap<&'a str, String> {
     inventory.snapshots.iter().map(|snapshot| (snapshot.id.as_str(), reason.to_owned())).collect()
 }

@@ -43,14 +43,36 @@ const CONCURRENCY: usize = 8;
 /// Seconds between looks at what EC2 still lists; about a minute in all.
 const PAUSES: [u64; 6] = [0, 2, 5, 10, 20, 30];
 
-/// Deletes all snapshots that carry the environment's tag. One that cannot be deleted stops no other; `guard` is asked
-/// before each, and `tell` hears how many are done.
+/// How often it is looked for snapshots that a run made while others were deleted.
+const ROUNDS: usize = 5;
+
+/// Deletes all snapshots that carry the environment's tag, also those that appear meanwhile. One that cannot be deleted
+/// stops no other; `guard` is asked before each, and `tell` hears how many are done.
 pub async fn purge(
     aws: &Aws,
     scope: &Scope,
     guard: &dyn Guard,
     tell: &dyn Fn(usize, usize),
 ) -> Result<Purged, AwsError> {
+    let mut purged = Purged::default();
+    for _ in 0..ROUNDS {
+        let (round, is_over) = delete_all(aws, scope, guard, tell).await?;
+        purged.deleted.extend(round.deleted);
+        purged.remaining = round.remaining;
+        if is_over {
+            break;
+        }
+    }
+    Ok(purged)
+}
+
+/// Deletes what is there, and answers whether nothing else has appeared meanwhile.
+async fn delete_all(
+    aws: &Aws,
+    scope: &Scope,
+    guard: &dyn Guard,
+    tell: &dyn Fn(usize, usize),
+) -> Result<(Purged, bool), AwsError> {
     let ours = inventory::snapshots(aws, scope).await?;
     let (mut done, mut reasons) = (0, BTreeMap::new());
     let mut deletions = stream::iter(&ours)
@@ -76,11 +98,13 @@ pub async fn purge(
         tokio::time::sleep(Duration::from_secs(pause)).await;
         let listed = inventory::snapshots(aws, scope).await?;
         left = listed.into_iter().map(|snapshot| (snapshot.snapshot, snapshot.state)).collect();
-        // What EC2 accepted goes some seconds later; what it refused stays.
-        if left.keys().all(|id| reasons.contains_key(id)) {
+        // What EC2 accepted goes some seconds later; what it refused stays, and what is new is for the next round.
+        if ours.iter().all(|Snapshot { snapshot: id, .. }| !left.contains_key(id) || reasons.contains_key(id))
+        {
             break;
         }
     }
+    let is_over = left.keys().all(|id| ours.iter().any(|snapshot| snapshot.snapshot == *id));
     let mut purged = Purged::default();
     for Snapshot { snapshot, .. } in ours {
         let Some(state) = left.get(&snapshot) else {
@@ -94,7 +118,7 @@ pub async fn purge(
         let reason = reasons.remove(&snapshot).unwrap_or_else(accepted);
         purged.remaining.push(Remaining { snapshot, reason });
     }
-    Ok(purged)
+    Ok((purged, is_over))
 }
 
 async fn delete(aws: &Aws, id: &str) -> Result<(), AwsError> {
@@ -104,5 +128,57 @@ async fn delete(aws: &Aws, id: &str) -> Result<(), AwsError> {
     match answer.call("ec2:DeleteSnapshot") {
         Err(error) if error.code != "InvalidSnapshot.NotFound" => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use aws_smithy_http_client::test_util::infallible_client_fn;
+
+    use super::*;
+    use crate::apply::Halt;
+    use crate::aws::LocalEndpoints;
+    use crate::scope::tests::scope;
+
+    struct Always;
+
+    #[async_trait(?Send)]
+    impl Guard for Always {
+        async fn check(&self) -> Result<(), Halt> {
+            Ok(())
+        }
+    }
+
+    /// A run that was in flight makes a snapshot while the others are deleted: left behind, nobody would ever delete it.
+    #[tokio::test(start_paused = true)]
+    async fn what_appears_while_others_are_deleted_is_deleted_too() {
+        let snapshots = Arc::new(Mutex::new(vec!["snap-1".to_owned()]));
+        let held = snapshots.clone();
+        let http = infallible_client_fn(move |request| {
+            let form = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
+            let mut held = held.lock().unwrap();
+            if form.contains("Action=DeleteSnapshot") {
+                held.retain(|id| !form.contains(&format!("SnapshotId={id}")));
+                if form.contains("SnapshotId=snap-1") {
+                    held.push("snap-2".to_owned());
+                }
+                return http::Response::new("<DeleteSnapshotResponse/>".to_owned());
+            }
+            let items = held.iter().map(|id| format!("<item><snapshotId>{id}</snapshotId></item>"));
+            let set: String = items.collect();
+            http::Response::new(format!(
+                "<DescribeSnapshotsResponse><snapshotSet>{set}</snapshotSet></DescribeSnapshotsResponse>"
+            ))
+        });
+        let nowhere =
+            LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
+        let scope = scope("test");
+        let aws = Aws::local_through(&scope.region, &nowhere, &http);
+        let purged = purge(&aws, &scope, &Always, &|_, _| ()).await.unwrap();
+        assert_eq!(purged.deleted, ["snap-1", "snap-2"]);
+        assert!(purged.remaining.is_empty() && snapshots.lock().unwrap().is_empty());
     }
 }

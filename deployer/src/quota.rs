@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::bundle::Bundle;
 use crate::kinds::{
-    Alias, AsynchronousInvocation, DeadLetterQueue, Kind, LambdaFunction, LogGroup, Role, Schedule,
-    ScheduleGroup,
+    Alarm, Alias, AsynchronousInvocation, Dashboard, DeadLetterQueue, Kind, LambdaFunction, LogGroup, Role,
+    Schedule, ScheduleGroup, Topic,
 };
 use crate::world::{Desired, ResourceId};
 
@@ -41,6 +41,21 @@ const ZIP: usize = 50 * 1000 * 1000;
 /// counted, and ours have none.
 const INLINE_POLICIES: usize = 10_240;
 
+/// A role's description (source: IAM API, `CreateRole`).
+const ROLE_DESCRIPTION: usize = 1_000;
+
+/// An alarm's description (source: CloudWatch API, `PutMetricAlarm`).
+const ALARM_DESCRIPTION: usize = 1_024;
+
+/// The name that a topic's emails come from (source: SNS API, `SetTopicAttributes`).
+const DISPLAY_NAME: usize = 100;
+
+/// A dashboard's widgets (source: CloudWatch User Guide, "CloudWatch service quotas").
+const WIDGETS: usize = 500;
+
+/// Tags of a resource (source: AWS General Reference, "Tag naming limits and requirements").
+const TAGS: usize = 50;
+
 /// A role's trust policy, as long as nobody has had the quota raised (source: the same).
 const TRUST_POLICY: usize = 2_048;
 
@@ -54,7 +69,24 @@ pub fn exceeded(desired: &Desired, bundle: &Bundle) -> Vec<Exceeded> {
     };
     for (id, wanted) in desired {
         check(format!("the name of {id}"), id.name.chars().count(), longest_name(id), "characters");
+        let tags = wanted["tags"].as_object().map_or(0, Map::len);
+        check(format!("{id}"), tags, TAGS, "tags");
         match id.kind.as_str() {
+            Alarm::NAME => {
+                check(describing(id), text(&wanted["description"]), ALARM_DESCRIPTION, "characters");
+            }
+            Topic::NAME => {
+                check(
+                    format!("the display name of {id}"),
+                    text(&wanted["display_name"]),
+                    DISPLAY_NAME,
+                    "characters",
+                );
+            }
+            Dashboard::NAME => {
+                let widgets = wanted["body"]["widgets"].as_array().map_or(0, Vec::len);
+                check(format!("{id}"), widgets, WIDGETS, "widgets");
+            }
             LambdaFunction::NAME => {
                 let variables = wanted["version"]["environment"].as_object().into_iter().flatten();
                 let size =
@@ -62,6 +94,7 @@ pub fn exceeded(desired: &Desired, bundle: &Bundle) -> Vec<Exceeded> {
                 check(format!("the environment of {id}"), size, VARIABLES, "bytes");
             }
             Role::NAME => {
+                check(describing(id), text(&wanted["description"]), ROLE_DESCRIPTION, "characters");
                 let policies =
                     wanted["policies"].as_object().into_iter().flat_map(|policies| policies.values());
                 let size = policies.map(|policy| policy.to_string().len()).sum();
@@ -82,6 +115,14 @@ pub fn exceeded(desired: &Desired, bundle: &Bundle) -> Vec<Exceeded> {
     all
 }
 
+fn describing(id: &ResourceId) -> String {
+    format!("the description of {id}")
+}
+
+fn text(value: &Value) -> usize {
+    value.as_str().map_or(0, |text| text.chars().count())
+}
+
 fn length(document: &Value) -> usize {
     document.to_string().len()
 }
@@ -94,6 +135,7 @@ fn longest_name(id: &ResourceId) -> usize {
         LambdaFunction::NAME | Role::NAME | Schedule::NAME | ScheduleGroup::NAME => 64,
         // The function's name, which is checked by itself, and the alias's.
         Alias::NAME | AsynchronousInvocation::NAME => 64 + 1 + 128,
+        Alarm::NAME | Dashboard::NAME => 255,
         _ => 256,
     }
 }
@@ -128,6 +170,21 @@ mod tests {
                 format!("the name of function {long} has 65 characters, and AWS takes 64"),
                 format!("the environment of function {long} has 5001 bytes, and AWS takes 4096"),
                 "the policy of role r has 10316 characters, and AWS takes 10240".to_owned(),
+            ]
+        );
+        let alarm = json!({ "description": "d".repeat(1_025) });
+        let tags: Map<String, Value> = (0..51).map(|key| (key.to_string(), "v".into())).collect();
+        let widgets = json!({ "body": { "widgets": vec![0; 501] } });
+        assert_eq!(
+            texts(vec![
+                (ResourceId::new(Alarm::NAME, "a"), alarm),
+                (ResourceId::new(Dashboard::NAME, "d"), widgets),
+                (ResourceId::new(Topic::NAME, "t"), json!({ "tags": tags })),
+            ]),
+            [
+                "the description of alarm a has 1025 characters, and AWS takes 1024",
+                "dashboard d has 501 widgets, and AWS takes 500",
+                "topic t has 51 tags, and AWS takes 50",
             ]
         );
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::kinds::KINDS;
 use crate::scope::{Function, Scope};
-use crate::{inventory, lock, purge, quiesce};
+use crate::{dead_letters, inventory, invoke, lock, purge, quiesce, release};
 
 /// One action on some resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +69,8 @@ pub enum Resources {
     FunctionVersions,
     /// The lock.
     Lock,
+    /// The records of the releases.
+    Releases,
     /// The topic.
     Topic,
     /// The environment's alarms.
@@ -139,6 +141,7 @@ impl Resources {
             Self::AllAlarms => vec![scope.alarm_arn("*")],
             Self::Dashboard => vec![scope.dashboard_arn()],
             Self::Lock => vec![scope.arn("ssm", &format!("parameter{}", scope.lock_parameter()))],
+            Self::Releases => vec![scope.arn("ssm", &format!("parameter{}", scope.releases_parameter()))],
         }
     }
 
@@ -162,16 +165,47 @@ impl Resources {
 }
 
 /// The rights that commands need whatever their kinds are.
-const OTHERS: [(Purpose, &[Right]); 4] = [
+const OTHERS: [(Purpose, &[Right]); 5] = [
     (Purpose::Observe, inventory::RIGHTS),
+    (Purpose::Observe, release::READING),
     (Purpose::Update, lock::RIGHTS),
-    (Purpose::Delete, quiesce::RIGHTS),
-    (Purpose::Delete, purge::RIGHTS),
+    (Purpose::Update, release::RECORDING),
+    (Purpose::Delete, release::FORGETTING),
 ];
+
+/// What a destroy takes beyond its own rights where it purges the snapshots.
+pub const PURGING: [&[Right]; 2] = [quiesce::RIGHTS, purge::RIGHTS];
+
+/// What it takes to run the functions by hand, and to see to runs that were lost. Adopting snapshots is not among it:
+/// whoever may tag any snapshot as an environment's can have it deleted.
+pub const OPERATING: [&[Right]; 2] = [invoke::RIGHTS, dead_letters::RIGHTS];
 
 /// All rights that are needed for these purposes, of all kinds.
 pub fn rights(purposes: &[Purpose]) -> BTreeSet<Right> {
     let of_kinds = purposes.iter().flat_map(|purpose| KINDS.iter().flat_map(|kind| kind.rights(*purpose)));
     let others = OTHERS.iter().filter(|(purpose, _)| purposes.contains(purpose));
     of_kinds.chain(others.flat_map(|(_, rights)| rights.iter())).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scope::tests::scope;
+
+    /// Whoever may deploy `prod` must not be able to silence the alarms of `prod-eu`, in the same account.
+    #[test]
+    fn environments_whose_names_begin_alike_share_no_resource() {
+        let (prod, neighbour) = (scope("prod"), scope("prod-eu"));
+        let shared = [Resources::Everything, Resources::Snapshots, Resources::AllAlarms];
+        for Right { resources, .. } in rights(&Purpose::ALL) {
+            for ours in resources.arns(&prod).iter().filter(|_| !shared.contains(&resources)) {
+                let begins = ours.strip_suffix('*').unwrap_or(ours);
+                assert!(!begins.contains('*'), "{ours}: the wildcard is not its end");
+                for theirs in resources.arns(&neighbour) {
+                    let reached = if begins == ours { theirs == *ours } else { theirs.starts_with(begins) };
+                    assert!(!reached, "{ours} reaches {theirs}");
+                }
+            }
+        }
+    }
 }

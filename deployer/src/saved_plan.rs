@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::environment::Iam;
 use crate::plan::Plan;
 use crate::scope::{Function, Scope};
 use crate::world::{Observed, differences, fingerprint};
@@ -15,17 +16,22 @@ use crate::world::{Observed, differences, fingerprint};
 /// Versions of the file's form. Another form is refused, not guessed at.
 const FORMAT: u32 = 1;
 
+/// The version, and the state of the source: between two releases, too, the same plan may come to mean something else.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("SNAPWARDEN_SOURCE"));
+
 /// A plan with everything that must still be true when it is executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedPlan {
     format: u32,
-    /// The version of Snapwarden that planned.
+    /// The version of Snapwarden that planned, with the state of its source.
     snapwarden: String,
     /// The environment's name.
     pub environment: String,
     account: String,
     region: String,
+    /// Where the roles are in IAM, and what they are called.
+    iam: Iam,
     /// The code to deploy, as Lambda's `CodeSha256`.
     pub code: BTreeMap<Function, String>,
     /// The digest of everything that was observed.
@@ -70,10 +76,11 @@ impl SavedPlan {
     pub fn new(scope: &Scope, code: BTreeMap<Function, String>, observed: &Observed, plan: Plan) -> Self {
         let mut saved = Self {
             format: FORMAT,
-            snapwarden: env!("CARGO_PKG_VERSION").to_owned(),
+            snapwarden: VERSION.to_owned(),
             environment: scope.environment.to_string(),
             account: scope.account.to_string(),
             region: scope.region.to_string(),
+            iam: scope.iam.clone(),
             code,
             fingerprint: fingerprint(observed),
             plan,
@@ -108,9 +115,8 @@ impl SavedPlan {
         // The form first: a plan of another version lacks or has fields that this one would complain about.
         let format = json.get("format").and_then(serde_json::Value::as_u64);
         let made_by = json.get("snapwarden").and_then(serde_json::Value::as_str).unwrap_or("unknown");
-        if format != Some(u64::from(FORMAT)) || made_by != env!("CARGO_PKG_VERSION") {
-            let ours = env!("CARGO_PKG_VERSION");
-            return Err(damaged(format!("it was made by Snapwarden {made_by}, and this is {ours}")));
+        if format != Some(u64::from(FORMAT)) || made_by != VERSION {
+            return Err(damaged(format!("it was made by Snapwarden {made_by}, and this is {VERSION}")));
         }
         let saved = Self::deserialize(json).map_err(|error| damaged(error.to_string()))?;
         if saved.digest == saved.own_digest() {
@@ -135,6 +141,9 @@ impl SavedPlan {
         let now = target(scope.environment.as_str(), scope.account.as_str(), scope.region.as_str());
         if planned != now {
             return stale(format!("it was made for {planned}, not for {now}"));
+        }
+        if self.iam != scope.iam {
+            return stale("`iam` in the environment's file is not what it was".to_owned());
         }
         for (function, digest) in &self.code {
             if code.get(function) != Some(digest) {
@@ -173,5 +182,39 @@ impl SavedPlan {
         let undigested = Self { digest: String::new(), ..self.clone() };
         let json = serde_json::json!(undigested).to_string();
         hex::encode(Sha256::digest(json))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scope::tests::scope;
+
+    fn saved() -> SavedPlan {
+        SavedPlan::new(&scope("prod"), BTreeMap::new(), &Observed::new(), Plan::default())
+    }
+
+    /// Roles under other names than those that were approved are other roles.
+    #[test]
+    fn a_plan_for_other_roles_is_stale() {
+        let mut now = scope("prod");
+        assert!(saved().check(&now, &BTreeMap::new(), &Observed::new()).is_ok());
+        now.iam.role_name_prefix = "acme-".to_owned().try_into().unwrap();
+        let error = saved().check(&now, &BTreeMap::new(), &Observed::new()).unwrap_err().to_string();
+        assert!(error.contains("`iam` in the environment's file"), "{error}");
+    }
+
+    /// What a plan says depends on the program that reads it, whatever its version is called.
+    #[test]
+    fn a_plan_of_another_state_of_the_source_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan.json");
+        saved().write(&path).unwrap();
+        SavedPlan::read(&path).unwrap();
+        let mut other = SavedPlan { snapwarden: "0.1.0+0000000000000000".to_owned(), ..saved() };
+        other.digest = other.own_digest();
+        other.write(&path).unwrap();
+        let error = SavedPlan::read(&path).unwrap_err().to_string();
+        assert!(error.contains("it was made by Snapwarden 0.1.0+0000000000000000"), "{error}");
     }
 }

@@ -10,6 +10,7 @@ use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::tags;
 
 use crate::environment::{AccountId, Environment, Iam, Identity, Region};
+use crate::role_prefix;
 
 /// The tag that remembers on AWS that an environment is protected, whatever its file says later.
 pub const PROTECTED_TAG: &str = "snapwarden:protected";
@@ -128,9 +129,10 @@ impl Scope {
         self.arn("sns", &self.topic())
     }
 
-    /// An alarm's name; `what` it watches ends it.
+    /// An alarm's name; `what` it watches ends it. There are many, so policies name them by how they begin: after the
+    /// point, which no environment's name holds, or `snapwarden-prod-*` would also be the alarms of `prod-eu`.
     pub fn alarm(&self, what: &str) -> String {
-        format!("snapwarden-{}-{what}", self.environment)
+        format!("snapwarden-{}.{what}", self.environment)
     }
 
     /// The ARN of an alarm.
@@ -148,7 +150,10 @@ impl Scope {
         format!("arn:{}:cloudwatch::{}:dashboard/{}", self.partition(), self.account, self.dashboard())
     }
 
-    /// A schedule's name inside the schedule group.
+    /// The name of the schedule of sealing passes.
+    pub const SEALING_SCHEDULE: &str = "seal";
+
+    /// The name of a function's own schedule inside the schedule group.
     pub fn schedule(function: Function) -> &'static str {
         function.as_str()
     }
@@ -190,6 +195,11 @@ impl Scope {
         format!("/snapwarden/{}/lock", self.environment)
     }
 
+    /// The SSM parameter whose history is that of the releases.
+    pub fn releases_parameter(&self) -> String {
+        format!("/snapwarden/{}/releases", self.environment)
+    }
+
     /// The ARN of the schedule group.
     pub fn schedule_group_arn(&self) -> String {
         self.arn("scheduler", &format!("schedule-group/{}", self.schedule_group()))
@@ -210,6 +220,10 @@ impl Scope {
         let mut all: BTreeMap<String, String> =
             environment.tags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         all.insert(tags::ENVIRONMENT.to_owned(), self.environment.to_string());
+        let prefix = &self.iam.role_name_prefix;
+        if !prefix.as_str().is_empty() {
+            all.insert(role_prefix::TAG.to_owned(), prefix.to_string());
+        }
         if environment.protect {
             all.insert(PROTECTED_TAG.to_owned(), "true".to_owned());
         }
@@ -219,5 +233,20 @@ impl Scope {
     /// Whether tags say that a resource belongs to this environment.
     pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
         tags.get(tags::ENVIRONMENT).is_some_and(|owner| owner == self.environment.as_str())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The scope of an environment in no particular place.
+    pub(crate) fn scope(environment: &str) -> Scope {
+        Scope {
+            account: "123456789012".to_owned().try_into().unwrap(),
+            region: "eu-central-1".to_owned().try_into().unwrap(),
+            environment: environment.parse().unwrap(),
+            iam: Iam::default(),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{AwsError, ErrorClass};
@@ -25,6 +26,17 @@ pub const ROLE_FOR_LAMBDA: Reason = Reason {
             && (error.message.contains("cannot be assumed") || error.message.contains("CreateGrant"))
     },
     limit: Duration::from_mins(5),
+};
+
+/// The same when a function is invoked right after its role was made.
+pub const ROLE_FOR_CANARY: Reason = Reason {
+    text: "IAM to let Lambda assume the new version's role",
+    explains: |error| {
+        error.message.contains("cannot be assumed")
+            || error.code.starts_with("KMSAccessDenied")
+            || error.code == "ResourceNotReadyException"
+    },
+    limit: Duration::from_mins(2),
 };
 
 /// The same for the right to write to a destination, which Lambda checks when it is told of one.
@@ -59,6 +71,13 @@ pub const FUNCTION_BUSY: Reason = Reason {
     limit: Duration::from_mins(5),
 };
 
+/// CloudWatch Logs takes one change of a log group at a time (source: CloudWatch Logs API, `OperationAbortedException`).
+pub const LOG_GROUP_BUSY: Reason = Reason {
+    text: "CloudWatch Logs to finish an earlier change of the log group",
+    explains: |error| error.code == "OperationAbortedException",
+    limit: Duration::from_mins(1),
+};
+
 /// The name of a deleted queue is free again after 60 s.
 pub const QUEUE_NAME: Reason = Reason {
     text: "SQS to free the name of the deleted queue",
@@ -79,6 +98,11 @@ pub const GROUP_DELETION: Reason = Reason {
     explains: |error| error.class == ErrorClass::Conflict,
     limit: Duration::from_mins(5),
 };
+
+/// The time, for events that say when they were sent.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::now()
+}
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

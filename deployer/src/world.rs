@@ -41,7 +41,8 @@ pub type Desired = BTreeMap<ResourceId, Value>;
 pub struct Found<P = Value, H = Value> {
     /// The properties, in the same form as the wanted ones.
     pub properties: P,
-    /// What is not wanted or unwanted but needed for the next call: a URL, a version, a time.
+    /// What is not wanted or unwanted but needed for the next call: a URL, a version, a time. It may change without
+    /// anything having changed that somebody approved, as when a subscriber confirms, so it is not fingerprinted.
     pub handle: H,
     /// The resource's tags; `None` for what cannot carry any and belongs to its parent's owner.
     pub tags: Option<BTreeMap<String, String>>,
@@ -54,16 +55,16 @@ pub struct Found<P = Value, H = Value> {
 impl Found {
     /// Whether both are the same thing in the same state, as far as anybody wants to know.
     pub fn is_like(&self, other: &Self) -> bool {
-        (&self.properties, &self.handle, &self.tags) == (&other.properties, &other.handle, &other.tags)
+        (&self.properties, &self.tags) == (&other.properties, &other.tags)
     }
 }
 
 /// What an environment holds.
 pub type Observed = BTreeMap<ResourceId, Found>;
 
-/// A digest of everything observed: equal digests mean that nothing has changed in between.
+/// A digest of everything observed: equal digests mean that nothing has changed in between that anybody wants to know.
 pub fn fingerprint(observed: &Observed) -> String {
-    let entries: Vec<_> = observed.iter().collect();
+    let entries: Vec<_> = observed.iter().map(|(id, found)| (id, &found.properties, &found.tags)).collect();
     hex::encode(Sha256::digest(serde_json::json!(entries).to_string()))
 }
 
@@ -88,4 +89,26 @@ pub fn differences(before: &Observed, now: &Observed) -> Vec<String> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// An approval that a pipeline waits for must not be void because somebody clicked "Confirm subscription".
+    #[test]
+    fn what_only_names_a_resource_makes_no_approval_stale() {
+        let observed = |filter: Value, handle: Value| {
+            let found = Found { properties: json!({ "filter": filter }), handle, tags: None, revision: None };
+            Observed::from([(ResourceId::new("subscription", "email:ops@example.org"), found)])
+        };
+        let pending = observed(Value::Null, json!({ "arn": null, "pending": true }));
+        let confirmed = observed(Value::Null, json!({ "arn": "arn:s", "pending": false }));
+        assert_eq!(fingerprint(&pending), fingerprint(&confirmed));
+        assert_eq!(differences(&pending, &confirmed), Vec::<String>::new());
+        let filtered = observed(json!({ "a": [1] }), json!({ "arn": "arn:s", "pending": false }));
+        assert_ne!(fingerprint(&filtered), fingerprint(&confirmed));
+    }
 }

@@ -18,15 +18,17 @@ DETAILS = {
         DeleteAlarms DeleteDashboards DescribeAlarms GetDashboard ListTagsForResource PutDashboard PutMetricAlarm
         PutMetricData SetAlarmState TagResource UntagResource""",
     "ec2": """
-        CopySnapshot CreateSnapshot CreateSnapshots CreateTags DeleteSnapshot DeleteTags DescribeImages
-        DescribeInstances DescribeLockedSnapshots DescribeSnapshotAttribute DescribeSnapshots DescribeVolumes
-        ModifySnapshotAttribute TerminateInstances""",
+        AttachVolume CopySnapshot CreateSnapshot CreateSnapshots CreateTags CreateVolume DeleteSnapshot DeleteTags
+        DeleteVolume DescribeImages DescribeInstances DescribeLockedSnapshots DescribeSnapshotAttribute
+        DescribeSnapshots DescribeVolumes DetachVolume ModifySnapshotAttribute TerminateInstances""",
     "iam": """
         AttachRolePolicy CreateRole CreateUser DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy
         DetachRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies ListRolePolicies ListRoleTags PassRole
         PutRolePermissionsBoundary PutRolePolicy SimulatePrincipalPolicy TagRole UntagRole UpdateAssumeRolePolicy
         UpdateRole""",
-    "kms": "CreateGrant Decrypt DescribeKey GenerateDataKey GenerateDataKeyWithoutPlaintext ReEncryptFrom ReEncryptTo",
+    "kms": """
+        CreateGrant Decrypt DescribeKey GenerateDataKey GenerateDataKeyWithoutPlaintext PutKeyPolicy ReEncryptFrom
+        ReEncryptTo ScheduleKeyDeletion""",
     "lambda": """
         AddPermission CreateAlias CreateFunction DeleteAlias DeleteFunction DeleteFunctionConcurrency
         DeleteFunctionEventInvokeConfig GetAlias GetFunction GetFunctionConcurrency GetFunctionConfiguration
@@ -48,7 +50,9 @@ DETAILS = {
     "sqs": """
         CreateQueue DeleteMessage DeleteQueue GetQueueAttributes GetQueueUrl ListQueueTags PurgeQueue ReceiveMessage
         SendMessage SetQueueAttributes TagQueue UntagQueue""",
-    "ssm": "AddTagsToResource DeleteParameter GetParameter GetParameters ListTagsForResource PutParameter",
+    "ssm": """
+        AddTagsToResource DeleteParameter GetParameter GetParameterHistory GetParameters ListTagsForResource
+        PutParameter""",
     "sts": "AssumeRole AssumeRoleWithWebIdentity GetCallerIdentity",
 }
 TAGGED = {"", "instance", "snapshot", "volume"}

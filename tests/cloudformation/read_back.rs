@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use snapwarden_deployer::cloudformation::{Template, artifact_key};
+use snapwarden_deployer::kinds::subscription_name;
 use snapwarden_deployer::scope::Scope;
 use snapwarden_deployer::world::{Desired, ResourceId};
 
@@ -141,7 +142,8 @@ impl Stack {
             }
             "AWS::SNS::Subscription" => {
                 assert_eq!(p.text("TopicArn"), self.scope.topic_arn());
-                let name = format!("{}:{}", p.text("Protocol"), p.text("Endpoint"));
+                let (protocol, endpoint) = (p.text("Protocol"), p.text("Endpoint"));
+                let name = subscription_name(&protocol, &endpoint);
                 (name, json!({ "filter": p.take("FilterPolicy") }))
             }
             "AWS::CloudWatch::Alarm" => alarm(p),
@@ -213,6 +215,8 @@ impl Stack {
                 "environment": variables,
                 "log_group": logging.text("LogGroup"),
                 "log_format": logging.text("LogFormat"),
+                "application_log_level": logging.text("ApplicationLogLevel"),
+                "system_log_level": logging.text("SystemLogLevel"),
                 "layers": p.take("Layers"),
             },
             "last_change_succeeded": true,

@@ -80,22 +80,21 @@ const TABLE: [(&str, &str, &str, &[&str]); 9] = [
         "the value of a tag",
         "project: snapwarden",
         "project: backups",
-        // Each alarm, which CloudWatch names in CBOR.
         &[
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
-            "cloudwatch:TagResource ",
+            "cloudwatch:TagResource snapwarden-local.backup-duration",
+            "cloudwatch:TagResource snapwarden-local.backup-errors",
+            "cloudwatch:TagResource snapwarden-local.backup-heartbeat",
+            "cloudwatch:TagResource snapwarden-local.backup-throttles",
+            "cloudwatch:TagResource snapwarden-local.cleanup-backlog",
+            "cloudwatch:TagResource snapwarden-local.cleanup-duration",
+            "cloudwatch:TagResource snapwarden-local.cleanup-errors",
+            "cloudwatch:TagResource snapwarden-local.cleanup-heartbeat",
+            "cloudwatch:TagResource snapwarden-local.cleanup-throttles",
+            "cloudwatch:TagResource snapwarden-local.dead-letters",
+            "cloudwatch:TagResource snapwarden-local.dead-letters-sent",
+            "cloudwatch:TagResource snapwarden-local.schedules-dropped",
+            "cloudwatch:TagResource snapwarden-local.stale-backup",
+            "cloudwatch:TagResource snapwarden-local.unprotected-volumes",
             "iam:TagRole snapwarden-local-eu-central-1-backup",
             "iam:TagRole snapwarden-local-eu-central-1-cleanup",
             "iam:TagRole snapwarden-local-eu-central-1-scheduler",
@@ -113,20 +112,20 @@ const TABLE: [(&str, &str, &str, &[&str]); 9] = [
         "tags: { project: backups }",
         "tags: {}",
         &[
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
-            "cloudwatch:UntagResource ",
+            "cloudwatch:UntagResource snapwarden-local.backup-duration",
+            "cloudwatch:UntagResource snapwarden-local.backup-errors",
+            "cloudwatch:UntagResource snapwarden-local.backup-heartbeat",
+            "cloudwatch:UntagResource snapwarden-local.backup-throttles",
+            "cloudwatch:UntagResource snapwarden-local.cleanup-backlog",
+            "cloudwatch:UntagResource snapwarden-local.cleanup-duration",
+            "cloudwatch:UntagResource snapwarden-local.cleanup-errors",
+            "cloudwatch:UntagResource snapwarden-local.cleanup-heartbeat",
+            "cloudwatch:UntagResource snapwarden-local.cleanup-throttles",
+            "cloudwatch:UntagResource snapwarden-local.dead-letters",
+            "cloudwatch:UntagResource snapwarden-local.dead-letters-sent",
+            "cloudwatch:UntagResource snapwarden-local.schedules-dropped",
+            "cloudwatch:UntagResource snapwarden-local.stale-backup",
+            "cloudwatch:UntagResource snapwarden-local.unprotected-volumes",
             "iam:UntagRole snapwarden-local-eu-central-1-backup",
             "iam:UntagRole snapwarden-local-eu-central-1-cleanup",
             "iam:UntagRole snapwarden-local-eu-central-1-scheduler",
@@ -145,6 +144,8 @@ const TABLE: [(&str, &str, &str, &[&str]); 9] = [
         "tag: Backup",
         "tag: Nightly",
         &[
+            // Widened before the alias moves, and narrowed after.
+            "iam:PutRolePolicy snapwarden-local-eu-central-1-backup",
             "iam:PutRolePolicy snapwarden-local-eu-central-1-backup",
             "lambda:PublishVersion snapwarden-local-backup",
             "lambda:PublishVersion snapwarden-local-cleanup",
@@ -170,9 +171,11 @@ fn a_change_of_one_property_makes_the_fewest_calls_and_touches_nothing_else() {
     }
 }
 
-/// `action resource` of each call, sorted. The lock that keeps two deploys apart is not counted.
+/// `action resource` of each call, sorted. The lock that keeps two deploys apart is not counted, nor is the release's
+/// record, nor its canary, which is a dry run.
 fn named(calls: &[Call]) -> Vec<String> {
-    let calls = calls.iter().filter(|call| !call.action.starts_with("ssm:"));
+    let counted = |action: &str| !action.starts_with("ssm:") && action != "lambda:InvokeFunction";
+    let calls = calls.iter().filter(|call| counted(&call.action));
     let mut named: Vec<String> = calls.map(|call| format!("{} {}", call.action, call.resource())).collect();
     named.sort();
     named

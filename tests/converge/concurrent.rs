@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use snapwarden_tests::proxy::{Call, Calls, Effect, Proxy, Rule};
-use snapwarden_tests::{Local, bundle};
+use snapwarden_tests::{Local, block_on, bundle};
 
 use super::inventory::inventory;
 use super::{assert_no_changes, deployed};
@@ -56,4 +56,19 @@ fn a_deploy_that_waits_for_a_dead_one_takes_over() {
     assert_eq!((first, second), (-1, 0));
     assert!(!finished.is_empty());
     assert_no_changes(&local, "after a deploy that died");
+}
+
+/// What lies in the lock's place and is no lock may be somebody's own: it is taken on word only.
+#[test]
+fn a_parameter_of_somebody_elses_is_named_and_taken_only_on_word() {
+    let local = deployed();
+    let ssm = local.aws().ssm;
+    let put = ssm.put_parameter().name("/snapwarden/local/lock").value("mine");
+    block_on(put.r#type("String".into()).send()).unwrap();
+    local.edit("memory_mb: 256", "memory_mb: 512");
+    let refused = local.run(&["deploy", "--bundle", &bundle()]);
+    assert!(refused.code == 4 && refused.stderr.contains("no lock"), "{refused:?}");
+    assert!(refused.stderr.contains("--break-lock"), "{refused:?}");
+    local.ok(&["deploy", "--break-lock", "--bundle", &bundle()]);
+    assert_no_changes(&local, "after a lock was broken");
 }

@@ -2,6 +2,7 @@
 
 mod iam;
 mod lambda;
+mod notifications;
 mod queue_and_logs;
 mod scheduler;
 
@@ -21,18 +22,32 @@ fn drift(what: &'static str, change: impl Fn(&Aws) + 'static, lines: &'static [&
     Drift { what, change: Box::new(change), lines }
 }
 
+/// The value of a variable that somebody sets. Nobody knows whether such a value is a secret, so it is shown nowhere.
+const SECRET: &str = "hunter2-of-somebody";
+
 /// Somebody who "just quickly" changes something in the console must neither be overlooked nor stop the backups.
 #[test]
 fn every_change_by_hand_shows_in_words_is_repaired_and_gone() {
     let local = deployed();
     let aws = local.aws();
-    let table = [lambda::drifts(), scheduler::drifts(), iam::drifts(), queue_and_logs::drifts()];
+    let table = [
+        lambda::drifts(),
+        scheduler::drifts(),
+        iam::drifts(),
+        queue_and_logs::drifts(),
+        notifications::drifts(),
+    ];
     let table: Vec<Drift> = table.into_iter().flatten().collect();
     assert!(table.len() >= 20);
     let mut unseen = Vec::new();
     for Drift { what, change, lines } in &table {
         change(&aws);
-        let plan = local.run(&["plan", "--bundle", &bundle(), "--exit-code"]);
+        let file = local.path("plan.json").display().to_string();
+        let plan = local.run(&["plan", "--bundle", &bundle(), "--exit-code", "--out", &file]);
+        let json = local.run(&["plan", "--bundle", &bundle(), "--verbose", "--json"]);
+        for text in [&plan.stdout, &plan.stderr, &json.stdout, &std::fs::read_to_string(&file).unwrap()] {
+            assert!(!text.contains(SECRET), "{what}: the plan tells a secret");
+        }
         for line in lines.iter().filter(|line| !plan.stdout.contains(*line)) {
             unseen.push(format!("{what}: no `{line}` in {plan:?}"));
         }

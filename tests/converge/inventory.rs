@@ -28,6 +28,15 @@ pub(crate) fn inventory(aws: &Aws) -> Vec<String> {
         add("queue", found);
         let found = aws.ssm.describe_parameters().send().await.unwrap().parameters.unwrap_or_default();
         add("parameter", found.into_iter().filter_map(|parameter| parameter.name).collect());
+        let found = aws.sns.list_topics().send().await.unwrap().topics.unwrap_or_default();
+        add("topic", found.into_iter().filter_map(|topic| topic.topic_arn).collect());
+        let found = aws.sns.list_subscriptions().send().await.unwrap().subscriptions.unwrap_or_default();
+        add("subscription", found.into_iter().filter_map(|subscription| subscription.endpoint).collect());
+        let found = aws.cloudwatch.describe_alarms().send().await.unwrap().metric_alarms.unwrap_or_default();
+        add("alarm", found.into_iter().filter_map(|alarm| alarm.alarm_name).collect());
+        let found = aws.cloudwatch.list_dashboards().send().await.unwrap().dashboard_entries;
+        let found = found.unwrap_or_default().into_iter();
+        add("dashboard", found.filter_map(|dashboard| dashboard.dashboard_name).collect());
         all.sort();
         all
     })

@@ -7,6 +7,7 @@
     reason = "what cannot be set up fails the test"
 )]
 
+pub mod browser;
 pub mod proxy;
 
 use std::fs;

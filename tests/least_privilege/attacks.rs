@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::evaluator::{Context, Policy, Request};
-use crate::recording::RECORDING;
+use crate::recording::{KEY, RECORDING};
 use crate::roles;
 
 /// Something that must not be allowed.
@@ -48,6 +48,15 @@ fn on_snapshots() -> Vec<Attack> {
     let new = "arn:aws:ec2:eu-central-1::snapshot/*";
     let ours = ("aws:ResourceTag/snapwarden:environment", "local");
     let making = ("ec2:CreateAction", "CreateSnapshots");
+    let requested = ("aws:RequestTag/snapwarden:environment", "local");
+    let prod = ("aws:RequestTag/snapwarden:environment", "prod");
+    let day = ("aws:RequestTag/DeleteOn", "2026-12-01");
+    let source = ("aws:RequestTag/snapwarden:source-snapshot", "snap-1");
+    let other_key = "arn:aws:kms:eu-central-1:123456789012:key/ffffffff-12ab-34cd-56ef-1234567890ab";
+    let through_ec2 = ("kms:ViaService", "ec2.eu-central-1.amazonaws.com");
+    let through_s3 = ("kms:ViaService", "s3.eu-central-1.amazonaws.com");
+    let to_service = ("kms:GrantIsForAWSResource", "true");
+    let to_people = ("kms:GrantIsForAWSResource", "false");
     let mut table = Vec::new();
     for (roles, what, request) in [
         (
@@ -76,11 +85,20 @@ fn on_snapshots() -> Vec<Attack> {
             "delete a snapshot by a tag that the request brings along",
             to("ec2:DeleteSnapshot", snapshot, &[("aws:RequestTag/snapwarden:environment", "local")]),
         ),
-        (&ALL, "delete our snapshot in another Region", to("ec2:DeleteSnapshot", elsewhere, &[ours])),
+        (
+            &ALL,
+            "delete our snapshot in another Region",
+            to("ec2:DeleteSnapshot", elsewhere, &[ours, ("aws:ResourceTag/DeleteOn", "2026-12-01")]),
+        ),
+        (
+            &ALL,
+            "delete our snapshot whose day somebody took away, to keep it",
+            to("ec2:DeleteSnapshot", snapshot, &[ours]),
+        ),
         (
             &["backup", "scheduler"],
             "delete our snapshot, which only cleanup may",
-            to("ec2:DeleteSnapshot", snapshot, &[ours]),
+            to("ec2:DeleteSnapshot", snapshot, &[ours, ("aws:ResourceTag/DeleteOn", "2026-12-01")]),
         ),
         (
             &ALL,
@@ -137,8 +155,8 @@ fn on_snapshots() -> Vec<Attack> {
             to("ec2:CreateTags", snapshot, &[("aws:RequestTag/snapwarden:environment", "local")]),
         ),
         (
-            &ALL,
-            "tag a copy while it is made",
+            &["backup", "scheduler"],
+            "tag a copy while it is made, which only cleanup may",
             to("ec2:CreateTags", snapshot, &[("ec2:CreateAction", "CopySnapshot")]),
         ),
         (
@@ -153,6 +171,31 @@ fn on_snapshots() -> Vec<Attack> {
             to("ec2:ModifySnapshotAttribute", snapshot, &[ours, ("ec2:Add/userId", "666666666666")]),
         ),
         (&ALL, "copy a snapshot away", to("ec2:CopySnapshot", snapshot, &[ours])),
+        (
+            &ALL,
+            "copy a snapshot that another account shares",
+            to("ec2:CopySnapshot", snapshot, &[("ec2:Owner", "666666666666")]),
+        ),
+        (
+            &["backup", "scheduler"],
+            "copy a snapshot, which only cleanup may",
+            to("ec2:CopySnapshot", snapshot, &[("ec2:Owner", "123456789012")]),
+        ),
+        (&ALL, "make a copy for another environment", to("ec2:CopySnapshot", new, &[prod, day, source])),
+        (&ALL, "make a copy that never goes", to("ec2:CopySnapshot", new, &[requested, source])),
+        (&ALL, "make a copy that does not say of what", to("ec2:CopySnapshot", new, &[requested, day])),
+        (
+            &ALL,
+            "make a copy in another Region",
+            to("ec2:CopySnapshot", "arn:aws:ec2:us-east-1::snapshot/*", &[requested, day, source]),
+        ),
+        (&ALL, "decrypt with the key", to("kms:Decrypt", KEY, &[])),
+        (&ALL, "decrypt with the key through another service", to("kms:Decrypt", KEY, &[through_s3])),
+        (&ALL, "decrypt with another key", to("kms:Decrypt", other_key, &[through_ec2])),
+        (&ALL, "give oneself a grant on the key", to("kms:CreateGrant", KEY, &[through_ec2, to_people])),
+        (&ALL, "give oneself a grant without EC2", to("kms:CreateGrant", KEY, &[to_service])),
+        (&ALL, "change who may use the key", to("kms:PutKeyPolicy", KEY, &[through_ec2])),
+        (&ALL, "delete the key", to("kms:ScheduleKeyDeletion", KEY, &[through_ec2])),
         (
             &ALL,
             "tag a volume while snapshots are made",

@@ -86,6 +86,41 @@ impl Asked<'_> {
                 requests.push(Self::other("ec2:CreateTags", &snapshot("*"), context));
                 requests
             }
+            // The source, and the copy to come (source: AWS storage blog, "Enhancing resource-level permissions for
+            // copying Amazon EBS snapshots"); then the key, in the name of whoever copies (source: EBS user guide,
+            // "Requirements for Amazon EBS encryption").
+            "CopySnapshot" => {
+                let owned = region().with("ec2:Owner", self.scope.account.as_str());
+                let requested = self.tagging(region());
+                let mut requests = vec![
+                    self.plain(&snapshot(self.text("SourceSnapshotId")), owned),
+                    self.plain(&snapshot("*"), requested.clone()),
+                ];
+                let context = requested.with("ec2:CreateAction", "CopySnapshot");
+                requests.push(Self::other("ec2:CreateTags", &snapshot("*"), context));
+                requests.extend(self.key_through_ec2(self.text("KmsKeyId")));
+                requests
+            }
+            // The snapshot and the volume to come, its tags, and the snapshot's key, whichever that is.
+            "CreateVolume" => {
+                let requested = self.tagging(region());
+                let source = self.text("SnapshotId");
+                let mut requests = vec![
+                    self.plain(&snapshot(source), tagged(source)),
+                    self.plain(&own("volume", "*"), requested.clone()),
+                ];
+                let context = requested.with("ec2:CreateAction", "CreateVolume");
+                requests.push(Self::other("ec2:CreateTags", &own("volume", "*"), context));
+                requests.extend(self.key_through_ec2(crate::recording::KEY));
+                requests
+            }
+            // A drill deletes what it made a moment ago: its tags are those that it made it with.
+            "DeleteVolume" => {
+                let context = region()
+                    .with("aws:ResourceTag/snapwarden:restored-by", self.scope.environment.as_str())
+                    .with("aws:ResourceTag/snapwarden:drill", "1795348800");
+                vec![self.plain(&own("volume", self.text("VolumeId")), context)]
+            }
             "DeleteSnapshot" => {
                 let id = self.text("SnapshotId");
                 vec![self.plain(&snapshot(id), tagged(id))]
@@ -246,20 +281,37 @@ impl Asked<'_> {
         }
     }
 
-    /// CloudWatch speaks CBOR, which is not recorded: any alarm of the environment stands for the one that is meant.
     fn cloudwatch(&self, operation: &str) -> Vec<Request> {
-        let alarm = self.scope.alarm_arn(&self.scope.alarm("backup-errors"));
+        let first = |list: &str| self.call.parameters[list][0].as_str().unwrap_or_default();
+        let dashboard = |name: &str| {
+            let Scope { account, .. } = self.scope;
+            format!("arn:{}:cloudwatch::{account}:dashboard/{name}", self.partition())
+        };
         match operation {
             "DescribeAlarms" => vec![self.plain(&self.scope.alarm_arn("*"), Context::default())],
-            "GetDashboard" | "PutDashboard" | "DeleteDashboards" => {
-                vec![self.plain(&self.scope.dashboard_arn(), Context::default())]
+            "GetDashboard" | "PutDashboard" => {
+                vec![self.plain(&dashboard(self.text("DashboardName")), Context::default())]
             }
-            // Source: CloudWatch API, `PutMetricAlarm`, `Tags`.
-            "PutMetricAlarm" => vec![
-                self.plain(&alarm, Context::default()),
-                Self::other("cloudwatch:TagResource", &alarm, Context::default()),
-            ],
-            _ => vec![self.plain(&alarm, Context::default())],
+            "PutMetricData" => {
+                let namespace = self.text("Namespace");
+                vec![self.plain("*", Context::default().with("cloudwatch:namespace", namespace))]
+            }
+            "DeleteDashboards" => vec![self.plain(&dashboard(first("DashboardNames")), Context::default())],
+            "PutMetricAlarm" => {
+                let alarm = self.scope.alarm_arn(self.text("AlarmName"));
+                // Source: CloudWatch API, `PutMetricAlarm`, `Tags`.
+                let tags = self.also_tags("cloudwatch:TagResource", &alarm);
+                let context = self.tagging(Context::default());
+                [self.plain(&alarm, context)].into_iter().chain(tags).collect()
+            }
+            "DeleteAlarms" => {
+                vec![self.plain(&self.scope.alarm_arn(first("AlarmNames")), Context::default())]
+            }
+            "TagResource" => vec![self.plain(self.text("ResourceARN"), self.tagging(Context::default()))],
+            "ListTagsForResource" | "UntagResource" => {
+                vec![self.plain(self.text("ResourceARN"), Context::default())]
+            }
+            _ => self.unknown(),
         }
     }
 
@@ -271,6 +323,18 @@ impl Asked<'_> {
     /// Another action that the call takes as well.
     fn other(action: &str, resource: &str, context: Context) -> Request {
         Request { action: action.to_owned(), resource: resource.to_owned(), context }
+    }
+
+    /// What EBS does with a key when it encrypts.
+    fn key_through_ec2(&self, key: &str) -> Vec<Request> {
+        let through = format!("ec2.{}.amazonaws.com", self.scope.region);
+        let through = Context::default().with("kms:ViaService", &through);
+        let uses =
+            ["Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"];
+        let mut requests: Vec<_> =
+            uses.iter().map(|action| Self::other(&format!("kms:{action}"), key, through.clone())).collect();
+        requests.push(Self::other("kms:CreateGrant", key, through.with("kms:GrantIsForAWSResource", "true")));
+        requests
     }
 
     fn pass_role(&self, role: &str, service: &str, to: &str) -> Request {

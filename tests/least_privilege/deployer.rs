@@ -25,6 +25,13 @@ fn looks(run: &&Run) -> bool {
     run.of.starts_with("plan") || run.of == "status" || run.of.starts_with("report")
 }
 
+/// What a command needs, and no more.
+fn access(run: &Run) -> Access {
+    let operate = run.of.starts_with("invoke") || run.of.starts_with("dead-letters");
+    let purge = run.of.contains("purge") && !operate;
+    Access { deploy: !looks(&run) && !operate, purge, operate }
+}
+
 fn bounded(run: &&Run) -> bool {
     run.environment.iam.permissions_boundary.is_some()
 }
@@ -42,12 +49,10 @@ fn policy(run: &Run, access: Access) -> Value {
 fn every_recorded_call_of_a_command_is_allowed() {
     let mut missing = Vec::new();
     for run in all() {
-        let accesses: &[Access] =
-            if looks(&run) { &[Access::ReadOnly, Access::Full] } else { &[Access::Full] };
-        for access in accesses {
+        for access in [access(run), Access::ALL] {
             let recorded = recorded(std::iter::once(run));
-            assert!(recorded.len() > 1, "{}: {recorded:?}", run.of);
-            missing.extend(denied(&policy(run, *access), &recorded).into_iter().map(|(place, request)| {
+            assert!(!recorded.is_empty(), "{}: {recorded:?}", run.of);
+            missing.extend(denied(&policy(run, access), &recorded).into_iter().map(|(place, request)| {
                 let Request { action, resource, context } = request;
                 format!(
                     "`{place}` needs {action} on {resource} ({context:?}), which no kind states as a right, \
@@ -66,7 +71,7 @@ fn every_recorded_call_of_a_command_is_allowed() {
 fn every_right_of_the_deployers_policies_is_needed() {
     let looking = recorded(all().filter(looks));
     let unbounded = recorded(all().filter(|run| !bounded(run)));
-    for (access, recorded) in [(Access::ReadOnly, &looking), (Access::Full, &unbounded)] {
+    for (access, recorded) in [(Access::READ_ONLY, &looking), (Access::ALL, &unbounded)] {
         let unused = unused(&policy(&RECORDING.commands[0], access), recorded);
         assert!(
             unused.is_empty(),
@@ -77,7 +82,7 @@ fn every_right_of_the_deployers_policies_is_needed() {
     // With a boundary, only what the boundary itself takes is new.
     let run = all().find(bounded).expect("a deploy with a boundary is recorded");
     let bounded = recorded(all().filter(bounded));
-    let unused = unused(&policy(run, Access::Full), &bounded);
+    let unused = unused(&policy(run, Access::DEPLOY), &bounded);
     assert!(!unused.iter().any(|unused| unused.contains("Boundary\"")), "{unused:?}");
 }
 
@@ -88,7 +93,7 @@ fn the_read_only_policy_allows_no_recorded_mutation() {
         let calls = run.calls.iter().filter(|call| call.mutating);
         calls.flat_map(|call| requests(call, &run.world))
     });
-    let policy = Policy::read(&policy(&RECORDING.commands[0], Access::ReadOnly)).unwrap();
+    let policy = Policy::read(&policy(&RECORDING.commands[0], Access::READ_ONLY)).unwrap();
     let mut count = 0;
     for request in mutations {
         assert!(!policy.evaluate(&request).is_allowed(), "{request:?}");
@@ -139,7 +144,6 @@ fn a_pipeline_cannot_leave_its_environment() {
             vec![],
         ),
         ("sqs:DeleteQueue", regional("sqs", "snapwarden-prod-dead-letters"), vec![]),
-        ("sqs:ReceiveMessage", regional("sqs", "snapwarden-local-dead-letters"), vec![]),
         ("ssm:GetParameter", regional("ssm", "parameter/payments/password"), vec![]),
         ("ssm:DeleteParameter", regional("ssm", "parameter/snapwarden/prod/lock"), vec![]),
         ("ec2:DeleteSnapshot", snapshot.clone(), vec![]),
@@ -162,11 +166,24 @@ fn a_pipeline_cannot_leave_its_environment() {
             vec![("iam:PermissionsBoundary", "arn:aws:iam::aws:policy/AdministratorAccess")],
         ),
     ];
+    // What only the options `--purge` and `--operate` give.
+    let deploying: Vec<(&str, String, Vec<(&str, &str)>)> = vec![
+        ("sqs:ReceiveMessage", regional("sqs", "snapwarden-local-dead-letters"), vec![]),
+        ("sqs:DeleteMessage", regional("sqs", "snapwarden-local-dead-letters"), vec![]),
+        (
+            "ec2:DeleteSnapshot",
+            "arn:aws:ec2:eu-central-1::snapshot/snap-1".to_owned(),
+            vec![("aws:ResourceTag/snapwarden:environment", "local")],
+        ),
+    ];
+    let unbounded = &RECORDING.commands[0];
     let bounded = all().find(bounded).expect("a deploy with a boundary is recorded");
-    for (run, attacks) in
-        [(&RECORDING.commands[0], always.clone()), (bounded, [always, only_bounded].concat())]
-    {
-        let policy = Policy::read(&policy(run, Access::Full)).unwrap();
+    for (run, access, attacks) in [
+        (unbounded, Access::ALL, always.clone()),
+        (unbounded, Access::DEPLOY, deploying),
+        (bounded, Access::ALL, [always, only_bounded].concat()),
+    ] {
+        let policy = Policy::read(&policy(run, access)).unwrap();
         for (action, resource, keys) in attacks {
             let context =
                 keys.iter().fold(Context::default(), |context, (key, value)| context.with(key, value));

@@ -30,6 +30,8 @@ fn the_deployers_policies() {
     for (name, arguments) in [
         ("deployer-prod", &["--env", "prod"][..]),
         ("deployer-prod-read-only", &["--env", "prod", "--read-only"]),
+        ("deployer-prod-purge", &["--env", "prod", "--purge"]),
+        ("deployer-prod-operator", &["--env", "prod", "--read-only", "--operate"]),
         ("deployer-bounded-github", &["--env", "bounded", "--trust", "github:acme/backups:production"]),
     ] {
         let text = local.ok(&[&["policies", "deployer"], arguments].concat()).stdout;
@@ -37,9 +39,39 @@ fn the_deployers_policies() {
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json, "the text is for IAM, too");
         golden(name, &text);
     }
+    let ci = "arn:aws:iam::123456789012:role/pipelines/ci";
+    let json = local.json(&["policies", "deployer", "--env", "prod", "--principal", ci]);
+    let statement = json["Statement"].as_array().unwrap().last().unwrap();
+    assert_eq!((&statement["Sid"], &statement["Resource"][0]), (&"AskAboutOneself".into(), &ci.into()));
+    let anybody =
+        local.run(&["policies", "deployer", "--env", "prod", "--principal", &ci.replace("ci", "*")]);
+    assert_eq!(anybody.code, 2, "{anybody:?}");
     let open = local.run(&["policies", "deployer", "--env", "prod", "--trust", "github:acme/*:production"]);
     assert_eq!(open.code, 2, "{open:?}");
     assert!(open.stderr.contains("names no pipeline"), "{open:?}");
+}
+
+/// And whoever lets somebody restore, this.
+#[test]
+fn the_restorers_policy() {
+    golden("restorer-prod", &production().ok(&["policies", "restorer", "--env", "prod"]).stdout);
+}
+
+/// What cleanup may do where it seals, with a key by its ARN and by an alias.
+#[test]
+fn the_rights_of_sealing() {
+    let local = production();
+    let file = std::fs::read_to_string(local.path("environments/prod.yaml")).unwrap();
+    for (name, key) in [("arn", crate::recording::KEY), ("alias", "alias/backup")] {
+        let encryption = format!("encryption: {{ require: enforce, kms_key: \"{key}\" }}\n");
+        local.write_environment("prod", &(file.clone() + &encryption));
+        golden(
+            &format!("role-sealing-{name}"),
+            &local.ok(&["policies", "show", "cleanup", "--env", "prod"]).stdout,
+        );
+        let lint = local.ok(&["policies", "lint", "--env", "prod"]);
+        assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
+    }
 }
 
 /// What is shown is what is deployed, with no hole left.

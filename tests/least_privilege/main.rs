@@ -16,4 +16,5 @@ mod documents;
 mod evaluator;
 mod minimality;
 mod recording;
+mod restorer;
 mod roles;

@@ -20,6 +20,8 @@ pub(crate) struct Recording {
     pub(crate) functions: Vec<Run>,
     /// What the commands did.
     pub(crate) commands: Vec<Run>,
+    /// What restores and drills did.
+    pub(crate) restores: Vec<Run>,
 }
 
 /// One run of a function, or of a command.
@@ -41,11 +43,14 @@ fn record() -> Recording {
     // No floor, so that there is something to delete, and roles that are not where IAM puts them by itself.
     let local = Local::with("floor: 1", "floor: 0");
     local.edit("logs: delete", "iam: { role_path: /backups/, role_name_prefix: acme- }\nlogs: delete");
+    // Sealing, so that its rights are there and used.
+    let encryption = format!("encryption: {{ require: enforce, kms_key: \"{KEY}\" }}\nlogs: delete");
+    local.edit("logs: delete", &encryption);
     let mut recorder = Recorder {
         functions: Proxy::of_functions(&local),
         commands: Proxy::of(&local),
         local,
-        recording: Recording { functions: Vec::new(), commands: Vec::new() },
+        recording: Recording { functions: Vec::new(), commands: Vec::new(), restores: Vec::new() },
     };
     recorder.command(&["plan", "--bundle", &bundle()]);
     recorder.deploy();
@@ -55,16 +60,25 @@ fn record() -> Recording {
     recorder.local.tag(&recorder.local.snapshots()[0].id, "DeleteOn", &today());
     recorder.function("cleanup", &["--dry-run"]);
     recorder.function("cleanup", &[]);
+    recorder.function("seal", &["--dry-run"]);
+    // One begins the copies, one deletes what they are of.
+    recorder.function("seal", &[]);
+    recorder.function("seal", &[]);
+    recorder.restores();
     recorder.long_runs();
     recorder.command(&["status"]);
     for function in ["backup", "cleanup"] {
         recorder.stale_event(function);
     }
+    recorder.lost_run();
     recorder.changes();
     recorder.command(&["destroy", "--drain", "--yes"]);
     recorder.command(&["destroy", "--snapshots", "purge", "--yes"]);
     recorder.recording
 }
+
+/// What seals the snapshots.
+pub(crate) const KEY: &str = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
 fn today() -> String {
     jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).date().to_string()
@@ -124,6 +138,16 @@ impl Recorder {
         self.deploy();
     }
 
+    /// An event that was given up, and the run that somebody starts in its place.
+    fn lost_run(&mut self) {
+        let sqs = self.local.aws().sqs;
+        let queue = Scope::of(&self.environment()).dead_letter_queue();
+        let url = block_on(sqs.get_queue_url().queue_name(queue).send()).unwrap().queue_url.unwrap();
+        block_on(sqs.send_message().queue_url(url).message_body("{}").send()).unwrap();
+        self.command(&["dead-letters", "--purge"]);
+        self.command(&["invoke", "cleanup", "--dry-run"]);
+    }
+
     /// Runs that take longer than one invocation, and hand on to the next.
     fn long_runs(&mut self) {
         self.local.edit("timeout_seconds: 900", "timeout_seconds: 16");
@@ -138,6 +162,20 @@ impl Recorder {
         block_on(call.send()).unwrap();
         self.function("cleanup", &[]);
         self.functions.rule(Vec::new());
+    }
+
+    /// A restore and a drill, which somebody else than the deployer may do.
+    fn restores(&mut self) {
+        let snapshot = self.local.snapshots().into_iter().next().expect("a snapshot is left");
+        let instance = snapshot.tag("snapwarden:instance").to_owned();
+        self.restore(&["restore", "plan", "--instance", &instance]);
+        self.restore(&["restore", "run", "--instance", &instance, "--yes"]);
+        self.restore(&["restore", "drill", "--yes"]);
+    }
+
+    fn restore(&mut self, arguments: &[&str]) {
+        self.command(arguments);
+        self.recording.restores.extend(self.recording.commands.pop());
     }
 
     fn command(&mut self, arguments: &[&str]) {
@@ -155,7 +193,9 @@ impl Recorder {
         self.wait_for_the_last_hop();
         let calls = self.functions.calls().split_off(before);
         assert!(!calls.is_empty(), "the proxy saw no call of {function}");
-        self.recording.functions.push(Run { of: function.to_owned(), environment, world, calls });
+        // Sealing is a task of the cleanup function.
+        let of = if function == "seal" { "cleanup" } else { function };
+        self.recording.functions.push(Run { of: of.to_owned(), environment, world, calls });
     }
 
     /// An event that comes years late fails, and people are told of it.

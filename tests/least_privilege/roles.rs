@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use snapwarden_deployer::environment::Requirement;
 use snapwarden_deployer::policy::{RolePolicies, role_policies};
 use snapwarden_deployer::scope::Scope;
 
@@ -132,6 +133,85 @@ fn every_condition_of_a_role_denies_something() {
     }
 }
 
+/// Where a key of the user's encrypts the topic, a function may have SNS use it, and can do nothing else with it.
+#[test]
+fn the_key_of_an_encrypted_topic_serves_notifications_only() {
+    const KEY: &str = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd";
+    const OTHER: &str = "arn:aws:kms:eu-central-1:123456789012:key/payments";
+    const SNS: &str = "sns.eu-central-1.amazonaws.com";
+    let run = deploy();
+    let mut environment = run.environment.clone();
+    environment.notify.kms_key = Some(KEY.to_owned().try_into().unwrap());
+    let request = |action: &str, resource: &str, via: &str| {
+        let context = Context::default();
+        let context = if via.is_empty() { context } else { context.with("kms:ViaService", via) };
+        Request { action: action.to_owned(), resource: resource.to_owned(), context }
+    };
+    for (role, policies) in role_policies(&environment, &run.world.scope).unwrap() {
+        let document: Value = policies.permissions.into();
+        let mut recorded = recorded(role);
+        if role == "scheduler" {
+            assert!(!document.to_string().contains("kms:"), "{document}");
+        } else {
+            // SNS asks for these with the caller's role (source: SNS Developer Guide, "Key management").
+            for action in ["kms:GenerateDataKey", "kms:Decrypt"] {
+                recorded.push(("SNS encrypts a message".to_owned(), request(action, KEY, SNS)));
+            }
+        }
+        assert!(denied(&document, &recorded).is_empty(), "{role}: {:?}", denied(&document, &recorded));
+        assert!(unused(&document, &recorded).is_empty(), "{role}: {:?}", unused(&document, &recorded));
+        let policy = Policy::read(&document).unwrap();
+        for (action, resource, via) in [
+            ("kms:Decrypt", KEY, ""),
+            ("kms:Decrypt", KEY, "s3.eu-central-1.amazonaws.com"),
+            ("kms:Decrypt", KEY, "sns.us-east-1.amazonaws.com"),
+            ("kms:GenerateDataKey", KEY, ""),
+            ("kms:Decrypt", OTHER, SNS),
+            ("kms:Encrypt", KEY, SNS),
+            ("kms:CreateGrant", KEY, SNS),
+            ("kms:ScheduleKeyDeletion", KEY, ""),
+        ] {
+            let attack = request(action, resource, via);
+            assert!(!policy.evaluate(&attack).is_allowed(), "{role} may {action} on {resource} via `{via}`");
+        }
+    }
+}
+
+/// An alias may be moved to another key; only the one that has it now is used.
+#[test]
+fn a_key_by_its_alias_is_allowed_the_same_and_no_other_key_is() {
+    let mut environment = deploy().environment.clone();
+    environment.encryption.kms_key = Some("alias/backup".to_owned().try_into().unwrap());
+    let policies = role_policies(&environment, &Scope::of(&environment)).unwrap();
+    let policy = Policy::read(&json!(policies["cleanup"].permissions)).unwrap();
+    let of_key: Vec<_> =
+        recorded("cleanup").into_iter().filter(|(_, request)| request.action.starts_with("kms:")).collect();
+    assert!(of_key.len() > 5, "{of_key:?}");
+    for (place, request) in of_key {
+        let aliased = |aliases: &[&str]| {
+            let context = request.context.clone();
+            let with = |context: Context, alias: &&str| context.with("kms:ResourceAliases", alias);
+            let context = aliases.iter().fold(context, with);
+            policy.evaluate(&Request { context, ..request.clone() }).is_allowed()
+        };
+        assert!(aliased(&["alias/other", "alias/backup"]), "{place}: {}", request.action);
+        assert!(!aliased(&["alias/other"]) && !aliased(&[]), "{place}: {}", request.action);
+    }
+}
+
+/// Rights that nobody switched on are nobody's.
+#[test]
+fn without_sealing_there_is_no_right_to_copy_or_to_any_key() {
+    let mut environment = deploy().environment.clone();
+    for require in [Requirement::Off, Requirement::Report] {
+        environment.encryption.require = require;
+        for (role, policies) in role_policies(&environment, &Scope::of(&environment)).unwrap() {
+            let text = json!(policies.permissions).to_string();
+            assert!(!text.contains("kms:") && !text.contains("CopySnapshot"), "{role}: {text}");
+        }
+    }
+}
+
 /// The service that a role is for gets it, and nobody else does, not even the same service for another account.
 #[test]
 fn roles_are_assumed_by_their_service_for_this_environment_only() {
@@ -171,6 +251,8 @@ fn the_recording_holds_what_the_functions_are_for() {
         ("backup", "ec2:CreateSnapshots"),
         ("backup", "ec2:CreateTags"),
         ("cleanup", "ec2:DeleteSnapshot"),
+        ("cleanup", "ec2:CopySnapshot"),
+        ("cleanup", "kms:CreateGrant"),
         ("cleanup", "logs:PutLogEvents"),
         ("scheduler", "lambda:InvokeFunction"),
     ] {

@@ -41,6 +41,7 @@ pub(crate) struct Context {
     env: String,
     environments: PathBuf,
     local_dir: PathBuf,
+    profile: Option<String>,
 }
 
 impl Context {
@@ -55,8 +56,19 @@ impl Context {
             env: if args.env.is_empty() { "local".to_owned() } else { args.env.clone() },
             environments: args.environments.clone().unwrap_or_else(|| workspace.root().join("environments")),
             local_dir: args.local_dir.clone().unwrap_or_else(|| workspace.target().join("local")),
+            profile: None,
             workspace,
         }
+    }
+
+    /// The same for another environment, on AWS with the credentials of a profile of its own where one is given.
+    pub(crate) fn of_environment(&self, name: &str, profile: Option<&str>) -> Self {
+        Self { env: name.to_owned(), profile: profile.map(str::to_owned), ..self.clone() }
+    }
+
+    /// The profile in AWS's configuration to take credentials from; none for the SDK's usual way to find them.
+    pub(crate) fn profile(&self) -> Option<&str> {
+        self.profile.as_deref()
     }
 
     /// Reads the environment's file.

@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Refused = 4,
     /// `status` found something that needs a person.
     Attention = 5,
+    /// `invoke` saw the beginning of a run that goes on by itself.
+    GoesOn = 6,
 }
 
 /// An error on its way to the user: what failed and why, what to do next, and the exit code.

@@ -21,8 +21,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    adopt_snapshots, build, cleanup_diff, deploy, destroy, fleet, invoke, local as local_command, logs, plan,
-    policies, report, status, synth, test,
+    adopt_snapshots, build, bundle as bundle_command, cleanup_diff, dead_letters, deploy, destroy, fleet,
+    invoke, local as local_command, logs, plan, policies, promote, releases, report, restore, rollback,
+    status, synth, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -41,10 +42,18 @@ struct Cli {
 enum Command {
     /// Cross-compile both functions for Lambda and zip them
     Build(build::BuildArgs),
+    /// A bundle as one file, which pipelines carry from job to job
+    Bundle(bundle_command::BundleArgs),
     /// Show what a deploy would change, and change nothing
     Plan(plan::PlanArgs),
     /// Make the environment what its file says
     Deploy(deploy::DeployArgs),
+    /// List what was live: since when, by whom, from which commit, and what proved it
+    Releases(releases::ReleasesArgs),
+    /// Deploy to one environment exactly what another one has proven
+    Promote(promote::PromoteArgs),
+    /// Go back to a release that was live before, without a build
+    Rollback(rollback::RollbackArgs),
     /// Delete everything that a deploy made; the snapshots stay, unless they are purged
     Destroy(destroy::DestroyArgs),
     /// Show what an environment holds, what differs from its file, and when it runs next
@@ -57,8 +66,12 @@ enum Command {
     Invoke(invoke::InvokeArgs),
     /// Show what a function wrote into its log
     Logs(logs::LogsArgs),
+    /// List the runs that were given up, and how to make up for them
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Write a page about the backups: coverage, ages, what expires, restore commands
     Report(report::ReportArgs),
+    /// Make new volumes of an instance's snapshots, or practise it
+    Restore(restore::RestoreArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
     Policies(policies::PoliciesArgs),
     /// The same environment in many accounts and Regions: a CloudFormation StackSet
@@ -89,15 +102,21 @@ fn main() -> ExitCode {
 fn dispatch(context: &Context, command: Command) -> CommandResult {
     match command {
         Command::Build(args) => build::cmd_build(context, &args),
+        Command::Bundle(args) => bundle_command::cmd_bundle(context, &args),
         Command::Plan(args) => plan::cmd_plan(context, &args),
         Command::Deploy(args) => deploy::cmd_deploy(context, &args),
+        Command::Releases(args) => releases::cmd_releases(context, &args),
+        Command::Promote(args) => promote::cmd_promote(context, &args),
+        Command::Rollback(args) => rollback::cmd_rollback(context, &args),
         Command::Destroy(args) => destroy::cmd_destroy(context, &args),
         Command::Status(args) => status::cmd_status(context, &args),
         Command::AdoptSnapshots(args) => adopt_snapshots::cmd_adopt_snapshots(context, &args),
         Command::CleanupDiff(args) => cleanup_diff::cmd_cleanup_diff(context, &args),
         Command::Invoke(args) => invoke::cmd_invoke(context, &args),
         Command::Logs(args) => logs::cmd_logs(context, &args),
+        Command::DeadLetters(args) => dead_letters::cmd_dead_letters(context, &args),
         Command::Report(args) => report::cmd_report(context, &args),
+        Command::Restore(args) => restore::cmd_restore(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
         Command::Fleet(args) => fleet::cmd_fleet(context, &args),
         Command::Synth(args) => synth::cmd_synth(context, &args),

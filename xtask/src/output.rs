@@ -27,6 +27,13 @@ pub(crate) fn result(context: &Context, value: &impl Serialize, text: impl Displ
     }
 }
 
+/// The same as [`confirm`] where a lock has to be renewed while a person thinks.
+pub(crate) async fn confirm_meanwhile(context: &Context, plan: &str, question: &str) -> CommandResult {
+    let (context, plan, question) = (context.clone(), plan.to_owned(), question.to_owned());
+    let asked = tokio::task::spawn_blocking(move || confirm(&context, &plan, &question));
+    asked.await.unwrap_or_else(|error| Err(Failure::caused_by(Exit::Failed, &error).context("cannot ask")))
+}
+
 /// Shows what is about to be done and asks a person for a yes. Without a terminal there is nobody to ask, and a program
 /// that reads JSON does not answer: there the flag has to say it.
 pub(crate) fn confirm(context: &Context, plan: &str, question: &str) -> CommandResult {

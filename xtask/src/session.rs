@@ -10,14 +10,15 @@ use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Region, Severity};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
-use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, registry};
+use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, endpoints, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
+use snapwarden_deployer::role_prefix;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
 
 use crate::context::Context;
-use crate::failure::{Exit, Failure};
+use crate::failure::{CommandResult, Exit, Failure};
 use crate::local::{LocalCloud, Ports, endpoint};
 use crate::{bundle, output, render};
 
@@ -35,7 +36,11 @@ pub(crate) struct Session<E = Environment> {
     pub(crate) caller_arn: String,
     /// What in the file is valid and yet hardly meant.
     pub(crate) warnings: Vec<Finding>,
+    /// Whether new versions do a dry run before they go live.
+    pub(crate) with_canary: bool,
     cloud: Cloud,
+    /// The endpoints that alarms and failing runs are sent to, which may be secrets, by the names of subscriptions.
+    endpoints: BTreeMap<String, String>,
 }
 
 /// Whether somebody has to say yes before anything happens.
@@ -56,8 +61,8 @@ pub(crate) enum Approval {
 pub(crate) enum CodeSource<'a> {
     /// Built from this checkout, unless it is up to date.
     Build,
-    /// A bundle that was built before.
-    Folder(&'a Path),
+    /// A bundle that was built before: its folder, or one file.
+    At(&'a Path),
 }
 
 impl Session {
@@ -75,6 +80,13 @@ impl Session {
     ) -> Result<(Self, Arc<Bundle>), Failure> {
         let (environment, warnings) = context.environment_with_findings()?;
         refuse_errors(&warnings)?;
+        if environment.cloud == Cloud::Aws {
+            // Wrong credentials show before the minutes that compiling takes.
+            let session = Self { warnings, ..Self::connect(context, environment).await? };
+            let code = bundle_of(context, source)?;
+            session.warn(context);
+            return Ok((session, Arc::new(code)));
+        }
         let (started, code) = std::thread::scope(|threads| {
             let starting = threads.spawn(|| start_local(context, &Identity::from(&environment)));
             (starting.join(), bundle_of(context, source))
@@ -99,7 +111,8 @@ impl Session {
 
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
         let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
-        Self::reach(context, environment, scope, &identity).await
+        let endpoints = endpoints(&environment.notify);
+        Ok(Self { endpoints, ..Self::reach(context, environment, scope, &identity).await? })
     }
 
     /// What effects in another Region need, with the environment's names there.
@@ -157,7 +170,7 @@ impl<E> Session<E> {
             );
         }
         let aws = match identity.cloud {
-            Cloud::Aws => Aws::connect(&scope.region).await,
+            Cloud::Aws => Aws::connect(&scope.region, context.profile()).await,
             Cloud::Local => Aws::local(&scope.region, &local_endpoints(context, identity)?),
         };
         let caller = aws.caller().await?;
@@ -171,8 +184,16 @@ impl<E> Session<E> {
             caller: name,
             caller_arn: caller.arn,
             warnings: Vec::new(),
+            // The functions are Linux programs: elsewhere the emulators cannot run them.
+            with_canary: identity.cloud == Cloud::Aws || cfg!(target_os = "linux"),
             cloud: identity.cloud,
+            endpoints: BTreeMap::new(),
         })
+    }
+
+    /// Whether it is AWS that is talked to, and not the emulators.
+    pub(crate) fn is_on_aws(&self) -> bool {
+        self.cloud == Cloud::Aws
     }
 
     /// Says what in the file is hardly meant.
@@ -182,9 +203,16 @@ impl<E> Session<E> {
         }
     }
 
+    /// Refuses a file that is valid and cannot be meant.
+    pub(crate) fn refuse_errors(&self) -> Result<(), Failure> {
+        refuse_errors(&self.warnings)
+    }
+
     /// What the deployer's effects need.
     pub(crate) fn cloudside(&self, code: Option<Arc<Bundle>>, listener: Listener) -> Cloudside {
-        Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener).on_behalf_of(&self.caller)
+        let cloudside = Cloudside::new(self.aws.clone(), self.scope.clone(), code, listener);
+        let cloudside = cloudside.on_behalf_of(&self.caller).with_endpoints(self.endpoints.clone());
+        if self.with_canary { cloudside } else { cloudside.without_canary() }
     }
 
     /// Shows a plan, and asks a person before it is applied to an account, unless the flag has said yes. The
@@ -219,10 +247,37 @@ impl<E> Session<E> {
         Ok(Approval::JustThis)
     }
 
+    /// The scope under whose names the environment has its roles, where the file says others by now.
+    pub(crate) async fn former_scope(&self, observed: &Observed) -> Result<Option<Scope>, Failure> {
+        let cloudside = self.cloudside(None, Arc::new(|_| ()));
+        Ok(role_prefix::former(&cloudside, observed).await?)
+    }
+
+    /// Refuses to leave roles behind that have other names than the file says by now.
+    pub(crate) async fn check_role_names(&self, context: &Context, observed: &Observed) -> CommandResult {
+        let Some(former) = self.former_scope(observed).await? else { return Ok(()) };
+        let (was, is) = (former.iam.role_name_prefix, &self.scope.iam.role_name_prefix);
+        let message = format!(
+            "the names of the roles of environment {} begin with `{was}`, and iam.role_name_prefix says `{is}`: those \
+             roles would be left behind",
+            self.scope.environment
+        );
+        Err(Failure::new(Exit::Refused, message).hint(format!(
+            "put `{was}` back; to change it, end the environment with `{}`, which keeps the snapshots, and deploy it \
+             again",
+            context.command_line("destroy")
+        )))
+    }
+
     /// Everything the environment holds.
     pub(crate) async fn observe(&self) -> Result<Observed, Failure> {
         let cloudside = self.cloudside(None, Arc::new(|_| ()));
         Ok(registry().observe(&cloudside).await?)
+    }
+
+    /// Everything the environment holds that can be read, and which kinds cannot.
+    pub(crate) async fn observe_readable(&self) -> (Observed, BTreeMap<&'static str, AwsError>) {
+        registry().observe_readable(&self.cloudside(None, Arc::new(|_| ()))).await
     }
 }
 
@@ -237,11 +292,7 @@ pub(crate) fn refuse_errors(findings: &[Finding]) -> Result<(), Failure> {
 pub(crate) fn bundle_of(context: &Context, source: CodeSource<'_>) -> Result<Bundle, Failure> {
     match source {
         CodeSource::Build => bundle::ensure_bundle(context.workspace(), context.progress()),
-        CodeSource::Folder(folder) if !folder.is_dir() => Err(Failure::new(
-            Exit::Usage,
-            format!("there is no bundle in {}: it is no folder", folder.display()),
-        )),
-        CodeSource::Folder(folder) => Bundle::load(folder).map_err(Failure::from),
+        CodeSource::At(path) => bundle::load(path),
     }
 }
 

@@ -203,7 +203,7 @@ fn step(change: &ResourceChange, names: &BTreeMap<String, ResourceId>) -> Step {
             why: Some("it exists, and CloudFormation takes it as it is".to_owned()),
         });
     }
-    Step { resource: name(change, names), verb, changes, wanted: None, found: None }
+    Step { resource: name(change, names), verb, changes, wanted: None, interim: None, found: None }
 }
 
 /// What we call a resource of the stack; what only an earlier template had goes by its physical ID.

@@ -90,6 +90,7 @@ fn of(resources: &[StackResourceDrift], names: &BTreeMap<String, ResourceId>) ->
                 verb: Verb::Update,
                 changes: compare(&expected, &actual),
                 wanted: None,
+                interim: None,
                 found: None,
             }),
             Some(Status::Deleted) => drift.plan.steps.push(Step {
@@ -97,6 +98,7 @@ fn of(resources: &[StackResourceDrift], names: &BTreeMap<String, ResourceId>) ->
                 verb: Verb::Create,
                 changes: compare(&expected, &Value::Null),
                 wanted: None,
+                interim: None,
                 found: None,
             }),
             Some(Status::InSync) => drift.plan.steps.push(Step {
@@ -104,6 +106,7 @@ fn of(resources: &[StackResourceDrift], names: &BTreeMap<String, ResourceId>) ->
                 verb: Verb::Keep,
                 changes: Vec::new(),
                 wanted: None,
+                interim: None,
                 found: None,
             }),
             _ => {

@@ -181,6 +181,7 @@ pub fn plan(name: &str, wanted: Option<&Wanted>, found: Option<&Found>) -> Plan 
         verb,
         changes,
         wanted: None,
+        interim: None,
         found: None,
     };
     let mut steps = Vec::new();

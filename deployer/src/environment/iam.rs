@@ -15,7 +15,7 @@ use super::checked_text;
 pub struct Iam {
     /// IAM's path of the roles, such as `/backup/`. To change it makes the roles anew.
     pub role_path: RolePath,
-    /// What the roles' names begin with, such as `acme-`; at most 8 characters. To change it makes the roles anew.
+    /// What the roles' names begin with, such as `acme-`; at most 8 characters. To change it takes a destroy, which keeps the snapshots, and a deploy.
     pub role_name_prefix: RolePrefix,
     /// The ARN of a managed policy that limits what the roles may do, whatever their own policies say.
     pub permissions_boundary: Option<PolicyArn>,

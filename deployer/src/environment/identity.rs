@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 use snapwarden_domain::names::EnvironmentName;
 
 use super::load::{self, LoadError};
-use super::{AccountId, Cloud, Cloudformation, Engine, Environment, Iam, LogsOnDestroy, Region};
+use super::{AccountId, Cloud, Cloudformation, Engine, Environment, Iam, LogsOnDestroy, Pricing, Region};
 
 /// Which environment a file is about, and what a destroy of it has to respect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     /// The environment's name.
     pub environment: EnvironmentName,
@@ -32,6 +32,8 @@ pub struct Identity {
     pub protect: bool,
     /// What becomes of the log groups.
     pub logs: LogsOnDestroy,
+    /// What snapshots cost that stay.
+    pub pricing: Pricing,
 }
 
 impl From<&Environment> for Identity {
@@ -46,6 +48,7 @@ impl From<&Environment> for Identity {
             iam: file.iam.clone(),
             protect: file.protect,
             logs: file.logs,
+            pricing: file.pricing.clone(),
         }
     }
 }
@@ -68,6 +71,7 @@ pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
         iam: file.iam,
         protect: file.protect,
         logs: file.logs,
+        pricing: file.pricing,
     })
 }
 
@@ -89,6 +93,13 @@ struct Excerpt {
     protect: bool,
     #[serde(default, deserialize_with = "logs")]
     logs: LogsOnDestroy,
+    #[serde(default, deserialize_with = "pricing")]
+    pricing: Pricing,
+}
+
+fn pricing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pricing, D::Error> {
+    let value = serde_yaml::Value::deserialize(deserializer)?;
+    Ok(Pricing::deserialize(value).unwrap_or_default())
 }
 
 fn protect<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -138,6 +149,7 @@ mod tests {
             "tags: { \"aws:x\": y }\ncloud: aws",
             "protect: false",
             "logs: delete",
+            "pricing: { gib_month: cheap }",
         ] {
             assert_eq!(identity(&format!("{LEAST}{rest}\n")), Ok(least.clone()), "{rest}");
         }

@@ -3,9 +3,10 @@
 //!
 //! Pure: the time is an argument. Findings are no part of a plan, since an approval may span a night.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use jiff::civil::Weekday;
+use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::Serialize;
@@ -63,15 +64,17 @@ pub(super) fn lint(environment: &Environment, now: Timestamp) -> Vec<Finding> {
             continue;
         }
         findings.extend(timing.ends(now));
-        findings.extend(timing.skipped(now));
+        findings.extend(timing.when_clocks_change(now));
         findings.extend(timing.is_no_calendar_day());
         findings.extend(timing.overtakes_itself());
     }
     let backups = Timing::new("backup.schedule.expression", backup, environment, now);
     if !backups.firings.is_empty() {
-        findings.extend(cleanup_during_backup(environment, &backups));
+        let cleanups = Timing::new("cleanup.schedule.expression", cleanup, environment, now);
+        findings.extend(cleanup_beside_backup(&backups, &cleanups));
         findings.extend(retention(environment, &backups));
     }
+    findings.extend(key_elsewhere(environment));
     findings
 }
 
@@ -80,8 +83,11 @@ fn warning(key: &str, message: impl Into<String>, hint: impl Into<String>) -> Fi
     Finding { severity: Severity::Warning, place: String::new(), key: key.to_owned(), message, hint }
 }
 
-/// How far ahead clocks are looked at.
+/// How far ahead a schedule has to go on firing.
 const YEARS: i64 = 5;
+
+/// How far ahead changes of the clocks are looked at: rules of daylight saving hardly live longer unchanged.
+const YEARS_OF_CLOCKS: i64 = 3;
 
 /// What a schedule does within a year, at most so many firings of it.
 const FIRINGS: usize = 500;
@@ -92,8 +98,10 @@ struct Timing<'a> {
     schedule: &'a Schedule,
     zone: &'a TimeZone,
     firings: Vec<Timestamp>,
-    /// How long after the scheduled time a run may still go on.
-    longest: SignedDuration,
+    /// How long after the scheduled time it may begin.
+    window: SignedDuration,
+    /// How long a run may take then.
+    run: SignedDuration,
 }
 
 impl<'a> Timing<'a> {
@@ -107,7 +115,12 @@ impl<'a> Timing<'a> {
         // Always the first one, however far away, and then what a year holds.
         let firings = firings.enumerate().take_while(|(index, at)| *index == 0 || *at < year);
         let firings = firings.map(|(_, at)| at).take(FIRINGS).collect();
-        Self { key, schedule, zone, firings, longest: window + run }
+        Self { key, schedule, zone, firings, window, run }
+    }
+
+    /// How long after the scheduled time a run may still go on.
+    fn longest(&self) -> SignedDuration {
+        self.window + self.run
     }
 
     /// The times between one firing and the next.
@@ -117,6 +130,10 @@ impl<'a> Timing<'a> {
 
     fn local(&self, at: Timestamp) -> String {
         at.to_zoned(self.zone.clone()).strftime("%H:%M").to_string()
+    }
+
+    fn date(&self, at: Timestamp) -> Date {
+        at.to_zoned(self.zone.clone()).date()
     }
 
     /// A year in a cron expression is forgotten until the backups stop.
@@ -129,28 +146,38 @@ impl<'a> Timing<'a> {
         Some(warning(self.key, message, "write `*` as the year (the last field)"))
     }
 
-    /// EventBridge Scheduler skips a local time that does not exist.
-    fn skipped(&self, now: Timestamp) -> Option<Finding> {
-        let until = now.to_zoned(self.zone.clone()).checked_add(YEARS.years()).ok()?.timestamp();
-        let mut changes = self.zone.following(now).take_while(|change| change.timestamp() < until);
-        changes.find_map(|change| {
+    /// EventBridge Scheduler skips a local time that does not exist, and fires once at one that comes twice.
+    fn when_clocks_change(&self, now: Timestamp) -> Vec<Finding> {
+        let until = now.to_zoned(self.zone.clone()).checked_add(YEARS_OF_CLOCKS.years());
+        let Ok(until) = until.map(|until| until.timestamp()) else { return Vec::new() };
+        let mut affected: BTreeMap<(Time, Time, Time), Vec<Date>> = BTreeMap::new();
+        for change in self.zone.following(now).take_while(|change| change.timestamp() < until) {
             let at = change.timestamp();
             let before = self.zone.to_offset(at - SignedDuration::from_secs(1));
             let (from, to) = (before.to_datetime(at), change.offset().to_datetime(at));
-            let missed = self.schedule.expression.first_local_between(from, to)?;
+            let time = self.schedule.expression.first_local_between(from.min(to), from.max(to));
             // What fires every hour or two fires again before anybody notices.
-            let next = self.schedule.expression.next_after(at, self.zone, None)?;
-            if next.duration_since(at) <= SignedDuration::from_hours(3) {
-                return None;
-            }
-            let (from, to) = (from.strftime("%H:%M"), to.strftime("%H:%M"));
-            let message = format!(
-                "on {} it does not fire at {}: clocks go from {from} to {to}",
-                missed.date(),
-                missed.strftime("%H:%M")
-            );
-            Some(warning(self.key, message, format!("choose a time before {from}, or from {to} on")))
-        })
+            let next = self.schedule.expression.next_after(at, self.zone, None);
+            let Some(time) = time
+                .filter(|_| next.is_none_or(|next| next.duration_since(at) > SignedDuration::from_hours(3)))
+            else {
+                continue;
+            };
+            affected.entry((from.time(), to.time(), time.time())).or_default().push(time.date());
+        }
+        let finding = |((from, to, time), dates): ((Time, Time, Time), Vec<Date>)| {
+            let clock = |time: Time| time.strftime("%H:%M").to_string();
+            let what = if from < to {
+                format!("it does not fire at {}", clock(time))
+            } else {
+                format!("{} comes twice, and it fires at the first", clock(time))
+            };
+            let message =
+                format!("on {} {what}: clocks go from {} to {}", listed(&dates), clock(from), clock(to));
+            let (earlier, later) = (clock(from.min(to)), clock(from.max(to)));
+            warning(self.key, message, format!("choose a time before {earlier}, or from {later} on"))
+        };
+        affected.into_iter().map(finding).collect()
     }
 
     /// A rate counts hours from the schedule's creation.
@@ -168,11 +195,18 @@ impl<'a> Timing<'a> {
     }
 
     fn overtakes_itself(&self) -> Option<Finding> {
-        let shortest = self.pauses().min().filter(|pause| *pause < self.longest)?;
+        let pause = |pair: &[Timestamp]| pair[1].duration_since(pair[0]);
+        let closest = self.firings.windows(2).min_by_key(|pair| pause(pair))?;
+        let shortest = Some(pause(closest)).filter(|pause| *pause < self.longest())?;
+        // When a rate fires shows only once it is made.
+        let when = match self.schedule.expression.step() {
+            Some(_) => String::new(),
+            None => format!(" (on {} at {})", self.date(closest[1]), self.local(closest[1])),
+        };
         let message = format!(
-            "it fires again after {} minutes, while the run before may take {}, its window included",
+            "it fires again after {} minutes{when}, while the run before may take {}, its window included",
             shortest.as_mins(),
-            self.longest.as_mins()
+            self.longest().as_mins()
         );
         Some(warning(
             self.key,
@@ -180,29 +214,71 @@ impl<'a> Timing<'a> {
             "let it fire less often, or shorten `flexible_minutes` or `timeout_seconds`",
         ))
     }
+
+    /// `it begins within 15 minutes and takes up to 15 more`
+    fn takes(&self) -> String {
+        let minutes = self.run.as_secs().unsigned_abs().div_ceil(60);
+        format!("it begins within {} minutes and takes up to {minutes} more", self.window.as_mins())
+    }
+}
+
+/// `2027-03-28, 2028-03-26 and 2029-03-25`
+fn listed(dates: &[Date]) -> String {
+    let dates: Vec<_> = dates.iter().map(ToString::to_string).collect();
+    match dates.as_slice() {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => dates.concat(),
+    }
 }
 
 /// A cleanup that runs while snapshots are made judges by half of them.
-fn cleanup_during_backup(environment: &Environment, backups: &Timing<'_>) -> Option<Finding> {
-    let (zone, cleanup) = (backups.zone, &environment.cleanup.schedule.expression);
+fn cleanup_beside_backup(backups: &Timing<'_>, cleanups: &Timing<'_>) -> Option<Finding> {
     // When the one of two rates fires, seen from the other, shows only once they are made.
-    if cleanup.step().is_some() || backups.schedule.expression.step().is_some() {
+    if cleanups.schedule.expression.step().is_some() || backups.schedule.expression.step().is_some() {
         return None;
     }
     backups.firings.iter().find_map(|backup| {
-        let fires = cleanup.next_after(*backup - SignedDuration::from_secs(1), zone, None)?;
-        let end = *backup + backups.longest;
-        if fires >= end {
+        // The first one that is not over when the backup begins.
+        let not_over = *backup - cleanups.longest();
+        let cleanup = cleanups.schedule.expression.next_after(not_over, cleanups.zone, None)?;
+        let end = *backup + backups.longest();
+        if cleanup >= end {
             return None;
         }
-        let message = format!(
-            "it fires at {}, while the backup of {} may still run: it begins within {} minutes and takes up to {} more",
-            backups.local(fires),
-            backups.local(*backup),
-            backups.schedule.flexible_minutes.get(),
-            environment.functions.timeout_seconds.get().div_ceil(60)
-        );
-        Some(warning("cleanup.schedule.expression", message, format!("let it fire at {} or later", backups.local(end))))
+        let (date, fires, begins) = (cleanups.date(cleanup), cleanups.local(cleanup), backups.local(*backup));
+        let (message, before) = if cleanup < *backup {
+            (
+                format!(
+                    "on {date} it fires at {fires}, and may still run when the backup of {begins} begins: {}",
+                    cleanups.takes()
+                ),
+                format!("at {} or earlier, or ", cleanups.local(not_over)),
+            )
+        } else {
+            (
+                format!(
+                    "on {date} it fires at {fires}, while the backup of {begins} may still run: {}",
+                    backups.takes()
+                ),
+                String::new(),
+            )
+        };
+        let hint = format!("let it fire {before}at {} or later", backups.local(end));
+        Some(warning(cleanups.key, message, hint))
+    })
+}
+
+/// EC2 encrypts with keys of its own Region only, and says so hours later, by a copy that fails.
+fn key_elsewhere(environment: &Environment) -> Option<Finding> {
+    let (region, key) = (environment.region.as_str(), environment.encryption.kms_key.as_ref()?);
+    let elsewhere = key.region().filter(|of_key| *of_key != region)?;
+    Some(Finding {
+        severity: Severity::Error,
+        ..warning(
+            "encryption.kms_key",
+            format!("the key is in {elsewhere}, and the environment in {region}"),
+            format!("name a key of {region}"),
+        )
     })
 }
 
@@ -280,15 +356,17 @@ mod tests {
 
     #[test]
     fn what_is_hardly_meant_is_said_with_the_way_out() {
-        let table: [(&[(&str, &str)], &str); 9] = [
+        let table: [(&[(&str, &str)], &str); 11] = [
             (
                 &[
                     ("timezone: UTC", "timezone: Europe/Zurich"),
                     (AT_TWO, "cron(30 2 * * ? *)"),
                     ("cron(0 3 ", "cron(0 4 "),
                 ],
-                "backup.schedule.expression: on 2027-03-28 it does not fire at 02:30: clocks go from 02:00 to 03:00; \
-                 choose a time before 02:00, or from 03:00 on",
+                "backup.schedule.expression: on 2027-03-28, 2028-03-26 and 2029-03-25 it does not fire at 02:30: \
+                 clocks go from 02:00 to 03:00; choose a time before 02:00, or from 03:00 on\n\
+                 backup.schedule.expression: on 2027-10-31, 2028-10-29 and 2029-10-28 02:30 comes twice, and it fires \
+                 at the first: clocks go from 03:00 to 02:00; choose a time before 02:00, or from 03:00 on",
             ),
             (
                 &[(AT_TWO, "rate(1 days)")],
@@ -297,8 +375,14 @@ mod tests {
                  `cron(0 2 * * ? *)`",
             ),
             (
+                &[("cron(0 3 ", "cron(45 1 ")],
+                "cleanup.schedule.expression: on 2026-11-25 it fires at 01:45, and may still run when the backup of \
+                 02:00 begins: it begins within 15 minutes and takes up to 15 more; let it fire at 01:30 or earlier, \
+                 or at 02:30 or later",
+            ),
+            (
                 &[("cron(0 3 ", "cron(20 2 ")],
-                "cleanup.schedule.expression: it fires at 02:20, while the backup of 02:00 may still run: it begins \
+                "cleanup.schedule.expression: on 2026-11-25 it fires at 02:20, while the backup of 02:00 may still run: it begins \
                  within 15 minutes and takes up to 15 more; let it fire at 02:30 or later",
             ),
             (
@@ -317,6 +401,12 @@ mod tests {
                  the year (the last field)",
             ),
             (
+                &[(AT_TWO, "cron(0/20 2 * * ? *)"), ("cron(0 3 ", "cron(30 3 ")],
+                "backup.schedule.expression: it fires again after 20 minutes (on 2026-11-25 at 02:20), while the run \
+                 before may take 30, its window included; let it fire less often, or shorten `flexible_minutes` or \
+                 `timeout_seconds`",
+            ),
+            (
                 &[(AT_TWO, "rate(10 minutes)")],
                 "backup.schedule.expression: it fires again after 10 minutes, while the run before may take 30, its \
                  window included; let it fire less often, or shorten `flexible_minutes` or `timeout_seconds`",
@@ -333,7 +423,7 @@ mod tests {
             ),
         ];
         for (edits, expected) in table {
-            assert_eq!(found(edits), [expected], "{edits:?}");
+            assert_eq!(found(edits).join("\n"), expected, "{edits:?}");
         }
     }
 
@@ -346,6 +436,22 @@ mod tests {
         assert_eq!(findings[0].severity, Severity::Error);
     }
 
+    #[test]
+    fn a_key_of_another_region_is_an_error() {
+        let encryption = |region: &str| {
+            let key = format!("arn:aws:kms:{region}:123456789012:key/1");
+            format!("encryption: {{ require: report, kms_key: \"{key}\" }}\nlogs: delete")
+        };
+        assert_eq!(found(&[("logs: delete", &encryption("eu-central-1"))]), Vec::<String>::new());
+        assert_eq!(
+            found(&[("logs: delete", &encryption("us-east-1"))]),
+            [
+                "encryption.kms_key: the key is in us-east-1, and the environment in eu-central-1; name a key of \
+              eu-central-1"
+            ]
+        );
+    }
+
     /// What fires all the time loses nothing that anybody would miss.
     #[test]
     fn what_is_meant_is_not_warned_about() {
@@ -353,7 +459,7 @@ mod tests {
             &[
                 ("timezone: UTC", "timezone: Europe/Zurich"),
                 (AT_TWO, "cron(0 * * * ? *)"),
-                ("cron(0 3 ", "cron(40 3 "),
+                ("cron(0 3 ", "cron(30 3 "),
             ][..],
             &[("timezone: UTC", "timezone: Europe/Zurich"), (AT_TWO, "cron(0 1 * * ? *)")],
             &[("timezone: UTC", "timezone: Asia/Tokyo")],

@@ -4,6 +4,7 @@
 
 mod bounded;
 mod cloudformation;
+mod encryption;
 mod fleet;
 mod iam;
 mod identity;
@@ -12,6 +13,7 @@ mod load;
 mod notify;
 mod place;
 mod pricing;
+mod releases;
 mod schedule;
 mod schema;
 mod suggest;
@@ -30,6 +32,7 @@ use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
 pub use cloudformation::{BucketName, Cloudformation, Engine, ServiceRoleArn};
+pub use encryption::{Encryption, KmsKey, Requirement};
 pub use fleet::{Fleet, OrganizationId, OrganizationalUnit};
 pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
@@ -37,6 +40,7 @@ pub use lint::{Finding, Severity};
 pub use load::{LoadError, list, load, load_and_lint, parse};
 pub use notify::{EmailAddress, HttpsUrl, KmsKeyArn, Notify};
 pub use pricing::Pricing;
+pub use releases::Releases;
 pub use schedule::{InvalidExpression, ScheduleExpression};
 pub use schema::schema;
 
@@ -81,12 +85,18 @@ pub struct Environment {
     /// What becomes of the log groups when the environment is destroyed.
     #[serde(default)]
     pub logs: LogsOnDestroy,
+    /// Whether snapshots have to be encrypted.
+    #[serde(default, deserialize_with = "encryption::read")]
+    pub encryption: Encryption,
     /// Who is told when something goes wrong.
     #[serde(default)]
     pub notify: Notify,
     /// What snapshots cost, for estimates.
     #[serde(default)]
     pub pricing: Pricing,
+    /// How releases are kept, and when one may go on to this environment.
+    #[serde(default)]
+    pub releases: Releases,
     /// Tags for every resource that can carry them.
     #[serde(default, deserialize_with = "user_tags")]
     #[schemars(extend("maxProperties" = MAX_TAGS))]

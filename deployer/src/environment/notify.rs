@@ -5,6 +5,7 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest, Sha256};
 use snapwarden_domain::checked;
 
 use super::{Bounded, checked_text};
@@ -44,15 +45,28 @@ checked_text!(
 );
 
 checked_text!(
-    /// An address that takes HTTPS requests.
+    /// An address that takes HTTPS requests. One with a user and a password is refused: SNS shows it with the password
+    /// masked, so that nobody could tell whether it is the one that is wanted.
     HttpsUrl,
     |text| {
-        text.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
-            && text.chars().all(|c| c.is_ascii_graphic())
+        text.strip_prefix("https://").is_some_and(|rest| {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            !authority.is_empty() && !authority.contains('@')
+        }) && text.chars().all(|c| c.is_ascii_graphic())
     },
-    "is not an HTTPS address: write one such as https://hooks.example.org/backups",
-    schema { "type": "string", "pattern": "^https://[^/ ][^ ]*$" }
+    "is not an HTTPS address: write one such as https://hooks.example.org/backups, without a user or a password",
+    schema { "type": "string", "pattern": "^https://[^/?#@ ]+([/?#][^ ]*)?$" }
 );
+
+impl HttpsUrl {
+    /// The address as everybody may see it: whoever knows the rest of it can often write there. The checksum tells one
+    /// from another.
+    pub fn shown(url: &str) -> String {
+        let rest = url.strip_prefix("https://").unwrap_or(url);
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        format!("{host}/…#{}", &hex::encode(Sha256::digest(url))[..8])
+    }
+}
 
 checked_text!(
     /// The ARN of a KMS key; an alias does not work as the resource of a policy.
@@ -83,7 +97,17 @@ mod tests {
         }
         let url = |text: &str| HttpsUrl::try_from(text.to_owned()).is_ok();
         assert!(url("https://hooks.example.org/x?y=z"));
-        for bad in ["", "http://example.org", "https://", "https:///x", "https://a b", "ftp://x"] {
+        assert!(url("https://hooks.example.org?at=a@b"));
+        for bad in [
+            "",
+            "http://example.org",
+            "https://",
+            "https:///x",
+            "https://a b",
+            "ftp://x",
+            "https://ann:secret@example.org/x",
+            "https://ann@example.org",
+        ] {
             assert!(!url(bad), "{bad}");
         }
         let key = |text: &str| KmsKeyArn::try_from(text.to_owned()).is_ok();

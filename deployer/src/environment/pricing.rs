@@ -16,6 +16,17 @@ pub struct Pricing {
     pub currency: String,
 }
 
+impl Pricing {
+    /// What so many GiB cost a month, such as `12.60 USD`.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "GiB are whole numbers well below 2^53, and it is an estimate"
+    )]
+    pub fn a_month(&self, gib: i64) -> String {
+        format!("{:.2} {}", gib as f64 * self.gib_month, self.currency)
+    }
+}
+
 impl Default for Pricing {
     /// The price of us-east-1; most Regions are within a fifth of it.
     fn default() -> Self {

@@ -170,7 +170,7 @@ impl Kind for Alarm {
             let tags = tags::without_reserved(
                 listed.map(|tag| (tag.key.unwrap_or_default(), tag.value.unwrap_or_default())),
             );
-            // `snapwarden-prod-…` is also how the names of an environment `prod-eu` begin.
+            // Somebody else's may begin like ours.
             let is_named = alarms::all().any(|what| cx.scope.alarm(&what) == name);
             if !is_named && !cx.scope.owns(&tags) {
                 return Ok(None);

@@ -1,14 +1,15 @@
 //! The alias `live` of each function: the release that schedules and people invoke.
 //!
 //! Version numbers are not known beforehand, so what is wanted is "a published version that behaves like this".
-//! When the alias serves another one, a version is published from `$LATEST` (Lambda makes none when nothing changed
-//! since the last), checked, and the alias moved.
+//! When the alias serves another one, a version that is like it is looked for or published from `$LATEST` (Lambda makes
+//! none when nothing changed since the last), and tried in a dry run; the alias moves when that went well, for both
+//! functions.
 
 use async_trait::async_trait;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::function::{Version, wait_until_ready};
@@ -16,6 +17,8 @@ use super::invoke_permissions::{self, Permissions};
 use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, last_word, revision};
 use crate::cloudformation::{Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::release;
+use crate::release::canary::{self, Canary};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::{ALIAS, Function, Scope};
 use crate::wait;
@@ -57,6 +60,7 @@ impl Kind for Alias {
     const NAME: &'static str = "alias";
     type Properties = Properties;
     type Handle = Handle;
+    const REHEARSED: bool = true;
 
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
         Function::ALL
@@ -129,9 +133,11 @@ impl Kind for Alias {
             Purpose::Create => {
                 const {
                     &[
+                        Right::on(Resources::Functions, "lambda:ListVersionsByFunction"),
                         Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
                         Right::on(Resources::Functions, "lambda:PublishVersion"),
                         Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
+                        Right::on(Resources::FunctionVersions, "lambda:InvokeFunction"),
                         Right::on(Resources::Functions, "lambda:CreateAlias"),
                     ]
                 }
@@ -139,9 +145,11 @@ impl Kind for Alias {
             Purpose::Update => {
                 const {
                     &[
+                        Right::on(Resources::Functions, "lambda:ListVersionsByFunction"),
                         Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
                         Right::on(Resources::Functions, "lambda:PublishVersion"),
                         Right::on(Resources::FunctionVersions, "lambda:GetFunction"),
+                        Right::on(Resources::FunctionVersions, "lambda:InvokeFunction"),
                         Right::on(Resources::Functions, "lambda:UpdateAlias"),
                         Right::on(Resources::FunctionVersions, "lambda:RemovePermission"),
                     ]
@@ -177,9 +185,31 @@ impl Kind for Alias {
         Ok(found)
     }
 
+    async fn rehearse(
+        cx: &Context,
+        name: &str,
+        found: Option<&FoundOf<Self>>,
+        wanted: &Properties,
+    ) -> Result<Option<Canary>, StepError> {
+        if found.is_some_and(|found| found.properties.is_release(&wanted.serves)) {
+            return Ok(None);
+        }
+        let function = function_of(name);
+        let version = published(cx, function, &wanted.serves).await?;
+        let canary = if cx.with_canary {
+            canary::fly(cx, function, &version).await?
+        } else {
+            Canary::skipped(&version)
+        };
+        if canary.outcome != canary::Outcome::Failed {
+            return Ok(Some(canary));
+        }
+        Err(StepError::Canary { function: function.to_owned(), version, why: canary.summary })
+    }
+
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let function = function_of(name);
-        let version = publish(cx, function, &wanted.serves).await?;
+        let version = published(cx, function, &wanted.serves).await?;
         wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
             let call = cx.aws.lambda.create_alias().function_name(function).name(ALIAS);
             call.function_version(&version).send().await.call("lambda:CreateAlias").map(drop)
@@ -195,12 +225,12 @@ impl Kind for Alias {
         wanted: &Properties,
     ) -> Result<(), StepError> {
         let function = function_of(name);
-        let is_release = found.properties.serves == wanted.serves && found.properties.published;
+        let is_release = found.properties.is_release(&wanted.serves);
         if !is_release || found.properties.also_serves != wanted.also_serves {
             let version = if is_release {
                 found.handle.version.clone()
             } else {
-                publish(cx, function, &wanted.serves).await?
+                published(cx, function, &wanted.serves).await?
             };
             let versions = (found.handle.version.as_str(), version.as_str());
             revision::move_alias(cx, (function, ALIAS), versions, found.revision.clone(), async |revision| {
@@ -220,9 +250,42 @@ impl Kind for Alias {
     }
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
-        let call = cx.aws.lambda.delete_alias().function_name(function_of(name)).name(ALIAS);
-        call.send().await.call("lambda:DeleteAlias").or_absent()?;
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            let call = cx.aws.lambda.delete_alias().function_name(function_of(name)).name(ALIAS);
+            call.send().await.call("lambda:DeleteAlias").or_absent()
+        })
+        .await?;
         Ok(())
+    }
+}
+
+impl Alias {
+    /// What is wanted of an alias that serves this published version.
+    pub(crate) fn serving(configuration: &FunctionConfiguration) -> Value {
+        json!(Properties {
+            serves: Version::found(configuration),
+            published: true,
+            also_serves: Vec::new(),
+            permissions: Permissions::new(),
+        })
+    }
+}
+
+impl Properties {
+    /// Whether the alias serves a published version that is like this.
+    fn is_release(&self, version: &Version) -> bool {
+        self.serves == *version && self.published
+    }
+}
+
+/// The newest published version that is what is wanted, or a new one: what an interrupted deploy has published is used,
+/// and a release before is still there.
+async fn published(cx: &Context, function: &str, wanted: &Version) -> Result<String, StepError> {
+    let versions = release::versions(&cx.aws, function).await?;
+    let like = |configuration: &&FunctionConfiguration| Version::found(configuration) == *wanted;
+    match versions.iter().rev().find(like).and_then(FunctionConfiguration::version) {
+        Some(version) => Ok(version.to_owned()),
+        None => publish(cx, function, wanted).await,
     }
 }
 

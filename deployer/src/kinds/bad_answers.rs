@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_types::body::SdkBody;
 use http::{Request, Response};
 
 use super::*;
@@ -12,23 +13,40 @@ use crate::aws::LocalEndpoints;
 use crate::error::ErrorClass;
 use crate::kinds::KINDS;
 
-/// An answer as the request's protocol spells it: IAM speaks XML, the others JSON.
-fn refusal<B>(request: &Request<B>, status: u16, code: &str) -> Response<String> {
-    let is_form =
-        |value: &http::HeaderValue| value.as_bytes().starts_with(b"application/x-www-form-urlencoded");
+/// An answer as the request's protocol spells it: IAM and SNS speak XML, CloudWatch CBOR, the others JSON.
+pub(super) fn refusal<B>(request: &Request<B>, status: u16, code: &str) -> Response<Vec<u8>> {
+    let content = request.headers().get("content-type").map(http::HeaderValue::as_bytes).unwrap_or_default();
     let answer = Response::builder().status(status);
-    if request.headers().get("content-type").is_some_and(is_form) {
+    if content.starts_with(b"application/x-www-form-urlencoded") {
         let body =
             format!("<ErrorResponse><Error><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>");
-        return answer.body(body).unwrap();
+        return answer.body(body.into_bytes()).unwrap();
+    }
+    if content == b"application/cbor" {
+        let answer =
+            answer.header("content-type", "application/cbor").header("smithy-protocol", "rpc-v2-cbor");
+        return answer.body(cbor(&[("__type", code), ("message", "no")])).unwrap();
     }
     let body = format!(r#"{{"__type":"{code}","message":"no","Message":"no"}}"#);
-    answer.header("x-amzn-errortype", code).body(body).unwrap()
+    answer.header("x-amzn-errortype", code).body(body.into_bytes()).unwrap()
 }
 
-/// The kinds whose services answer in text: CloudWatch answers in CBOR, which these answers do not spell.
-fn kinds() -> impl Iterator<Item = &'static dyn AnyKind> {
-    KINDS.iter().copied().filter(|kind| ![Alarm::NAME, Dashboard::NAME].contains(&kind.name()))
+/// A map of texts in CBOR (source: RFC 8949, section 3.1: major type 5 is a map, 3 a text).
+fn cbor(fields: &[(&str, &str)]) -> Vec<u8> {
+    let length = |length: usize| u8::try_from(length).expect("a short text");
+    let mut bytes = vec![0xa0 | length(fields.len())];
+    for text in fields.iter().flat_map(|(name, value)| [name, value]) {
+        // One byte of length follows.
+        bytes.extend([0x78, length(text.len())]);
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+/// Whether a request is for SNS, whose refusals have codes of their own. IAM's forms are of another version.
+fn is_sns(request: &Request<SdkBody>) -> bool {
+    let form = request.body().bytes().map(String::from_utf8_lossy);
+    form.is_some_and(|form| form.contains("Version=2010-03-31"))
 }
 
 fn context(http: &SharedHttpClient) -> Context {
@@ -70,7 +88,9 @@ async fn nonsense_is_never_taken_for_something_of_ours() {
 #[tokio::test(start_paused = true)]
 async fn a_denied_look_names_the_right_that_is_missing() {
     let http = infallible_client_fn(|request| {
-        let code = if request.headers().contains_key("x-amz-target") || request.uri().path() != "/" {
+        let code = if is_sns(&request) {
+            "AuthorizationError"
+        } else if request.headers().contains_key("x-amz-target") || request.uri().path() != "/" {
             "AccessDeniedException"
         } else {
             "AccessDenied"
@@ -78,7 +98,7 @@ async fn a_denied_look_names_the_right_that_is_missing() {
         refusal(&request, 403, code)
     });
     let cx = context(&http);
-    for kind in kinds() {
+    for kind in KINDS {
         let Err(error) = kind.observe(&cx).await else { panic!("{} saw nothing wrong", kind.name()) };
         assert_eq!(error.class, ErrorClass::AccessDenied, "{}: {error}", kind.name());
         let action = error.call.split_once(':').map(|(_, action)| action).unwrap_or_default();
@@ -90,7 +110,7 @@ async fn a_denied_look_names_the_right_that_is_missing() {
 /// A busy minute of AWS's must not fail a deploy.
 #[tokio::test(start_paused = true)]
 async fn a_throttled_look_is_tried_again() {
-    for kind in kinds() {
+    for kind in KINDS {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
         let http = infallible_client_fn(move |request| {
@@ -124,8 +144,8 @@ async fn what_does_not_exist_is_not_found() {
         refusal(&request, 400, code)
     });
     let cx = context(&http);
-    // CloudWatch Logs lists log groups, and an empty list is how it says that there is none.
-    for kind in kinds().filter(|kind| kind.name() != LogGroup::NAME) {
+    // Log groups and alarms are listed, and an empty list is how CloudWatch says that there is none.
+    for kind in KINDS.iter().filter(|kind| ![LogGroup::NAME, Alarm::NAME].contains(&kind.name())) {
         let found = kind.observe(&cx).await.unwrap_or_else(|error| panic!("{}: {error}", kind.name()));
         assert!(found.is_empty(), "{}", kind.name());
     }

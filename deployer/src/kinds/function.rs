@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_lambda::types::{
-    Architecture, Environment as Variables, FunctionCode, FunctionConfiguration, LastUpdateStatus, LogFormat,
-    LoggingConfig, PackageType, RecursiveLoop, Runtime, State, VpcConfig,
+    ApplicationLogLevel, Architecture, Environment as Variables, FunctionCode, FunctionConfiguration,
+    LastUpdateStatus, LogFormat, LoggingConfig, PackageType, RecursiveLoop, Runtime, State, SystemLogLevel,
+    VpcConfig,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,7 +22,7 @@ use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, last_w
 use crate::backup_interval;
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::draining::Draining;
-use crate::environment::Environment;
+use crate::environment::{Environment, Requirement};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::scope::{Function, Scope};
@@ -68,6 +69,10 @@ pub struct Version {
     environment: BTreeMap<String, String>,
     log_group: String,
     log_format: String,
+    /// The least that is logged of what the function says, and of what Lambda does. Lines without a level count as INFO
+    /// (source: AWS Lambda Developer Guide, "Log-level filtering"): a higher level drops the metrics.
+    application_log_level: String,
+    system_log_level: String,
     /// ARNs of layers. We use none: their code runs beside ours, with the role's rights.
     layers: Vec<String>,
     /// Subnets that it is tied to. We want none: from within a VPC it may not reach EC2.
@@ -137,6 +142,7 @@ impl Kind for LambdaFunction {
         let Version { role, runtime, architecture, handler, memory_mb, timeout_seconds, .. } =
             &wanted.version;
         let Version { environment, log_group, log_format, layers, .. } = &wanted.version;
+        let Version { application_log_level, system_log_level, .. } = &wanted.version;
         let properties = json!({
             "FunctionName": name,
             "Code": {
@@ -150,7 +156,12 @@ impl Kind for LambdaFunction {
             "MemorySize": memory_mb,
             "Timeout": timeout_seconds,
             "Environment": { "Variables": environment },
-            "LoggingConfig": { "LogGroup": log_group, "LogFormat": log_format },
+            "LoggingConfig": {
+                "LogGroup": log_group,
+                "LogFormat": log_format,
+                "ApplicationLogLevel": application_log_level,
+                "SystemLogLevel": system_log_level,
+            },
             "Layers": layers,
             "PackageType": wanted.package_type,
             "RecursiveLoop": wanted.recursive_loop,
@@ -339,6 +350,8 @@ impl Version {
             ]),
             log_group: blueprint.scope.log_group(function),
             log_format: LogFormat::Json.as_str().to_owned(),
+            application_log_level: ApplicationLogLevel::Info.as_str().to_owned(),
+            system_log_level: SystemLogLevel::Info.as_str().to_owned(),
             layers: Vec::new(),
             subnets: Vec::new(),
         }
@@ -351,6 +364,10 @@ impl Version {
             "memory_mb" => "functions.memory_mb in the environment file",
             "timeout_seconds" => "functions.timeout_seconds in the environment file",
             "role" | "log_group" => "named after the environment",
+            "application_log_level" => {
+                "with a higher level the metrics are not logged, and alarms ring or stay silent"
+            }
+            "system_log_level" => "with a higher level nobody can tell when a run began and ended",
             "layers" => "a layer's code would run beside ours, with the role's rights",
             "subnets" => "from within a VPC the function may not reach EC2",
             _ if property.starts_with("environment.") => match property.split('.').nth(1) {
@@ -379,13 +396,23 @@ impl Version {
             environment: variables.into_iter().flatten().map(|(k, v)| (k.clone(), shown(k, v))).collect(),
             log_group: text(logging.and_then(LoggingConfig::log_group)),
             log_format: text(logging.and_then(LoggingConfig::log_format).map(LogFormat::as_str)),
+            // Lambda's defaults, where nothing is set.
+            application_log_level: logging.and_then(LoggingConfig::application_log_level).map_or_else(
+                || ApplicationLogLevel::Info.as_str().to_owned(),
+                |level| text(Some(level.as_str())),
+            ),
+            system_log_level: logging
+                .and_then(LoggingConfig::system_log_level)
+                .map_or_else(|| SystemLogLevel::Info.as_str().to_owned(), |level| text(Some(level.as_str()))),
             layers: configuration.layers().iter().map(|layer| text(layer.arn())).collect(),
             subnets: configuration.vpc_config().map(|vpc| vpc.subnet_ids().to_vec()).unwrap_or_default(),
         }
     }
 
     fn variables(&self) -> Variables {
-        let variables: HashMap<_, _> = self.environment.clone().into_iter().collect();
+        // Of one that is not ours there is only a checksum here, which must not overwrite its value.
+        let ours = self.environment.iter().filter(|(name, _)| is_ours(name));
+        let variables: HashMap<_, _> = ours.map(|(name, value)| (name.clone(), value.clone())).collect();
         Variables::builder().set_variables(Some(variables)).build()
     }
 
@@ -393,14 +420,21 @@ impl Version {
         LoggingConfig::builder()
             .log_group(&self.log_group)
             .log_format(LogFormat::from(self.log_format.as_str()))
+            .application_log_level(ApplicationLogLevel::from(self.application_log_level.as_str()))
+            .system_log_level(SystemLogLevel::from(self.system_log_level.as_str()))
             .build()
     }
+}
+
+/// Whether Snapwarden sets the variable of this name.
+pub(crate) fn is_ours(variable: &str) -> bool {
+    [settings::VARIABLE, notification::VARIABLE].contains(&variable)
 }
 
 /// A variable's value as plans may show it. Of one that is not ours nobody knows whether it is a secret, so only its
 /// checksum leaves this place: enough to see a change by, and too little to confirm a guess with.
 fn shown(name: &str, value: &str) -> String {
-    if [settings::VARIABLE, notification::VARIABLE].contains(&name) {
+    if is_ours(name) {
         return value.to_owned();
     }
     format!("(hidden, checksum {})", &hex::encode(Sha256::digest(value))[..4])
@@ -417,6 +451,7 @@ fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
             select: file.backup.select.clone(),
             retention: file.backup.retention,
             allow_no_instances: file.backup.allow_no_instances,
+            requires_encryption: file.encryption.require != Requirement::Off,
         }),
         Function::Cleanup => {
             serde_json::json!(cleanup_settings(file, blueprint.scope, blueprint.draining))
@@ -456,6 +491,7 @@ pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Drai
         },
         select: file.backup.select.clone(),
         backup_interval_hours: backup_interval::hours(file),
+        encryption: file.encryption.settings(),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Context, StepError};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
+use crate::wait;
 
 /// Statements by their `Sid`, without what is the same in all of them.
 pub(super) type Permissions = BTreeMap<String, Value>;
@@ -43,9 +44,12 @@ pub(super) async fn remove(
     permissions: &Permissions,
 ) -> Result<(), StepError> {
     for sid in permissions.keys() {
-        let call = cx.aws.lambda.remove_permission().function_name(function).statement_id(sid);
-        let call = call.set_qualifier(qualifier.map(str::to_owned));
-        call.send().await.call("lambda:RemovePermission").or_absent()?;
+        wait::retry(cx, &[wait::FUNCTION_BUSY], async || {
+            let call = cx.aws.lambda.remove_permission().function_name(function).statement_id(sid);
+            let call = call.set_qualifier(qualifier.map(str::to_owned));
+            call.send().await.call("lambda:RemovePermission").or_absent()
+        })
+        .await?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! They are made before the functions, with retention, so that Lambda never makes one that keeps logs for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::environment::LogsOnDestroy;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Function;
+use crate::wait;
 use crate::world::Found;
 
 /// The kind.
@@ -126,15 +127,12 @@ impl Kind for LogGroup {
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
-        let tags = wanted.tags.clone().into_iter().collect();
-        cx.aws
-            .logs
-            .create_log_group()
-            .log_group_name(name)
-            .set_tags(Some(tags))
-            .send()
-            .await
-            .call("logs:CreateLogGroup")?;
+        let tags: HashMap<_, _> = wanted.tags.clone().into_iter().collect();
+        wait::retry(cx, &[wait::LOG_GROUP_BUSY], async || {
+            let call = cx.aws.logs.create_log_group().log_group_name(name).set_tags(Some(tags.clone()));
+            call.send().await.call("logs:CreateLogGroup")
+        })
+        .await?;
         set_retention(cx, name, wanted.retention_days).await
     }
 
@@ -163,25 +161,25 @@ impl Kind for LogGroup {
     }
 
     async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
-        cx.aws
-            .logs
-            .delete_log_group()
-            .log_group_name(name)
-            .send()
-            .await
-            .call("logs:DeleteLogGroup")
-            .or_absent()?;
+        wait::retry(cx, &[wait::LOG_GROUP_BUSY], async || {
+            let call = cx.aws.logs.delete_log_group().log_group_name(name);
+            call.send().await.call("logs:DeleteLogGroup").or_absent()
+        })
+        .await?;
         Ok(())
     }
 }
 
 async fn set_retention(cx: &Context, name: &str, days: Option<i32>) -> Result<(), StepError> {
-    if let Some(days) = days {
-        let call = cx.aws.logs.put_retention_policy().log_group_name(name).retention_in_days(days);
-        call.send().await.call("logs:PutRetentionPolicy")?;
-    } else {
-        let call = cx.aws.logs.delete_retention_policy().log_group_name(name);
-        call.send().await.call("logs:DeleteRetentionPolicy")?;
-    }
+    wait::retry(cx, &[wait::LOG_GROUP_BUSY], async || {
+        if let Some(days) = days {
+            let call = cx.aws.logs.put_retention_policy().log_group_name(name).retention_in_days(days);
+            call.send().await.call("logs:PutRetentionPolicy").map(drop)
+        } else {
+            let call = cx.aws.logs.delete_retention_policy().log_group_name(name);
+            call.send().await.call("logs:DeleteRetentionPolicy").map(drop)
+        }
+    })
+    .await?;
     Ok(())
 }

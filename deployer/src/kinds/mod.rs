@@ -7,7 +7,7 @@ mod alias;
 mod asynchronous_invocation;
 mod dashboard;
 mod dead_letter_queue;
-mod function;
+pub(crate) mod function;
 mod invoke_permissions;
 mod log_group;
 mod registry;
@@ -33,6 +33,7 @@ use crate::environment::Environment;
 use crate::error::AwsError;
 use crate::event::{Event, Listener};
 use crate::policy::RolePolicies;
+use crate::release::canary::Canary;
 use crate::rights::{Purpose, Right};
 use crate::scope::{Function, Scope};
 use crate::world::{Found, ResourceId};
@@ -48,7 +49,7 @@ pub use registry::{AnyKind, Registry, read, registry};
 pub use role::Role;
 pub use schedule::Schedule;
 pub use schedule_group::ScheduleGroup;
-pub use subscription::Subscription;
+pub use subscription::{Subscription, endpoints, name as subscription_name};
 pub use topic::Topic;
 
 pub(crate) use registry::erased;
@@ -104,6 +105,32 @@ pub trait Kind: Send + Sync + 'static {
     /// wants to know of a change. Pure.
     fn why(_name: &str, _property: &str) -> Option<String> {
         None
+    }
+
+    /// The resource whose change makes the release live that this one belongs to: before it, what this one is now is
+    /// still needed. Pure.
+    fn released_with(_name: &str, _scope: &Scope) -> Option<ResourceId> {
+        None
+    }
+
+    /// What it has to be until then, so that the release before can go on and the new one be tried; `None` where what
+    /// is wanted serves both. Pure.
+    fn interim(_found: &Self::Properties, _wanted: &Self::Properties) -> Option<Self::Properties> {
+        None
+    }
+
+    /// Whether a change of it is rehearsed, see [`Kind::rehearse`].
+    const REHEARSED: bool = false;
+
+    /// Tries what a change would make live. No change of a kind that is rehearsed begins before all rehearsals of the
+    /// plan went well; `None` where there was nothing to try.
+    async fn rehearse(
+        _cx: &Context,
+        _name: &str,
+        _found: Option<&FoundOf<Self>>,
+        _wanted: &Self::Properties,
+    ) -> Result<Option<Canary>, StepError> {
+        Ok(None)
     }
 
     /// What is worth knowing of one at a glance. Pure.
@@ -179,18 +206,43 @@ pub struct Context {
     listener: Listener,
     resource: Option<ResourceId>,
     caller: Option<String>,
+    /// Whether a new version has to do a dry run before it goes live.
+    pub(crate) with_canary: bool,
+    /// The endpoints of subscriptions by name: they are in no plan, since they may be secrets.
+    endpoints: BTreeMap<String, String>,
 }
 
 impl Context {
     /// A context whose events go to `listener`.
     pub fn new(aws: Aws, scope: Scope, bundle: Option<std::sync::Arc<Bundle>>, listener: Listener) -> Self {
-        Self { aws, scope, bundle, listener, resource: None, caller: None }
+        Self {
+            aws,
+            scope,
+            bundle,
+            listener,
+            resource: None,
+            caller: None,
+            with_canary: true,
+            endpoints: BTreeMap::new(),
+        }
+    }
+
+    /// The same context, with what [`endpoints`] says.
+    #[must_use]
+    pub fn with_endpoints(self, endpoints: BTreeMap<String, String>) -> Self {
+        Self { endpoints, ..self }
     }
 
     /// The same context, for somebody whose name goes with what is released.
     #[must_use]
     pub fn on_behalf_of(self, caller: &str) -> Self {
         Self { caller: Some(caller.to_owned()), ..self }
+    }
+
+    /// The same context, in which versions go live untried.
+    #[must_use]
+    pub fn without_canary(self) -> Self {
+        Self { with_canary: false, ..self }
     }
 
     /// Who releases what, for people: `commit 0a1b2c3d4e5f, by user/ann`. Lambda takes 256 characters.
@@ -256,6 +308,18 @@ pub enum StepError {
         what: &'static str,
         /// What AWS says.
         state: String,
+    },
+    /// A new version failed its dry run, so it does not go live.
+    #[error(
+        "version {version} of {function} failed its canary, and {function}:live is left as it was: {why}"
+    )]
+    Canary {
+        /// The function's name.
+        function: String,
+        /// The version's number.
+        version: String,
+        /// What the dry run ended with.
+        why: String,
     },
     /// Somebody else changed the resource while we did.
     #[error("{what} is not what was deployed a moment ago: somebody else is changing it; plan anew")]

@@ -12,9 +12,11 @@ use super::{Blueprint, Context, FoundOf, KINDS, Kind, StepError};
 use crate::cloudformation::Resource;
 use crate::error::AwsError;
 use crate::plan::Order;
+use crate::release::canary::Canary;
 use crate::rights::{Purpose, Right};
-use crate::scope::Scope;
+use crate::scope::{PROTECTED_TAG, Scope};
 use crate::world::{Desired, Found, Observed, ResourceId};
+use crate::{draining, role_prefix};
 
 /// A [`Kind`] whose types are hidden behind JSON.
 #[async_trait(?Send)]
@@ -35,6 +37,20 @@ pub trait AnyKind: Send + Sync {
     fn goes_by_itself(&self, found: &Found) -> bool;
     /// [`Kind::why`].
     fn why(&self, name: &str, property: &str) -> Option<String>;
+    /// [`Kind::released_with`].
+    fn released_with(&self, name: &str, scope: &Scope) -> Option<ResourceId>;
+    /// [`Kind::interim`]; nothing where the properties are not those of this kind.
+    fn interim(&self, found: &Found, wanted: &Value) -> Option<Value>;
+    /// [`Kind::REHEARSED`].
+    fn is_rehearsed(&self) -> bool;
+    /// [`Kind::rehearse`].
+    async fn rehearse(
+        &self,
+        cx: &Context,
+        name: &str,
+        found: Option<&Found>,
+        wanted: &Value,
+    ) -> Result<Option<Canary>, StepError>;
     /// [`Kind::describe`]; nothing where the properties are not those of this kind.
     fn describe(&self, found: &Found) -> String;
     /// [`Kind::rights`].
@@ -92,6 +108,30 @@ impl<K: Kind> AnyKind for Erased<K> {
 
     fn why(&self, name: &str, property: &str) -> Option<String> {
         K::why(name, property)
+    }
+
+    fn released_with(&self, name: &str, scope: &Scope) -> Option<ResourceId> {
+        K::released_with(name, scope)
+    }
+
+    fn interim(&self, found: &Found, wanted: &Value) -> Option<Value> {
+        let found = read::<K>(found).ok()?;
+        K::interim(&found.properties, &from_value(wanted).ok()?).map(|interim| to_value(&interim))
+    }
+
+    fn is_rehearsed(&self) -> bool {
+        K::REHEARSED
+    }
+
+    async fn rehearse(
+        &self,
+        cx: &Context,
+        name: &str,
+        found: Option<&Found>,
+        wanted: &Value,
+    ) -> Result<Option<Canary>, StepError> {
+        let found = found.map(read::<K>).transpose()?;
+        K::rehearse(cx, name, found.as_ref(), &from_value(wanted)?).await
     }
 
     fn describe(&self, found: &Found) -> String {
@@ -191,13 +231,29 @@ impl Registry {
     /// Everything the environment holds. Only asks, never changes.
     pub async fn observe(self, cx: &Context) -> Result<Observed, AwsError> {
         let kinds = self.0.iter().copied();
-        let found = futures::future::try_join_all(kinds.map(|kind| async move {
-            let found = kind.observe(cx).await?;
-            Ok(found.into_iter().map(|(name, found)| (ResourceId::new(kind.name(), name), found)))
-        }))
-        .await?;
+        let found = futures::future::try_join_all(kinds.map(|kind| observe(kind, cx))).await?;
         Ok(found.into_iter().flatten().collect())
     }
+
+    /// The same of all kinds that can be observed, with the others and why they cannot: for a look, which is of use
+    /// without them. Nothing may be changed by it.
+    pub async fn observe_readable(self, cx: &Context) -> (Observed, BTreeMap<&'static str, AwsError>) {
+        let kinds = self.0.iter().copied();
+        let found = futures::future::join_all(kinds.map(async |kind| (kind.name(), observe(kind, cx).await)));
+        let (mut observed, mut unreadable) = (Observed::new(), BTreeMap::new());
+        for (kind, found) in found.await {
+            match found {
+                Ok(found) => observed.extend(found),
+                Err(error) => drop(unreadable.insert(kind, error)),
+            }
+        }
+        (observed, unreadable)
+    }
+}
+
+async fn observe(kind: &dyn AnyKind, cx: &Context) -> Result<Vec<(ResourceId, Found)>, AwsError> {
+    let found = kind.observe(cx).await?;
+    Ok(found.into_iter().map(|(name, found)| (ResourceId::new(kind.name(), name), found)).collect())
 }
 
 impl Order for Registry {
@@ -217,10 +273,27 @@ impl Order for Registry {
         self.get(&resource.kind).is_some_and(|kind| kind.goes_by_itself(found))
     }
 
+    fn released_with(&self, resource: &ResourceId, scope: &Scope) -> Option<ResourceId> {
+        self.get(&resource.kind)?.released_with(&resource.name, scope)
+    }
+
+    fn interim(&self, resource: &ResourceId, found: &Found, wanted: &Value) -> Option<Value> {
+        self.get(&resource.kind)?.interim(found, wanted)
+    }
+
     fn why(&self, resource: &ResourceId, property: &str) -> Option<String> {
         if let Some(key) = property.strip_prefix("tags.") {
-            let ours = key.starts_with("snapwarden:");
-            let why = if ours { "how Snapwarden knows its own" } else { "tags in the environment file" };
+            let why = match key {
+                PROTECTED_TAG => {
+                    "protect in the environment file: what is protected is destroyed only by name"
+                }
+                role_prefix::TAG => {
+                    "iam.role_name_prefix in the environment file, for a destroy without the file"
+                }
+                draining::TAG => "backups have ended, and no deploy may start them again unasked",
+                _ if key.starts_with("snapwarden:") => "how Snapwarden knows its own",
+                _ => "tags in the environment file",
+            };
             return Some(why.to_owned());
         }
         self.get(&resource.kind)?.why(&resource.name, property)

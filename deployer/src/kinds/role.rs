@@ -10,13 +10,14 @@ use aws_sdk_iam::types::Tag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Blueprint, Context, FoundOf, Kind, StepError, last_word, tags};
+use super::{Alias, Blueprint, Context, FoundOf, Kind, LogGroup, StepError, alias_name, last_word, tags};
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
 use crate::rights::{Condition, Purpose, Resources, Right};
+use crate::scope::{Function, Scope};
 use crate::wait;
-use crate::world::Found;
+use crate::world::{Found, ResourceId};
 
 /// The kind.
 #[derive(Debug)]
@@ -68,6 +69,28 @@ impl Kind for Role {
             (blueprint.scope.role(purpose), properties)
         });
         roles.collect()
+    }
+
+    fn released_with(name: &str, scope: &Scope) -> Option<ResourceId> {
+        let function = Function::ALL.into_iter().find(|function| scope.role(function.as_str()) == name)?;
+        Some(ResourceId::new(Alias::NAME, alias_name(scope, function)))
+    }
+
+    /// Roles have no versions: both releases run with the same, so it first gets the rights of both, and loses those of
+    /// the one before when the new one is live.
+    fn interim(found: &Properties, wanted: &Properties) -> Option<Properties> {
+        let (before, policy) = (found.policies.get(POLICY)?, wanted.policies.get(POLICY)?);
+        let both = policy.union(before);
+        let mut policies = wanted.policies.clone();
+        (both != *policy).then(|| {
+            policies.insert(POLICY.to_owned(), both);
+            Properties { policies, ..wanted.clone() }
+        })
+    }
+
+    /// The log groups remember the roles' names, see [`crate::role_prefix`], so they are the last to go.
+    fn needs(_: &str, scope: &Scope) -> Vec<ResourceId> {
+        Function::ALL.map(|function| ResourceId::new(LogGroup::NAME, scope.log_group(function))).into()
     }
 
     fn why(_: &str, property: &str) -> Option<String> {
@@ -235,6 +258,21 @@ impl Kind for Role {
         })
         .await?;
         Ok(())
+    }
+}
+
+impl Properties {
+    /// What the role may do, by the policy that is ours.
+    pub(crate) fn policy(&self) -> Option<&PolicyDocument> {
+        self.policies.get(POLICY)
+    }
+}
+
+impl Role {
+    /// Makes a wanted role one that may do just this.
+    pub(crate) fn set_policy(wanted: &mut Value, policy: &PolicyDocument) {
+        wanted["policies"] = json!({ POLICY: policy });
+        wanted["attached"] = json!([]);
     }
 }
 

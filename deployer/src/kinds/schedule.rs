@@ -1,4 +1,4 @@
-//! The EventBridge Scheduler schedules, one for each function.
+//! The EventBridge Scheduler schedules: one for each function, and one for sealing passes where they are switched on.
 
 use async_trait::async_trait;
 use aws_sdk_scheduler::types::{
@@ -69,28 +69,26 @@ impl Kind for Schedule {
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
         // Where backups have ended, their schedule goes: a disabled one could be enabled by mistake.
         let fires = |function: &Function| *function != Function::Backup || blueprint.draining.is_none();
-        Function::ALL
-            .into_iter()
-            .filter(fires)
-            .map(|function| {
-                let schedule = of(blueprint.environment, function);
-                let properties = Properties {
-                    expression: schedule.expression.to_string(),
-                    timezone: blueprint.environment.timezone.to_string(),
-                    flexible_minutes: schedule.flexible_minutes.as_i32(),
-                    enabled: true,
-                    starts: None,
-                    ends: None,
-                    target: blueprint.scope.alias_arn(function),
-                    role: blueprint.scope.role_arn("scheduler"),
-                    input: Event::scheduler_input().to_string(),
-                    retry_attempts: schedule.retry.attempts.as_i32(),
-                    retry_max_age_seconds: schedule.retry.max_age_seconds.as_i32(),
-                    dead_letter_queue: blueprint.scope.dead_letter_queue_arn(),
-                };
-                (Scope::schedule(function).to_owned(), properties)
-            })
-            .collect()
+        let of_functions = Function::ALL.into_iter().filter(fires).map(|function| {
+            let schedule = of(blueprint.environment, function);
+            let properties = Properties {
+                expression: schedule.expression.to_string(),
+                timezone: blueprint.environment.timezone.to_string(),
+                flexible_minutes: schedule.flexible_minutes.as_i32(),
+                enabled: true,
+                starts: None,
+                ends: None,
+                target: blueprint.scope.alias_arn(function),
+                role: blueprint.scope.role_arn("scheduler"),
+                input: Event::scheduler_input().to_string(),
+                retry_attempts: schedule.retry.attempts.as_i32(),
+                retry_max_age_seconds: schedule.retry.max_age_seconds.as_i32(),
+                dead_letter_queue: blueprint.scope.dead_letter_queue_arn(),
+            };
+            (Scope::schedule(function).to_owned(), properties)
+        });
+        let sealing = blueprint.environment.encryption.sealing_key().map(|_| sealing(blueprint));
+        of_functions.chain(sealing).collect()
     }
 
     fn parent(_: &str, scope: &Scope) -> Option<ResourceId> {
@@ -99,6 +97,7 @@ impl Kind for Schedule {
 
     fn needs(name: &str, scope: &Scope) -> Vec<ResourceId> {
         let function = Function::ALL.into_iter().find(|function| Scope::schedule(*function) == name);
+        let function = function.or((name == Scope::SEALING_SCHEDULE).then_some(Function::Cleanup));
         let target = function.map(|function| ResourceId::new(Alias::NAME, alias_name(scope, function)));
         let others = [
             ResourceId::new(ScheduleGroup::NAME, scope.schedule_group()),
@@ -110,6 +109,11 @@ impl Kind for Schedule {
 
     fn why(name: &str, property: &str) -> Option<String> {
         let why = match property {
+            "expression" | "flexible_minutes" | "retry_attempts" | "retry_max_age_seconds" | "timezone"
+                if name == Scope::SEALING_SCHEDULE =>
+            {
+                "every 15 minutes, since only 20 copies run at a time".to_owned()
+            }
             "expression" => format!("{name}.schedule.expression in the environment file"),
             "flexible_minutes" => format!("{name}.schedule.flexible_minutes in the environment file"),
             "retry_attempts" => format!("{name}.schedule.retry.attempts in the environment file"),
@@ -320,6 +324,25 @@ impl Properties {
             .build()
             .map_err(|error| StepError::Malformed(error.to_string()))
     }
+}
+
+/// Sealing passes: often, since only so many copies run at a time, and without retries, since the next pass is near.
+fn sealing(blueprint: &Blueprint<'_>) -> (String, Properties) {
+    let properties = Properties {
+        expression: "rate(15 minutes)".to_owned(),
+        timezone: "UTC".to_owned(),
+        flexible_minutes: 0,
+        enabled: true,
+        starts: None,
+        ends: None,
+        target: blueprint.scope.alias_arn(Function::Cleanup),
+        role: blueprint.scope.role_arn("scheduler"),
+        input: Event::sealing_input().to_string(),
+        retry_attempts: 0,
+        retry_max_age_seconds: 900,
+        dead_letter_queue: blueprint.scope.dead_letter_queue_arn(),
+    };
+    (Scope::SEALING_SCHEDULE.to_owned(), properties)
 }
 
 fn of(environment: &Environment, function: Function) -> &crate::environment::Schedule {

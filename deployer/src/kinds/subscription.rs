@@ -3,6 +3,8 @@
 //! Until its owner confirms a subscription, SNS sends it nothing, gives it no ARN, lets nobody delete it, and forgets
 //! it after 48 hours. So a pending one is as it should be, and one that is not wanted any more goes by itself.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -10,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Blueprint, Context, FoundOf, Kind, StepError, Topic};
 use crate::cloudformation::{Resource, logical_id};
+use crate::environment::{HttpsUrl, Notify};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Scope;
@@ -19,7 +22,7 @@ use crate::world::{Found, ResourceId};
 #[derive(Debug)]
 pub struct Subscription;
 
-/// What is wanted of a subscription; its name is its protocol and its endpoint.
+/// What is wanted of a subscription; its name is its protocol and its endpoint, as far as everybody may see that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Properties {
@@ -46,9 +49,7 @@ impl Kind for Subscription {
 
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
         let notify = &blueprint.environment.notify;
-        let emails = notify.emails.iter().map(|email| format!("email:{email}"));
-        let https = notify.https.iter().map(|url| format!("https:{url}"));
-        emails.chain(https).map(|name| (name, Properties { filter: None })).collect()
+        endpoints(notify).into_keys().map(|name| (name, Properties { filter: None })).collect()
     }
 
     fn parent(_: &str, scope: &Scope) -> Option<ResourceId> {
@@ -72,7 +73,8 @@ impl Kind for Subscription {
     }
 
     fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
-        let (protocol, endpoint) = name.split_once(':').unwrap_or((name, ""));
+        let protocol = name.split_once(':').map_or(name, |(protocol, _)| protocol);
+        let endpoint = endpoints(&blueprint.environment.notify).remove(name).unwrap_or_default();
         let properties = json!({
             "TopicArn": blueprint.scope.topic_arn(),
             "Protocol": protocol,
@@ -80,7 +82,7 @@ impl Kind for Subscription {
             "FilterPolicy": wanted.filter,
         });
         // Endpoints that differ only in their punctuation are two.
-        let digest = hex::encode(Sha256::digest(endpoint));
+        let digest = hex::encode(Sha256::digest(&endpoint));
         let id = logical_id(&format!("{protocol}-{}", &digest[..12]), "Subscription");
         vec![Resource::new(id, "AWS::SNS::Subscription", properties)]
     }
@@ -109,7 +111,7 @@ impl Kind for Subscription {
             let Some(page) = page.call("sns:ListSubscriptionsByTopic").or_absent()? else { break };
             for subscription in page.subscriptions.unwrap_or_default() {
                 let (protocol, endpoint) = (subscription.protocol, subscription.endpoint);
-                let name = format!("{}:{}", protocol.unwrap_or_default(), endpoint.unwrap_or_default());
+                let name = name(&protocol.unwrap_or_default(), &endpoint.unwrap_or_default());
                 // In place of an ARN stands `PendingConfirmation`.
                 let arn = subscription.subscription_arn.filter(|arn| arn.starts_with("arn:"));
                 let Some(arn) = arn else {
@@ -138,7 +140,10 @@ impl Kind for Subscription {
     }
 
     async fn create(cx: &Context, name: &str, _: &Properties) -> Result<(), StepError> {
-        let (protocol, endpoint) = name.split_once(':').unwrap_or((name, ""));
+        let protocol = name.split_once(':').map_or(name, |(protocol, _)| protocol);
+        let endpoint = cx.endpoints.get(name).ok_or_else(|| {
+            StepError::Malformed(format!("the environment's file names no endpoint for {name}"))
+        })?;
         // SNS answers for an endpoint that is subscribed already with the subscription there is.
         let call = cx.aws.sns.subscribe().topic_arn(cx.scope.topic_arn());
         call.protocol(protocol).endpoint(endpoint).send().await.call("sns:Subscribe")?;
@@ -158,5 +163,39 @@ impl Kind for Subscription {
         let Some(arn) = &found.handle.arn else { return Ok(()) };
         cx.aws.sns.unsubscribe().subscription_arn(arn).send().await.call("sns:Unsubscribe").or_absent()?;
         Ok(())
+    }
+}
+
+/// A subscription's name. What follows an address's host is often the secret that lets somebody write there, and names
+/// are in plans, in files and on screens.
+pub fn name(protocol: &str, endpoint: &str) -> String {
+    match protocol {
+        "https" => format!("https:{}", HttpsUrl::shown(endpoint)),
+        _ => format!("{protocol}:{endpoint}"),
+    }
+}
+
+/// The endpoints to subscribe, by the names of their subscriptions.
+pub fn endpoints(notify: &Notify) -> BTreeMap<String, String> {
+    let emails = notify.emails.iter().map(|email| ("email", email.to_string()));
+    let https = notify.https.iter().map(|url| ("https", url.to_string()));
+    emails.chain(https).map(|(protocol, endpoint)| (name(protocol, &endpoint), endpoint)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A webhook's address is a password: in a plan that a pipeline prints, everybody could write to the channel.
+    #[test]
+    fn no_name_holds_what_follows_the_host() {
+        let secret = "https://hooks.example.org/T000/B000/s3cr3t";
+        let shown = name("https", secret);
+        assert!(shown.starts_with("https:hooks.example.org/…#") && !shown.contains("s3cr3t"), "{shown}");
+        assert_ne!(shown, name("https", "https://hooks.example.org/T000/B000/other"));
+        assert_eq!(name("email", "ops@example.org"), "email:ops@example.org");
+        let https = vec![secret.to_owned().try_into().unwrap()];
+        let endpoints = endpoints(&Notify { https, ..Notify::default() });
+        assert_eq!(endpoints.get(&shown).map(String::as_str), Some(secret));
     }
 }

@@ -1,5 +1,8 @@
 //! What the emulators cannot show: AWS's races and refusals, with the SDK's own clients and no network.
 
+mod changes;
+mod notifications;
+
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_lambda::error::ErrorMetadata;
@@ -59,7 +62,8 @@ fn function(cx: &Context) -> <LambdaFunction as Kind>::Properties {
         "version": {
             "code_sha256": code, "role": "arn:aws:iam::123456789012:role/r", "runtime": "provided.al2023",
             "architecture": "arm64", "handler": "bootstrap", "memory_mb": 256, "timeout_seconds": 900,
-            "environment": {}, "log_group": "/aws/lambda/f", "log_format": "JSON", "layers": [], "subnets": [],
+            "environment": {}, "log_group": "/aws/lambda/f", "log_format": "JSON",
+            "application_log_level": "INFO", "system_log_level": "INFO", "layers": [], "subnets": [],
         },
         "last_change_succeeded": true, "reserved_concurrency": null, "recursive_loop": "Allow",
         "package_type": "Zip", "permissions": {}, "tags": {},
@@ -201,4 +205,19 @@ async fn a_queue_counts_as_deleted_only_when_it_stays_away() {
         .await
         .unwrap();
     assert_eq!(look.num_calls(), 6);
+}
+
+/// Whoever may not read one thing, or meets one service that is down, still wants to see how last night went.
+#[tokio::test(start_paused = true)]
+async fn a_look_goes_on_without_what_cannot_be_read() {
+    let gone = || GetQueueUrlError::generic(refusal("AWS.SimpleQueueService.NonExistentQueue", "gone"));
+    let look = mock!(aws_sdk_sqs::Client::get_queue_url).then_error(gone);
+    let sqs = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&look]);
+    let (cx, _) = context(Aws { sqs, ..aws() });
+    let (observed, unreadable) = registry().observe_readable(&cx).await;
+    assert_eq!(observed, BTreeMap::new());
+    let readable: Vec<_> =
+        KINDS.iter().map(|kind| kind.name()).filter(|kind| !unreadable.contains_key(kind)).collect();
+    assert_eq!(readable, [DeadLetterQueue::NAME]);
+    assert!(registry().observe(&cx).await.is_err(), "nothing may be changed by half a look");
 }

@@ -8,9 +8,10 @@
 //! SSM can neither replace nor delete a parameter on condition of what it holds (source: AWS Systems Manager API,
 //! `PutParameter` and `DeleteParameter`). A takeover therefore follows Fischer's algorithm: write one's token, let any
 //! other write that was under way arrive ([`SETTLING`]), and look whose token is there. And it is fenced: every step
-//! of a plan looks again right before it begins, so that a holder who has lost the lock, such as a laptop that slept,
-//! changes nothing more.
+//! of a plan looks again right before it begins, and every call is sent only while the lease lasts ([`Lease`]), so that
+//! a holder who has lost the lock, such as a laptop that slept, changes nothing more.
 
+mod lease;
 mod parameter;
 
 use std::cell::RefCell;
@@ -25,6 +26,7 @@ use crate::apply::{Guard, Halt};
 use crate::error::{AwsError, ErrorClass};
 use crate::rights::{Resources, Right};
 
+pub use lease::{Lease, LeaseOver, Moment};
 pub use parameter::Parameter;
 
 /// What it takes to take, hold and give back the lock.
@@ -95,8 +97,12 @@ pub trait Slot {
     async fn overwrite(&self, holder: &Holder) -> Result<i64, AwsError>;
     /// What it holds, with its version; the inner `None` for what nobody of us has written.
     async fn read(&self) -> Result<Option<(Option<Holder>, i64)>, AwsError>;
-    /// Removes it; that it is gone is fine.
+    /// Removes it, within [`SETTLING`] or not at all as far as that can be made sure of; that it is gone is fine.
     async fn delete(&self) -> Result<(), AwsError>;
+    /// What tells the calls that need the lock for how long it lasts.
+    fn lease(&self) -> Lease {
+        Lease::default()
+    }
 }
 
 /// A lock that is held. Dropping it does not release it: [`Lock::release`] does, or the lease's end.
@@ -140,10 +146,14 @@ impl<S: Slot> Lock<S> {
         let mut seen: Option<(i64, Instant)> = None;
         // Once: what was written since is somebody's who is there.
         let mut may_break = patience.break_lock;
-        let taken = |slot| Self { slot, holder: holder.clone(), lost: RefCell::default() };
+        let taken = |slot: S, asked| {
+            slot.lease().renew(asked);
+            Self { slot, holder: holder.clone(), lost: RefCell::default() }
+        };
         loop {
+            let asked = Moment::now();
             match slot.create(&holder).await {
-                Ok(()) => return Ok(taken(slot)),
+                Ok(()) => return Ok(taken(slot, asked)),
                 Err(error) if error.class == ErrorClass::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
             }
@@ -163,7 +173,7 @@ impl<S: Slot> Lock<S> {
             seen = Some((version, unchanged_since));
             let is_free = match &other {
                 // The SDK repeats a call whose answer was lost: this is what we just made.
-                Some(other) if other.token == holder.token => return Ok(taken(slot)),
+                Some(other) if other.token == holder.token => return Ok(taken(slot, asked)),
                 Some(other) => {
                     other.process.as_ref().is_some_and(patience.has_ended)
                         || unchanged_since.elapsed() >= LEASE
@@ -172,16 +182,18 @@ impl<S: Slot> Lock<S> {
                 None => false,
             };
             if is_free || std::mem::take(&mut may_break) {
+                let asked = Moment::now();
                 let written = slot.overwrite(&holder).await?;
                 sleep(SETTLING).await;
                 match slot.read().await? {
                     Some((Some(now), version)) if now.token == holder.token && version == written => {
-                        return Ok(taken(slot));
+                        return Ok(taken(slot, asked));
                     }
                     _ => continue,
                 }
             }
-            if waited >= patience.limit {
+            // Waiting does not make a lock of it.
+            if waited >= patience.limit || other.is_none() {
                 return Err(other.map_or(LockError::Unreadable, |other| LockError::Held(Box::new(other))));
             }
             if let Some(other) = &other {
@@ -210,10 +222,13 @@ impl<S: Slot> Lock<S> {
         // Where SSM does not answer, the next step's look says so, and the lease still runs.
         match self.slot.read().await {
             Ok(Some((Some(held), version))) if held.token == self.holder.token => {
-                // Somebody who wrote in between has taken the lock over, and finds our token where its own was: neither
-                // of us may go on.
-                if self.slot.overwrite(&self.holder).await.is_ok_and(|written| written != version + 1) {
-                    self.lose();
+                let asked = Moment::now();
+                match self.slot.overwrite(&self.holder).await {
+                    Ok(written) if written == version + 1 => self.slot.lease().renew(asked),
+                    // Somebody who wrote in between has taken the lock over, and finds our token where its own was:
+                    // neither of us may go on.
+                    Ok(_) => self.lose(),
+                    Err(_) => {}
                 }
             }
             Ok(Some(_)) => self.lose(),
@@ -236,15 +251,26 @@ impl<S: Slot> Lock<S> {
         let text = "another command has taken this environment's lock over; look at its result, then run the \
                     command again";
         self.lost.borrow_mut().get_or_insert_with(|| text.to_owned());
+        self.slot.lease().lose();
     }
 
     /// Gives the lock back. Where that fails, its lease ends.
+    ///
+    /// Somebody who breaks the lock between look and deletion loses it to the deletion, and notices: it arrives within
+    /// [`SETTLING`], after which they look.
     pub async fn release(self) -> Result<(), AwsError> {
-        // Nobody takes it over between the two calls: its lease was renewed a moment ago.
-        if is_held_by(&self.slot, &self.holder).await? {
-            self.slot.delete().await?;
+        self.slot.lease().end();
+        let mut result = Ok(());
+        for _ in 0..LOOKS {
+            if !is_held_by(&self.slot, &self.holder).await? {
+                return Ok(());
+            }
+            result = self.slot.delete().await;
+            if result.is_ok() {
+                break;
+            }
         }
-        Ok(())
+        result
     }
 }
 

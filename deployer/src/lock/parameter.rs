@@ -9,12 +9,12 @@ use aws_sdk_ssm::config::timeout::TimeoutConfig;
 use aws_sdk_ssm::types::{ParameterType, Tag};
 use snapwarden_domain::tags;
 
-use super::{Holder, Slot};
+use super::{Holder, Lease, Slot};
 use crate::aws::Aws;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::scope::Scope;
 
-/// How long a write may take that takes a lock over, well below what its taker then waits.
+/// How long a write may take that takes a lock over, and a deletion, well below what its taker then waits.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The parameter of one environment.
@@ -23,13 +23,14 @@ pub struct Parameter {
     ssm: aws_sdk_ssm::Client,
     name: String,
     environment: String,
+    lease: Lease,
 }
 
 impl Parameter {
     /// The parameter of `scope`'s environment.
     pub fn of(aws: &Aws, scope: &Scope) -> Self {
         let environment = scope.environment.to_string();
-        Self { ssm: aws.ssm.clone(), name: scope.lock_parameter(), environment }
+        Self { ssm: aws.ssm.clone(), name: scope.lock_parameter(), environment, lease: aws.lease.clone() }
     }
 }
 
@@ -46,10 +47,7 @@ impl Slot for Parameter {
 
     async fn overwrite(&self, holder: &Holder) -> Result<i64, AwsError> {
         let call = self.ssm.put_parameter().name(&self.name).r#type(ParameterType::String).overwrite(true);
-        // A repetition could land seconds later, when somebody else has made sure that the lock is theirs.
-        let timeouts = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
-        let once = Config::builder().retry_config(RetryConfig::disabled()).timeout_config(timeouts);
-        let answer = call.value(text(holder)).customize().config_override(once).send().await;
+        let answer = call.value(text(holder)).customize().config_override(once()).send().await;
         Ok(answer.call("ssm:PutParameter")?.version)
     }
 
@@ -63,9 +61,20 @@ impl Slot for Parameter {
     }
 
     async fn delete(&self) -> Result<(), AwsError> {
-        let answer = self.ssm.delete_parameter().name(&self.name).send().await;
+        let call = self.ssm.delete_parameter().name(&self.name);
+        let answer = call.customize().config_override(once()).send().await;
         answer.call("ssm:DeleteParameter").or_absent().map(drop)
     }
+
+    fn lease(&self) -> Lease {
+        self.lease.clone()
+    }
+}
+
+/// A repetition could land seconds later, when somebody else has made sure that the lock is theirs.
+fn once() -> aws_sdk_ssm::config::Builder {
+    let timeouts = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
+    Config::builder().retry_config(RetryConfig::disabled()).timeout_config(timeouts)
 }
 
 fn text(holder: &Holder) -> String {

@@ -137,8 +137,10 @@ async fn a_lost_answer_does_not_lock_us_out() {
 async fn what_is_no_lock_is_named() {
     let slot = Memory::default();
     slot.0.borrow_mut().0 = Some((None, 7));
+    let started = Instant::now();
     let refused = Lock::take(slot.clone(), holder("ann"), patience(600)).await.err().unwrap();
     assert!(refused.to_string().contains("no lock"), "{refused}");
+    assert!(started.elapsed() < LOOK, "it was waited for in vain");
     let breaking = Patience { break_lock: true, ..patience(0) };
     Lock::take(slot.clone(), holder("ann"), breaking).await.unwrap().check().await.unwrap();
 }

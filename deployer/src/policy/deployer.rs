@@ -6,16 +6,35 @@ use serde_json::{Map, Value, json};
 use snapwarden_domain::tags;
 
 use super::lint::{Finding, Use, lint};
-use crate::rights::{Condition, Purpose, Resources, Right, rights};
+use crate::rights::{Condition, OPERATING, PURGING, Purpose, Resources, Right, rights};
 use crate::scope::Scope;
 
-/// Which commands the policy is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// `plan` and `status`: nothing that changes anything.
-    ReadOnly,
-    /// `plan`, `status`, `deploy` and `destroy`.
-    Full,
+/// Which commands the policy is for, beside `plan`, `status` and the others that only look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// `deploy` and `destroy`.
+    pub deploy: bool,
+    /// `destroy --snapshots purge`.
+    pub purge: bool,
+    /// `invoke` and `dead-letters`.
+    pub operate: bool,
+}
+
+impl Access {
+    /// Nothing that changes anything.
+    pub const READ_ONLY: Self = Self { deploy: false, purge: false, operate: false };
+    /// What a pipeline needs.
+    pub const DEPLOY: Self = Self { deploy: true, ..Self::READ_ONLY };
+    /// All commands but `adopt-snapshots`.
+    pub const ALL: Self = Self { deploy: true, purge: true, operate: true };
+
+    fn rights(self) -> BTreeSet<Right> {
+        let mut granted = rights(if self.deploy { &Purpose::ALL } else { &[Purpose::Observe] });
+        for (given, more) in [(self.purge, PURGING), (self.operate, OPERATING)] {
+            granted.extend(more.into_iter().flatten().filter(|_| given));
+        }
+        granted
+    }
 }
 
 /// The policy document for one environment.
@@ -25,12 +44,26 @@ pub fn deployer_policy(scope: &Scope, access: Access) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
+/// The same, and the right of `principal`, a user or a role, to ask IAM before the first change whether it may do all
+/// that a plan takes. IAM has no name for "oneself" in a policy, so it takes the ARN.
+pub fn with_simulation(mut policy: Value, principal: &str) -> Value {
+    let action = if principal.contains(":role/") {
+        json!(["iam:GetRole", "iam:SimulatePrincipalPolicy"])
+    } else {
+        json!(["iam:SimulatePrincipalPolicy"])
+    };
+    let statement =
+        json!({ "Sid": "AskAboutOneself", "Effect": "Allow", "Action": action, "Resource": [principal] });
+    if let Some(statements) = policy["Statement"].as_array_mut() {
+        statements.push(statement);
+    }
+    policy
+}
+
 /// What is wrong with that document. A statement on resources that are named needs no reason, a wildcard does.
 pub fn lint_deployer(scope: &Scope, access: Access) -> Vec<Finding> {
-    let name = match access {
-        Access::ReadOnly => "the deployer's read-only policy",
-        Access::Full => "the deployer's policy",
-    };
+    let name =
+        if access == Access::READ_ONLY { "the deployer's read-only policy" } else { "the deployer's policy" };
     let statements = statements(scope, access);
     let reason = |sid: &str| {
         let (resources, _) = statements.iter().find(|(_, statement)| statement["Sid"] == sid)?;
@@ -41,13 +74,9 @@ pub fn lint_deployer(scope: &Scope, access: Access) -> Vec<Finding> {
 }
 
 fn statements(scope: &Scope, access: Access) -> Vec<(Resources, Value)> {
-    let granted = match access {
-        Access::ReadOnly => rights(&[Purpose::Observe]),
-        Access::Full => rights(&Purpose::ALL),
-    };
     let bounded = scope.iam.permissions_boundary.is_some();
     let mut statements: BTreeMap<(Resources, Condition), BTreeSet<&str>> = BTreeMap::new();
-    for Right { action, resources, condition } in granted {
+    for Right { action, resources, condition } in access.rights() {
         let condition = match condition {
             Condition::OnlyBounded if !bounded => continue,
             Condition::OnlyUnbounded if bounded => continue,

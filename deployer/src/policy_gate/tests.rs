@@ -61,6 +61,26 @@ fn new_deletions(before: Option<&Value>, after: &Value) -> Vec<String> {
     new.into_iter().map(|new| format!("{}: {}", new.snapshot.snapshot, new.kept_so_far)).collect()
 }
 
+/// Status tells what the next cleanup does, and that is not what a file says that nobody has deployed yet.
+#[test]
+fn the_deployed_settings_count_and_not_the_files() {
+    let scope = crate::scope::tests::scope("prod");
+    let file: CleanupSettings = serde_json::from_value(settings(0, 90, "UTC")).unwrap();
+    let floor = |properties: Option<Value>| {
+        let found =
+            |properties| crate::world::Found { properties, handle: Value::Null, tags: None, revision: None };
+        let observed =
+            properties.map(|properties| (cleanup_alias(&scope), found(properties))).into_iter().collect();
+        deployed_settings(&observed, &scope, &file).map(|settings| settings.policy.floor)
+    };
+    assert_eq!(floor(None), None);
+    let mut deployed = settings(3, 90, "UTC");
+    assert_eq!(floor(Some(alias(&deployed))), Some(3));
+    deployed.as_object_mut().unwrap().remove("backup_interval_hours");
+    assert_eq!(floor(Some(alias(&deployed))), Some(3), "an earlier version's settings");
+    assert_eq!(floor(Some(json!({ "serves": {} }))), Some(0));
+}
+
 #[test]
 fn a_policy_that_deletes_the_same_is_no_change() {
     let same = settings(1, 90, "UTC");

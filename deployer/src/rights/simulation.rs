@@ -10,6 +10,7 @@ use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, EvaluationResult, Pol
 
 use super::{Condition, Purpose, Resources, Right};
 use crate::aws::Aws;
+use crate::error::{AwsError, Call, ErrorClass};
 use crate::kinds::Registry;
 use crate::plan::{Plan, Verb};
 use crate::policy::deployer::condition_key;
@@ -22,29 +23,45 @@ pub struct Missing {
     pub certainly: BTreeMap<String, BTreeSet<String>>,
     /// Without these it may fail: which of its kind's rights a change takes depends on what differs.
     pub possibly: BTreeMap<String, BTreeSet<String>>,
+    /// Why IAM could not be asked about all of them, where it could not: what else is missing shows when it is needed.
+    pub unasked: Option<String>,
 }
 
 /// Asks IAM what the caller lacks for the steps of a plan. `caller` is the ARN that STS says.
 pub async fn missing(aws: &Aws, scope: &Scope, registry: Registry, plan: &Plan, caller: &str) -> Missing {
     let needed = needed(scope, registry, plan);
-    if needed.is_empty() {
+    // The root user lacks nothing.
+    if needed.is_empty() || caller.ends_with(":root") {
         return Missing::default();
     }
-    let Some(principal) = principal(aws, caller).await else { return Missing::default() };
+    let principal = match principal(aws, caller).await {
+        Ok(principal) => principal,
+        Err(unasked) => return Missing { unasked: Some(unasked), ..Missing::default() },
+    };
     let mut missing = Missing::default();
     for ((resources, condition), actions) in questions(&needed) {
-        let key = condition_key(condition, scope);
-        let call = aws.iam.simulate_principal_policy().policy_source_arn(&principal);
-        let call = call.set_action_names(Some(actions.into_iter().map(str::to_owned).collect()));
-        let call = call.set_resource_arns(Some(resources.arns(scope)));
-        let call = call.set_context_entries(key.map(|(key, value)| {
-            let entry = ContextEntry::builder().context_key_name(key).context_key_values(value);
-            vec![entry.context_key_type(ContextKeyTypeEnum::String).build()]
-        }));
-        let mut answers = call.into_paginator().items().send();
-        while let Some(answer) = answers.next().await {
-            // Not allowed to ask, or no way to know: whatever is missing shows when it is needed.
-            let Ok(answer) = answer else { return Missing::default() };
+        let question = Question {
+            principal: &principal,
+            resources: resources.arns(scope),
+            key: condition_key(condition, scope),
+        };
+        let mut answers = question.ask(aws, actions.iter().copied()).await;
+        if answers.as_ref().is_err_and(|error| error.code.starts_with("InvalidInput")) {
+            // IAM does not take every action together with every other (M).
+            answers = question.ask_singly(aws, actions).await;
+        }
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                let ends = error.class == ErrorClass::AccessDenied;
+                missing.unasked = Some(error.to_string());
+                if ends {
+                    break;
+                }
+                continue;
+            }
+        };
+        for answer in answers {
             let action = &answer.eval_action_name;
             let is_certain =
                 needed.iter().any(|(right, certain)| *certain && right.action == action.as_str());
@@ -55,6 +72,44 @@ pub async fn missing(aws: &Aws, scope: &Scope, registry: Registry, plan: &Plan, 
         }
     }
     missing
+}
+
+/// What is asked about several actions.
+struct Question<'a> {
+    principal: &'a str,
+    resources: Vec<String>,
+    /// A condition key with its value.
+    key: Option<(String, String)>,
+}
+
+impl Question<'_> {
+    async fn ask(
+        &self,
+        aws: &Aws,
+        actions: impl Iterator<Item = &'static str>,
+    ) -> Result<Vec<EvaluationResult>, AwsError> {
+        let call = aws.iam.simulate_principal_policy().policy_source_arn(self.principal);
+        let call = call.set_action_names(Some(actions.map(str::to_owned).collect()));
+        let call = call.set_resource_arns(Some(self.resources.clone()));
+        let call = call.set_context_entries(self.key.as_ref().map(|(key, value)| {
+            let entry = ContextEntry::builder().context_key_name(key).context_key_values(value);
+            vec![entry.context_key_type(ContextKeyTypeEnum::String).build()]
+        }));
+        let answers = call.into_paginator().items().send().collect::<Vec<_>>().await;
+        answers.into_iter().map(|answer| answer.call("iam:SimulatePrincipalPolicy")).collect()
+    }
+
+    async fn ask_singly(
+        &self,
+        aws: &Aws,
+        actions: BTreeSet<&'static str>,
+    ) -> Result<Vec<EvaluationResult>, AwsError> {
+        let mut answers = Vec::new();
+        for action in actions {
+            answers.extend(self.ask(aws, std::iter::once(action)).await?);
+        }
+        Ok(answers)
+    }
 }
 
 /// The rights that the pending steps of a plan take, and whether it takes them whatever differs. Pure.
@@ -91,14 +146,16 @@ fn questions(needed: &BTreeSet<(Right, bool)>) -> BTreeMap<(Resources, Condition
 }
 
 /// Whom IAM can be asked about: a user, or the role behind a session, whose path only IAM knows.
-async fn principal(aws: &Aws, caller: &str) -> Option<String> {
-    let resource = caller.splitn(6, ':').nth(5)?;
+async fn principal(aws: &Aws, caller: &str) -> Result<String, String> {
+    let resource = caller.splitn(6, ':').nth(5).unwrap_or_default();
     if resource.starts_with("user/") {
-        return Some(caller.to_owned());
+        return Ok(caller.to_owned());
     }
-    let role = resource.strip_prefix("assumed-role/")?.split('/').next()?;
-    let answer = aws.iam.get_role().role_name(role).send().await.ok()?;
-    answer.role.map(|role| role.arn)
+    let role = resource.strip_prefix("assumed-role/").and_then(|session| session.split('/').next());
+    let role = role.ok_or_else(|| format!("{caller} is neither a user nor a role"))?;
+    let answer = aws.iam.get_role().role_name(role).send().await.call("iam:GetRole");
+    let found = answer.map_err(|error| error.to_string())?.role;
+    found.map(|role| role.arn).ok_or_else(|| format!("IAM does not describe the role {role}"))
 }
 
 /// The resources that an answer clearly denies. Where the decision hangs on a key that we could not give, it says

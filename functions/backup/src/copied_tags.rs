@@ -9,8 +9,8 @@ use snapwarden_domain::tags;
 /// not count.
 const MAX_TAGS: usize = 50;
 
-/// The tags that every snapshot gets, apart from `Name`.
-const OURS: [&str; 5] = [tags::DELETE_ON, tags::ENVIRONMENT, tags::RUN, tags::HOP, tags::INSTANCE];
+/// How many tags a snapshot gets beside the copies, apart from `Name`: `DeleteOn`, environment, run, hop, instance, volumes.
+const OURS: usize = 6;
 
 /// The tags' keys of volumes, by the volume's id; of those volumes that EC2 told about.
 pub(crate) type VolumeTags = BTreeMap<String, BTreeSet<String>>;
@@ -31,14 +31,16 @@ pub(crate) enum Copying {
 /// Decides for the volumes of one instance.
 ///
 /// EC2 documents neither what becomes of a copied key that we set too, nor of tags beyond the limit, so neither is
-/// tried where the volumes' tags are known. Where they are not, EC2's answer decides: see [`is_about_tags`].
+/// tried; nor is anything copied that is not known. A `DeleteOn` of the volume's in place of ours could let the snapshot
+/// go the same night.
 pub(crate) fn decide(volumes: &BTreeSet<String>, known: &VolumeTags) -> Copying {
-    let tags_of = |volume: &String| known.get(volume);
-    let with_name = !volumes.iter().filter_map(tags_of).any(|keys| keys.contains(tags::NAME));
-    let ours = OURS.len() + usize::from(with_name);
+    let with_name = !volumes.iter().filter_map(|id| known.get(id)).any(|keys| keys.contains(tags::NAME));
+    let ours = OURS + usize::from(with_name);
     for volume in volumes {
-        let Some(keys) = tags_of(volume) else { continue };
-        if let Some(key) = OURS.into_iter().find(|key| keys.contains(*key)) {
+        let Some(keys) = known.get(volume) else {
+            return Copying::Leave(format!("the tags of {volume} are not known"));
+        };
+        if let Some(key) = keys.iter().find(|key| is_ours(key)) {
             return Copying::Leave(format!("{volume} has a tag {key} of its own"));
         }
         let copied = keys.iter().filter(|key| !key.starts_with("aws:")).count();
@@ -49,6 +51,12 @@ pub(crate) fn decide(volumes: &BTreeSet<String>, known: &VolumeTags) -> Copying 
         }
     }
     Copying::Copy { with_name }
+}
+
+/// Whether a tag of this key would say something to cleanup. Not only those that a backup sets: a snapshot with a copied
+/// `snapwarden:adopted`, say, would belong to no set.
+fn is_ours(key: &str) -> bool {
+    key == tags::DELETE_ON || key.starts_with(tags::PREFIX)
 }
 
 /// Whether EC2 may have refused a set for the sake of copied tags. In doubt it may: to ask once more without them
@@ -72,28 +80,46 @@ mod tests {
     #[test]
     fn volumes_keep_their_tags_on_their_snapshots() {
         let with_name = Copying::Copy { with_name: true };
-        assert_eq!(decide_for(&[("vol-1", &["team"]), ("vol-2", &[])]), with_name);
-        assert_eq!(decide_for(&[]), with_name, "unknown: EC2 will say");
-        assert_eq!(decide_for(&[("vol-9", &["DeleteOn"])]), with_name, "another instance's");
-        assert_eq!(decide_for(&[("vol-2", &["Name"])]), Copying::Copy { with_name: false });
+        let (one, two) = (("vol-1", &["team"][..]), ("vol-2", &[][..]));
+        assert_eq!(decide_for(&[one, two]), with_name);
+        assert_eq!(decide_for(&[one, two, ("vol-9", &["DeleteOn"])]), with_name, "another instance's");
+        assert_eq!(decide_for(&[one, ("vol-2", &["Name"])]), Copying::Copy { with_name: false });
+    }
+
+    /// Who copies blindly may copy a `DeleteOn` of long ago, and tonight's backup is deleted tonight.
+    #[test]
+    fn tags_that_are_not_known_are_not_copied() {
+        for known in [&[][..], &[("vol-1", &["team"][..])]] {
+            let Copying::Leave(reason) = decide_for(known) else { panic!("{known:?}") };
+            assert!(reason.ends_with("are not known"), "{reason}");
+        }
     }
 
     #[test]
-    fn a_tag_that_would_collide_with_ours_never_costs_the_backup() {
-        for key in
-            ["DeleteOn", "snapwarden:environment", "snapwarden:run", "snapwarden:hop", "snapwarden:instance"]
-        {
-            let Copying::Leave(reason) = decide_for(&[("vol-2", &[key])]) else { panic!("{key}") };
+    fn a_tag_that_would_say_something_to_cleanup_is_never_copied() {
+        for key in [
+            "DeleteOn",
+            "snapwarden:environment",
+            "snapwarden:run",
+            "snapwarden:hop",
+            "snapwarden:instance",
+            "snapwarden:source-snapshot",
+            "snapwarden:adopted",
+            "snapwarden:whatever-comes",
+        ] {
+            let Copying::Leave(reason) = decide_for(&[("vol-1", &[]), ("vol-2", &[key])]) else {
+                panic!("{key}")
+            };
             assert!(reason.contains("vol-2") && reason.contains(key), "{reason}");
         }
     }
 
     #[test]
     fn tags_beyond_ec2s_limit_never_cost_the_backup() {
-        let keys: Vec<String> = (0..45).map(|n| format!("key-{n}")).chain(["aws:stack".to_owned()]).collect();
+        let keys: Vec<String> = (0..44).map(|n| format!("key-{n}")).chain(["aws:stack".to_owned()]).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        assert!(matches!(decide_for(&[("vol-1", &keys)]), Copying::Leave(_)));
-        assert!(matches!(decide_for(&[("vol-1", &keys[1..])]), Copying::Copy { .. }));
+        assert!(matches!(decide_for(&[("vol-1", &keys), ("vol-2", &[])]), Copying::Leave(_)));
+        assert!(matches!(decide_for(&[("vol-1", &keys[1..]), ("vol-2", &[])]), Copying::Copy { .. }));
     }
 
     #[test]

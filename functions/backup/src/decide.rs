@@ -41,7 +41,8 @@ impl Selected {
 
     /// Its volumes, of which no snapshot is made.
     pub(crate) fn without_snapshots(&self) -> Vec<VolumeSnapshot> {
-        let volume = |volume: &String| VolumeSnapshot { snapshot: None, volume: volume.clone() };
+        let volume =
+            |volume: &String| VolumeSnapshot { snapshot: None, volume: volume.clone(), encrypted: None };
         self.volumes.iter().map(volume).collect()
     }
 }
@@ -53,6 +54,8 @@ pub(crate) struct Made {
     pub(crate) instance: String,
     pub(crate) volume: String,
     pub(crate) started_at: Option<Timestamp>,
+    /// Whether it is encrypted, where EC2 said so.
+    pub(crate) encrypted: Option<bool>,
     /// Which of the run's hops made it.
     pub(crate) hop: u32,
 }
@@ -99,8 +102,9 @@ pub(crate) fn decide(instance: &Selected, made: &[Made]) -> Action {
 /// The snapshots of all of the instance's volumes, if the set has them.
 fn whole(instance: &Selected, set: &[&Made]) -> Option<Vec<VolumeSnapshot>> {
     let snapshot_of = |volume: &String| {
-        let snapshot = set.iter().find(|made| made.volume == *volume)?.id.clone();
-        Some(VolumeSnapshot { snapshot: Some(snapshot), volume: volume.clone() })
+        let made = set.iter().find(|made| made.volume == *volume)?;
+        let (snapshot, volume) = (Some(made.id.clone()), volume.clone());
+        Some(VolumeSnapshot { snapshot, volume, encrypted: made.encrypted })
     };
     instance.volumes.iter().map(snapshot_of).collect()
 }
@@ -124,6 +128,7 @@ mod tests {
             instance: instance.to_owned(),
             volume: volume.to_owned(),
             started_at: Some(at.parse().unwrap()),
+            encrypted: None,
             hop: 0,
         }
     }

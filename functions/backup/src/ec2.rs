@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
@@ -15,7 +16,7 @@ use snapwarden_domain::report::{Failure, VolumeSnapshot};
 use snapwarden_domain::run::RunId;
 use snapwarden_domain::settings::{BackupSettings, Selector};
 use snapwarden_domain::tags;
-use snapwarden_runtime::{Api, Ec2, ec2};
+use snapwarden_runtime::{Api, Deadline, Ec2, ec2};
 
 use crate::copied_tags::{Copying, VolumeTags};
 use crate::decide::{Made, Selected};
@@ -108,8 +109,9 @@ fn read_snapshot(snapshot: &Snapshot) -> Option<Made> {
     Some(Made {
         id: snapshot.snapshot_id()?.to_owned(),
         instance: ec2::tag(snapshot.tags(), tags::INSTANCE)?.to_owned(),
-        volume: snapshot.volume_id()?.to_owned(),
-        started_at: ec2::started_at(snapshot),
+        volume: ec2::volume(snapshot)?.to_owned(),
+        started_at: ec2::moment(snapshot),
+        encrypted: snapshot.encrypted(),
         hop: ec2::tag(snapshot.tags(), tags::HOP).and_then(|hop| hop.parse().ok()).unwrap_or(0),
     })
 }
@@ -125,7 +127,13 @@ pub(crate) struct RunSets<'a> {
     pub(crate) dry_run: bool,
 }
 
-impl Sets for RunSets<'_> {
+impl<'a> Sets for RunSets<'a> {
+    type Turn = &'a Client;
+
+    async fn turn(&self, deadline: Deadline) -> Option<&'a Client> {
+        self.ec2.turn_before(Api::CreateSnapshots, deadline).await
+    }
+
     async fn volume_tags(&self, instances: &[&Selected]) -> Result<VolumeTags, Failure> {
         volume_tags(self.ec2, instances).await
     }
@@ -136,7 +144,12 @@ impl Sets for RunSets<'_> {
 
     /// Makes one snapshot set of the instance's volumes, at one moment, with its tags in the same call: there is no
     /// time at which a snapshot exists that cleanup does not know.
-    async fn create(&self, instance: &Selected, copying: &Copying) -> Result<Vec<VolumeSnapshot>, NotMade> {
+    async fn create(
+        &self,
+        instance: &Selected,
+        copying: &Copying,
+        client: Self::Turn,
+    ) -> Result<Vec<VolumeSnapshot>, NotMade> {
         // CreateSnapshots knows no client token. Were the SDK to repeat a call whose answer got lost, every disk
         // would be snapshotted twice.
         let once = Config::builder().retry_config(RetryConfig::disabled()).timeout_config(
@@ -149,10 +162,7 @@ impl Sets for RunSets<'_> {
                 (!instance.exclude_data.is_empty()).then(|| instance.exclude_data.iter().cloned().collect()),
             );
         let copies = matches!(copying, Copying::Copy { .. }).then_some(CopyTagsFromSource::Volume);
-        let answer = self
-            .ec2
-            .turn(Api::CreateSnapshots)
-            .await
+        let answer = client
             .create_snapshots()
             .instance_specification(disks.build())
             .description(format!("Snapwarden backup of {}, run {}", instance.id, self.run))
@@ -188,7 +198,8 @@ impl RunSets<'_> {
             .tags(tag(tags::DELETE_ON, &earned.delete_on.to_string()))
             .tags(tag(tags::ENVIRONMENT, self.settings.environment.as_str()))
             .tags(tag(tags::RUN, &self.run.to_string()))
-            .tags(tag(tags::INSTANCE, &instance.id));
+            .tags(tag(tags::INSTANCE, &instance.id))
+            .tags(tag(tags::VOLUMES, &instance.volumes.len().to_string()));
         if self.hop > 0 {
             specification = specification.tags(tag(tags::HOP, &self.hop.to_string()));
         }
@@ -200,7 +211,8 @@ impl RunSets<'_> {
     }
 }
 
-/// How long EC2 may take to answer: long for many volumes at once, and shorter than what the deadline leaves.
+/// How long EC2 may take to answer: long for many volumes at once. Near the end of an invocation it is not waited for
+/// so long (see [`Deadline::before_the_end`]); the next one finds by its tag what was made.
 const PATIENCE: Duration = Duration::from_secs(50);
 
 /// Whether the snapshots may have been made all the same. A throttled call was not let in, though EC2 answers it with
@@ -218,7 +230,11 @@ fn read_answer(instance: &Selected, answer: &[SnapshotInfo]) -> Result<Vec<Volum
         // When one volume fails, EC2 lets the whole set fail.
         let failed = info.state() == Some(&SnapshotState::Error);
         let (snapshot, volume) = (info.snapshot_id()?, info.volume_id()?);
-        (!failed).then(|| VolumeSnapshot { snapshot: Some(snapshot.to_owned()), volume: volume.to_owned() })
+        (!failed).then(|| VolumeSnapshot {
+            snapshot: Some(snapshot.to_owned()),
+            volume: volume.to_owned(),
+            encrypted: info.encrypted(),
+        })
     };
     let mut snapshots: Vec<_> = answer.iter().filter_map(made).collect();
     snapshots.sort_by(|a, b| a.volume.cmp(&b.volume));

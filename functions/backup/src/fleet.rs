@@ -22,6 +22,10 @@ const CONCURRENCY: usize = 32;
 /// How many instances' volumes are looked up by one call: EC2 takes 200 values a filter.
 const INSTANCES_A_LOOK: usize = 150;
 
+/// How many instances a dry run asks EC2 about: as many as EC2 lets through at once. To ask about all of a large fleet
+/// takes longer than an invocation, and takes the account's rate from others.
+const ASKED: usize = 100;
+
 /// What is to be done, and how far the run has come.
 pub(crate) struct Fleet<'a> {
     pub(crate) selected: &'a [Selected],
@@ -35,7 +39,8 @@ pub(crate) struct Fleet<'a> {
     pub(crate) dry_run: bool,
 }
 
-/// Backs up what the run has not backed up yet; returns what became of every instance, by id, and the warnings.
+/// Backs up what the run has not backed up yet; returns what became of every instance, by id, and what people should
+/// know of how. (What the instances' own tags have to say is in [`warnings_of`], in every hop.)
 ///
 /// What failed in an earlier hop is tried once more after everything else, so that it holds up nobody. Where the time
 /// does not do for that, the earlier failure stands.
@@ -67,31 +72,47 @@ pub(crate) async fn back_up_fleet(sets: &impl Sets, fleet: Fleet<'_>) -> (Vec<In
     drop(made);
     queue.append(&mut again);
 
-    let mut warnings: Vec<String> = fleet.selected.iter().flat_map(warnings_of).collect();
+    let mut waiting: BTreeMap<&str, &Selected> =
+        queue.iter().map(|instance| (instance.id.as_str(), *instance)).collect();
+    let mut warnings = Vec::new();
     let looks = stream::iter(queue.chunks(INSTANCES_A_LOOK))
         .then(async |instances| (instances, fleet.volume_tags(sets, instances).await));
     let endings = looks
         .flat_map(|(instances, tags)| stream::iter(instances.iter().map(move |one| (*one, Rc::clone(&tags)))))
-        .map(async |(instance, tags)| {
+        .enumerate()
+        .map(async |(number, (instance, tags))| {
             let copying = copied_tags::decide(&instance.volumes, &tags);
+            if fleet.dry_run && number >= ASKED {
+                return (instance, set::assume(instance, &copying));
+            }
             (instance, set::make(sets, instance, copying, fleet.deadline, fleet.dry_run).await)
         })
         .buffer_unordered(CONCURRENCY);
     let mut endings = pin!(endings);
-    while let Some((instance, Ending { outcome, snapshots, warning })) = endings.next().await {
-        let outcome = match (outcome, failures.get(instance.id.as_str())) {
-            (Outcome::Postponed, Some(&failure)) => Outcome::Failed(failure.clone()),
-            (outcome, _) => outcome,
-        };
+    // What is under way when the time is up may be done or not: the next hop, or the run's next attempt, finds out.
+    while let Some((instance, ending)) = fleet.deadline.before_the_end(endings.next()).await.flatten() {
+        let Ending { outcome, snapshots, warning } = ending;
+        waiting.remove(instance.id.as_str());
         warnings.extend(warning.map(|warning| format!("{}: {warning}", instance.id)));
-        reports.push(fleet.report(instance, (outcome, snapshots)));
+        reports.push(fleet.report(instance, (standing(outcome, instance, &failures), snapshots)));
+    }
+    for instance in waiting.into_values() {
+        let outcome = standing(Outcome::Postponed, instance, &failures);
+        reports.push(fleet.report(instance, (outcome, Vec::new())));
+    }
+    if fleet.dry_run && queue.len() > ASKED {
+        warnings.push(format!(
+            "EC2 was asked about the first {ASKED} of {} instances: that it would let the others be backed up too is \
+             assumed",
+            queue.len()
+        ));
     }
     reports.sort_by(|a, b| a.instance.cmp(&b.instance));
     (reports, warnings)
 }
 
 impl Fleet<'_> {
-    /// What EC2 knows of the volumes' tags. Without an answer, the backup goes on: EC2 then decides about copies.
+    /// What EC2 knows of the volumes' tags. Without an answer, the backup goes on, and copies none.
     async fn volume_tags(&self, sets: &impl Sets, instances: &[&Selected]) -> Rc<VolumeTags> {
         if self.deadline.has_passed() {
             return Rc::default();
@@ -113,12 +134,21 @@ impl Fleet<'_> {
             delete_on,
             retention: term,
         };
-        log(&report);
+        log(&report, self.before.is_some());
         report
     }
 }
 
-fn warnings_of(instance: &Selected) -> impl Iterator<Item = String> {
+/// The outcome that counts: an instance that failed in an earlier hop, and has not had another turn, has failed.
+fn standing(outcome: Outcome, instance: &Selected, failures: &BTreeMap<&str, &Failure>) -> Outcome {
+    match (outcome, failures.get(instance.id.as_str())) {
+        (Outcome::Postponed, Some(&failure)) => Outcome::Failed(failure.clone()),
+        (outcome, _) => outcome,
+    }
+}
+
+/// What is to be said of an instance, whatever becomes of it.
+pub(crate) fn warnings_of(instance: &Selected) -> impl Iterator<Item = String> {
     let id = &instance.id;
     let empty = instance.has_nothing_to_back_up().then(|| {
         if instance.exclude_boot || !instance.exclude_data.is_empty() {
@@ -130,13 +160,17 @@ fn warnings_of(instance: &Selected) -> impl Iterator<Item = String> {
     empty.into_iter().chain(instance.warnings.iter().map(move |warning| format!("{id}: {warning}")))
 }
 
-fn log(report: &InstanceReport) {
+fn log(report: &InstanceReport, is_later_hop: bool) {
     let InstanceReport { instance, name, outcome, snapshots, delete_on, .. } = report;
     let name = name.as_deref();
     let ids: Vec<_> = snapshots.iter().filter_map(|made| made.snapshot.as_deref()).collect();
     let snapshots = ids.join(" ");
     match outcome {
         Outcome::Created => tracing::info!(instance, name, snapshots, %delete_on, "backed up"),
+        // What the hop before has said, thousands of times, need not be said in each that follows.
+        Outcome::AlreadyDone if is_later_hop => {
+            tracing::debug!(instance, name, snapshots, "already backed up by this run");
+        }
         Outcome::AlreadyDone => tracing::info!(instance, name, snapshots, "already backed up by this run"),
         Outcome::WouldCreate => tracing::info!(instance, name, %delete_on, "would be backed up"),
         Outcome::NoVolumes => tracing::info!(instance, name, "has no volumes to back up"),

@@ -1,13 +1,13 @@
 //! A model of EC2 for tests: what it meters, refuses, loses and shows late. It runs on tokio's paused clock.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use snapwarden_domain::report::{Failure, VolumeSnapshot};
-use snapwarden_runtime::{Api, Pace};
+use snapwarden_runtime::{Api, Deadline, Pace};
 use tokio::time::{Instant, sleep};
 
 use crate::copied_tags::{Copying, VolumeTags};
@@ -48,6 +48,8 @@ pub(crate) enum Trouble {
     LostRequest,
     /// Refused with this code.
     Refused(&'static str),
+    /// No answer comes for minutes, nor an error.
+    Hangs,
 }
 
 impl Model {
@@ -129,6 +131,7 @@ impl Model {
             instance: instance.id.clone(),
             volume: volume.clone(),
             started_at: Some(midnight() + age),
+            encrypted: None,
             hop,
         };
         let set: Vec<_> = instance.volumes.iter().map(made).collect();
@@ -137,7 +140,11 @@ impl Model {
         state.snapshots.entry(instance.id.clone()).or_default().extend(listed);
         Ok(set
             .into_iter()
-            .map(|made| VolumeSnapshot { snapshot: Some(made.id), volume: made.volume })
+            .map(|made| VolumeSnapshot {
+                snapshot: Some(made.id),
+                volume: made.volume,
+                encrypted: made.encrypted,
+            })
             .collect())
     }
 }
@@ -156,14 +163,25 @@ impl<'a> Invoker<'a> {
 
     pub(crate) async fn call(&self, api: Api) -> Result<(), Failure> {
         self.pace.turn(api).await;
+        self.call_at_once(api).await
+    }
+
+    async fn call_at_once(&self, api: Api) -> Result<(), Failure> {
         self.model.call(api).await.inspect_err(|_| self.pace.throttled(api))
     }
 }
 
 impl Sets for Invoker<'_> {
-    async fn volume_tags(&self, _: &[&Selected]) -> Result<VolumeTags, Failure> {
+    type Turn = ();
+
+    async fn turn(&self, deadline: Deadline) -> Option<()> {
+        self.pace.turn_before(Api::CreateSnapshots, deadline).await.then_some(())
+    }
+
+    async fn volume_tags(&self, instances: &[&Selected]) -> Result<VolumeTags, Failure> {
         self.call(Api::DescribeVolumes).await?;
-        Ok(VolumeTags::new())
+        let volumes = instances.iter().flat_map(|instance| instance.volumes.iter().cloned());
+        Ok(volumes.map(|volume| (volume, BTreeSet::new())).collect())
     }
 
     async fn made(&self, instance: &Selected) -> Result<Vec<Made>, Failure> {
@@ -173,8 +191,13 @@ impl Sets for Invoker<'_> {
         Ok(listed.filter(|(_, at)| *at <= Instant::now()).map(|(made, _)| made.clone()).collect())
     }
 
-    async fn create(&self, instance: &Selected, copying: &Copying) -> Result<Vec<VolumeSnapshot>, NotMade> {
-        self.call(Api::CreateSnapshots).await.map_err(NotMade::Refused)?;
+    async fn create(
+        &self,
+        instance: &Selected,
+        copying: &Copying,
+        (): (),
+    ) -> Result<Vec<VolumeSnapshot>, NotMade> {
+        self.call_at_once(Api::CreateSnapshots).await.map_err(NotMade::Refused)?;
         let lost = NotMade::Unclear(Failure::new("no answer", "look"));
         let trouble = {
             let mut state = self.model.state.borrow_mut();
@@ -189,6 +212,10 @@ impl Sets for Invoker<'_> {
                 Err(NotMade::Refused(refusal(code)))
             }
             Some(Trouble::LostRequest) => Err(lost),
+            Some(Trouble::Hangs) => {
+                sleep(Duration::from_mins(10)).await;
+                Err(lost)
+            }
             Some(Trouble::LostAnswer) => {
                 self.model.make(instance, self.hop).map_err(NotMade::Refused)?;
                 Err(lost)

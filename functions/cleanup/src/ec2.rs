@@ -6,7 +6,7 @@ use aws_sdk_ec2::types;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::verdict::Fence;
-use snapwarden_runtime::{Api, Ec2, ec2};
+use snapwarden_runtime::{Api, Deadline, Ec2, ec2};
 
 /// How EC2 answered a deletion that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,17 +17,18 @@ pub(crate) enum Deletion {
     Held(Fence),
 }
 
-/// Deletes a snapshot. To repeat this does no harm, so the SDK's own retries stay on.
-pub(crate) async fn delete(client: &Ec2, id: &str) -> Result<Deletion, Failure> {
-    let client = client.turn(Api::DeleteSnapshot).await;
+/// Deletes a snapshot, or nothing where its turn would come after the deadline. To repeat this does no harm, so the SDK's
+/// own retries stay on.
+pub(crate) async fn delete(client: &Ec2, id: &str, deadline: Deadline) -> Option<Result<Deletion, Failure>> {
+    let client = client.turn_before(Api::DeleteSnapshot, deadline).await?;
     let Err(error) = client.delete_snapshot().snapshot_id(id).send().await else {
-        return Ok(Deletion::Done);
+        return Some(Ok(Deletion::Done));
     };
     let failure = ec2::failure(&error);
     if failure.code.as_deref() == Some("InvalidSnapshot.NotFound") {
-        return Ok(Deletion::Done);
+        return Some(Ok(Deletion::Done));
     }
-    reason_to_stay(&failure).map_or(Err(failure), |fence| Ok(Deletion::Held(fence)))
+    Some(reason_to_stay(&failure).map_or(Err(failure), |fence| Ok(Deletion::Held(fence))))
 }
 
 /// What EC2's refusal means, where it says that the snapshot has to stay.
@@ -46,9 +47,9 @@ fn reason_to_stay(failure: &Failure) -> Option<Fence> {
 }
 
 fn mentions_lock(text: &str) -> bool {
-    // "blocked" is no lock.
+    // Nobody's account is "blocked", and no "clock" is wrong, because of a lock.
     let text = text.to_lowercase();
-    text.match_indices("lock").any(|(at, _)| !text[..at].ends_with('b'))
+    text.match_indices("lock").any(|(at, _)| !text[..at].ends_with(['b', 'c']))
 }
 
 /// Whether the same call, some seconds later, could end differently.
@@ -91,6 +92,26 @@ pub(crate) async fn still_listed(
     environment: &EnvironmentName,
     ids: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, Failure> {
+    listed(client, environment, ids, |_| true).await
+}
+
+/// Which of these snapshots are completed.
+pub(crate) async fn completed(
+    client: &Ec2,
+    environment: &EnvironmentName,
+    ids: &BTreeSet<String>,
+) -> Result<BTreeSet<String>, Failure> {
+    let is_completed =
+        |snapshot: &types::Snapshot| snapshot.state() == Some(&types::SnapshotState::Completed);
+    listed(client, environment, ids, is_completed).await
+}
+
+async fn listed(
+    client: &Ec2,
+    environment: &EnvironmentName,
+    ids: &BTreeSet<String>,
+    is_wanted: impl Fn(&types::Snapshot) -> bool,
+) -> Result<BTreeSet<String>, Failure> {
     /// EC2 takes 200 filter values a call, all filters together; one is the ownership tag's.
     const IDS: usize = 190;
 
@@ -99,7 +120,9 @@ pub(crate) async fn still_listed(
     // A filter, since ids asked for directly fail the call as soon as one of them is gone. No ids, no call.
     for chunk in ids.chunks(IDS) {
         let these = ec2::one_of("snapshot-id", chunk.iter().copied());
-        let id = |snapshot: &types::Snapshot| snapshot.snapshot_id().map(str::to_owned);
+        let id = |snapshot: &types::Snapshot| {
+            snapshot.snapshot_id().filter(|_| is_wanted(snapshot)).map(str::to_owned)
+        };
         listed.extend(ec2::snapshots(client, environment, vec![these], id).await?);
     }
     Ok(listed)
@@ -127,5 +150,6 @@ mod tests {
         assert_eq!(refusal("InvalidParameterValue", "as asked"), None);
         assert_eq!(refusal("UnauthorizedOperation", "explicit deny: lock-down"), None);
         assert_eq!(refusal("Blocked", "this account is currently blocked"), None);
+        assert_eq!(refusal("RequestExpired", "check the clock of this host"), None);
     }
 }

@@ -1,10 +1,11 @@
 //! One cleanup run, from its event to its report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use snapwarden_domain::audit::Audit;
+use snapwarden_domain::clear_text::ClearText;
 use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::inventory::Snapshot;
 use snapwarden_domain::report::{CleanupReport, Effort, FailedSnapshot, Failure, HeldSnapshot};
@@ -13,6 +14,7 @@ use snapwarden_domain::verdict::{Decision, Fence, MassDeletion, Verdict, judge};
 use snapwarden_runtime::{Deadline, Ec2, Ended, Invocation, inventory};
 
 use crate::ec2::{self, Deletion};
+use crate::spent::Spent;
 
 /// How many deletions are under way at a time.
 const CONCURRENCY: usize = 8;
@@ -23,21 +25,26 @@ const CONCURRENCY: usize = 8;
 /// Once anything may be deleted, every way out is by the report: it says what is gone.
 ///
 /// What there is no time for is handed on. The next hop judges everything anew, so it needs to be told nothing but how
-/// many snapshots the run has deleted: what failed here is due there again.
+/// many snapshots the run has deleted, and what failed: that is due there again, and is tried after all else.
 pub(crate) async fn clean_up(
     invocation: Invocation<CleanupSettings>,
+    spent: &Spent,
 ) -> Result<Ended<CleanupReport>, Failure> {
     let Invocation { settings, event, ec2: client, .. } = &invocation;
     let today = invocation.clock.today(&settings.timezone);
+    let before = event.continuation.as_ref();
 
-    let inventory =
-        inventory::read(client, &settings.environment, &settings.select, invocation.is_emulated).await?;
+    let reading = inventory::read(client, &settings.environment, &settings.select, invocation.is_emulated);
+    let read = invocation.deadline.before_the_end(reading).await;
+    let inventory = read.unwrap_or_else(|| Err(nothing_decided()))?;
     let verdicts = judge(&inventory, today, settings);
     let now = invocation.clock.now();
     let audit = Audit::of(&inventory, now, settings);
 
     let mut run = Run {
         invocation: &invocation,
+        spent,
+        failures: before.map(Continuation::failures_by_resource).unwrap_or_default(),
         report: CleanupReport {
             environment: settings.environment.clone(),
             run: event.run(),
@@ -45,7 +52,7 @@ pub(crate) async fn clean_up(
             today,
             managed: verdicts.len(),
             deleted: Vec::new(),
-            deleted_earlier: event.continuation.as_ref().map_or(0, |before| before.done),
+            deleted_earlier: spent.before(&event.run(), before.map_or(0, |before| before.done)),
             would_delete: Vec::new(),
             mass_deletion: MassDeletion::of(&verdicts, &settings.policy)
                 .filter(|_| !event.allow_mass_deletion),
@@ -55,10 +62,12 @@ pub(crate) async fn clean_up(
             postponed: 0,
             out_of_time: 0,
             not_due: 0,
+            kept: Vec::new(),
             failed: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
             audit: None,
+            clear_text: None,
             effort: Effort::default(),
         },
     };
@@ -69,6 +78,8 @@ pub(crate) async fn clean_up(
             Decision::Delete => due.push(*snapshot),
         }
     }
+    // One that fails must not hold up, in every hop again, those that were never tried.
+    due.sort_by_key(|snapshot| run.failures.contains_key(snapshot.id.as_str()));
     if event.dry_run {
         run.would_delete(&due).await;
     } else if run.report.mass_deletion.is_none() {
@@ -80,9 +91,16 @@ pub(crate) async fn clean_up(
     report.warnings.extend(warnings(&verdicts, &report));
     report.warnings.extend(audit.warnings());
     report.audit = Some(audit);
+    if !settings.encryption.is_off() {
+        let clear_text = ClearText::of(&inventory, settings);
+        report.warnings.extend(clear_text.warning());
+        report.clear_text = Some(clear_text);
+    }
     report.effort = invocation.effort();
-    if report.out_of_time > 0 && invocation.may_hand_on {
-        let next = Continuation::after(event.continuation.as_ref(), &report.effort, report.deleted_in_all());
+    // A hop that deleted nothing would hand on nothing but the trouble it had.
+    if report.out_of_time > 0 && invocation.may_hand_on && !report.deleted.is_empty() {
+        let failed = report.failed.iter().map(|failed| (failed.snapshot.clone(), failed.failure.clone()));
+        let next = Continuation::after(before, &report.effort, report.deleted_in_all()).with_failures(failed);
         report.effort.handed_on = true;
         return Ok(Ended::Unfinished { report: report.grouped(), next });
     }
@@ -92,6 +110,9 @@ pub(crate) async fn clean_up(
 /// A run on its way.
 struct Run<'a> {
     invocation: &'a Invocation<CleanupSettings>,
+    spent: &'a Spent,
+    /// What could not be deleted in an earlier hop.
+    failures: BTreeMap<&'a str, &'a Failure>,
     report: CleanupReport,
 }
 
@@ -140,12 +161,16 @@ impl Run<'_> {
 
     /// Deletes these snapshots, and returns how many may be gone. One that cannot be deleted stops no other.
     async fn delete_round(&mut self, snapshots: &[&Snapshot]) -> usize {
-        let Invocation { ec2: client, deadline, .. } = self.invocation;
+        let Invocation { ec2: client, deadline, event, .. } = self.invocation;
+        let run = event.run();
         let mut deletions = stream::iter(snapshots)
             .map(async |snapshot| (*snapshot, delete(client, &snapshot.id, *deadline).await))
             .buffer_unordered(CONCURRENCY);
         let mut used = 0;
-        while let Some((snapshot, outcome)) = deletions.next().await {
+        let mut waiting: BTreeMap<&str, &Snapshot> =
+            snapshots.iter().map(|snapshot| (snapshot.id.as_str(), *snapshot)).collect();
+        while let Some((snapshot, outcome)) = deadline.before_the_end(deletions.next()).await.flatten() {
+            waiting.remove(snapshot.id.as_str());
             match outcome {
                 None => self.keep(snapshot, Fence::OutOfTime),
                 Some(Ok(Deletion::Held(fence))) => self.keep(snapshot, fence),
@@ -153,14 +178,22 @@ impl Run<'_> {
                     let Snapshot { id, instance, volume, delete_on, .. } = snapshot;
                     tracing::info!(snapshot = id, instance, volume, delete_on, "deleted");
                     self.report.deleted.push(snapshot.into());
+                    self.spent.add(&run);
                     used += 1;
                 }
                 Some(Err(failure)) => {
                     // Without a code, EC2's answer got lost: the snapshot may be gone.
-                    used += usize::from(failure.code.is_none());
+                    if failure.code.is_none() {
+                        self.spent.add(&run);
+                        used += 1;
+                    }
                     self.fail(&snapshot.id, snapshot.volume.clone(), failure);
                 }
             }
+        }
+        // What was under way when the time was up may be gone or not: the next hop sees.
+        for snapshot in waiting.into_values() {
+            self.keep(snapshot, Fence::OutOfTime);
         }
         used
     }
@@ -209,7 +242,30 @@ impl Run<'_> {
     }
 
     fn keep(&mut self, snapshot: &Snapshot, fence: Fence) {
+        if let (Fence::RunLimit | Fence::OutOfTime, Some(&failure)) =
+            (fence, self.failures.get(snapshot.id.as_str()))
+        {
+            // It has failed in an earlier hop, and its second turn has not come.
+            return self.fail(&snapshot.id, snapshot.volume.clone(), failure.clone());
+        }
+        let dry_run = self.invocation.event.dry_run;
+        let now = self.invocation.clock.now();
         let report = &mut self.report;
+        let held = || HeldSnapshot {
+            snapshot: snapshot.into(),
+            age_days: snapshot.age_days(now),
+            fence,
+            reason: fence.reason(snapshot),
+        };
+        // What is due tells people more than what is not, and comes after it here.
+        let room = match fence {
+            Fence::NotDue => CleanupReport::MAX_HELD / 2,
+            Fence::RunLimit => CleanupReport::MAX_HELD,
+            _ => 0,
+        };
+        if dry_run && report.kept.len() < room {
+            report.kept.push(held());
+        }
         match fence {
             Fence::NotDue => report.not_due += 1,
             Fence::RunLimit => report.postponed += 1,
@@ -220,8 +276,7 @@ impl Run<'_> {
                 tracing::info!(snapshot = id, instance, volume, delete_on, "held: {reason}");
                 report.held_gib += u64::from(snapshot.size_gib);
                 if report.held.len() < CleanupReport::MAX_HELD {
-                    let age_days = snapshot.age_days(self.invocation.clock.now());
-                    report.held.push(HeldSnapshot { snapshot: snapshot.into(), age_days, fence, reason });
+                    report.held.push(held());
                 } else {
                     report.held_unlisted += 1;
                 }
@@ -245,13 +300,20 @@ async fn delete(client: &Ec2, id: &str, deadline: Deadline) -> Option<Result<Del
         if deadline.has_passed() {
             return None;
         }
-        let outcome = ec2::delete(client, id).await;
+        let outcome = ec2::delete(client, id, deadline).await?;
         let again = outcome.as_ref().is_err_and(ec2::may_pass);
         match pauses.next().filter(|pause| again && !deadline.passes_within(*pause)) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => return Some(outcome),
         }
     }
+}
+
+fn nothing_decided() -> Failure {
+    Failure::new(
+        "the function was out of time before it had read what there is, so nothing was deleted",
+        "raise functions.timeout_seconds",
+    )
 }
 
 /// What people have to set right, since no later run will.

@@ -1,11 +1,35 @@
-//! Deletes this environment's expired snapshots, and nothing that any fence holds.
+//! Deletes this environment's expired snapshots, and nothing that any fence holds; and replaces snapshots in clear text
+//! by encrypted copies.
 //!
-//! The decisions are `snapwarden_domain::verdict`'s; `handler` walks through a run; `ec2` makes the calls.
+//! The decisions are `snapwarden_domain::verdict`'s and `snapwarden_domain::sealing`'s; `handler` and `seal` walk through
+//! a run; `ec2` and `copy` make the calls; `spent` remembers how much of its limit a run has used.
 
+mod copy;
 mod ec2;
 mod handler;
+mod seal;
+mod spent;
+
+use snapwarden_domain::report::{CleanupAnswer, Failure};
+use snapwarden_domain::settings::CleanupSettings;
+use snapwarden_runtime::{Ended, Invocation};
+
+use spent::Spent;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    snapwarden_runtime::run("CleanupFailed", handler::clean_up).await
+    let spent = &Spent::default();
+    snapwarden_runtime::run("CleanupFailed", move |invocation| serve(invocation, spent)).await
+}
+
+async fn serve(
+    invocation: Invocation<CleanupSettings>,
+    spent: &Spent,
+) -> Result<Ended<CleanupAnswer>, Failure> {
+    if invocation.event.seal {
+        let report = seal::seal(invocation).await?;
+        return Ok(Ended::Finished(CleanupAnswer::Sealing(Box::new(report))));
+    }
+    let ended = handler::clean_up(invocation, spent).await?;
+    Ok(ended.map(|report| CleanupAnswer::Cleanup(Box::new(report))))
 }

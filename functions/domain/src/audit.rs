@@ -36,6 +36,9 @@ pub struct Audit {
     pub failed_snapshots: Vec<FailedSnapshot>,
     /// How many more failed than are listed.
     pub failed_unlisted: usize,
+    /// How many of them were started within the backup's interval.
+    #[serde(default)]
+    pub failed_lately: usize,
 }
 
 /// A selected volume and its backups.
@@ -148,6 +151,7 @@ impl Audit {
             volumes_unlisted: volumes.len().saturating_sub(Self::MAX_LISTED),
             volumes: volumes.into_iter().take(Self::MAX_LISTED).collect(),
             failed_unlisted: failed.len().saturating_sub(Self::MAX_LISTED),
+            failed_lately: failed.iter().filter(|failed| failed.started_at.is_some_and(recent)).count(),
             failed_snapshots: failed.into_iter().take(Self::MAX_LISTED).collect(),
         }
     }
@@ -211,7 +215,8 @@ impl VolumeAudit {
             protection,
             newest: newest.map(|newest| newest.id.clone()),
             age_hours: age.map(|age| u64::try_from(age.as_hours()).unwrap_or(0)),
-            copies: completed().count(),
+            // An encrypted copy and its source hold the same.
+            copies: completed().map(|snapshot| snapshot.origin()).collect::<BTreeSet<_>>().len(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::checked;
@@ -32,9 +33,13 @@ pub struct Continuation {
     /// What people should look at.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// How many failures and warnings more there were than fit.
+    /// How many warnings more there were than fit, in all hops. (What failed and does not fit is tried again like all
+    /// that is not done.)
     #[serde(default)]
     pub unlisted: u64,
+    /// When the hop before handed on: with each hop, Lambda begins to count its attempts anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_on_at: Option<Timestamp>,
 }
 
 /// One kind of failure, and all that it happened to: in a large run, many fail for one reason.
@@ -70,11 +75,12 @@ impl Continuation {
             duration_ms: effort.duration_ms,
             failures: Vec::new(),
             warnings: Vec::new(),
-            unlisted: 0,
+            unlisted: previous.map_or(0, |previous| previous.unlisted),
+            handed_on_at: None,
         }
     }
 
-    /// The same with the run's failures so far, by what they happened to; only counted beyond the bound.
+    /// The same with the run's failures so far, by what they happened to, as far as they fit.
     #[must_use]
     pub fn with_failures(mut self, failures: impl IntoIterator<Item = (String, Failure)>) -> Self {
         let mut room = Self::MAX_FAILURES;
@@ -90,10 +96,7 @@ impl Continuation {
                 Some(_) => 0,
                 None => 80 + text(&failure.code) + failure.message.len() + text(&failure.hint),
             };
-            let Some(left) = room.checked_sub(size + resource.len() + 3) else {
-                self.unlisted += 1;
-                continue;
-            };
+            let Some(left) = room.checked_sub(size + resource.len() + 3) else { continue };
             room = left;
             match same {
                 Some(index) => self.failures[index].resources.push(resource),
@@ -114,7 +117,7 @@ impl Continuation {
                     room = left;
                     self.warnings.push(warning);
                 }
-                None => self.unlisted += 1,
+                None => self.unlisted = self.unlisted.saturating_add(1),
             }
         }
         self
@@ -162,14 +165,15 @@ mod tests {
         let all_alike = (0..50_000).map(|n| (format!("i-{n:017x}"), denied()));
         let all_different =
             (0..5_000).map(|n| (format!("i-{n}"), Failure::new("\"".repeat(2_000) + &n.to_string(), "\"")));
-        for (failures, count) in
-            [(all_alike.collect::<Vec<_>>(), 50_000), (all_different.collect(), 5_000_u64)]
-        {
+        for failures in [all_alike.collect::<Vec<_>>(), all_different.collect()] {
             let full = empty().with_failures(failures).with_warnings(vec!["\"".repeat(999); 1_000]);
             assert!(serde_json::to_vec(&full).unwrap().len() < 250_000);
             let listed: usize = full.failures.iter().map(|earlier| earlier.resources.len()).sum();
-            let dropped = count + 1_000 - listed as u64 - full.warnings.len() as u64;
+            assert!(listed >= 50, "{listed}");
+            let dropped = 1_000 - full.warnings.len() as u64;
             assert_eq!(full.unlisted, dropped, "what does not fit is counted");
+            let next = Continuation::after(Some(&full), &Effort::default(), 0);
+            assert_eq!(next.unlisted, dropped, "and not forgotten by the hops that follow");
         }
     }
 

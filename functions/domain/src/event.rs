@@ -25,6 +25,9 @@ pub struct Event {
     /// Whether to decide everything and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// Whether the cleanup function replaces snapshots in clear text by encrypted copies, instead of cleaning up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seal: bool,
     /// How many snapshots this run of cleanup may delete, instead of its settings' `max_deletes`. Only by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_deletes: Option<u32>,
@@ -97,6 +100,7 @@ impl Event {
             scheduled_at: now,
             schedule: ScheduleName::manual(),
             dry_run,
+            seal: false,
             max_deletes: None,
             allow_mass_deletion: false,
             simulated_now: None,
@@ -112,6 +116,13 @@ impl Event {
             "schedule": "<aws.scheduler.schedule-arn>",
             "dry_run": false,
         })
+    }
+
+    /// The input of the schedule of sealing passes.
+    pub fn sealing_input() -> Value {
+        let mut input = Self::scheduler_input();
+        input["seal"] = true.into();
+        input
     }
 
     /// Reads an event, with errors that name the field at fault.

@@ -18,6 +18,8 @@ pub struct Inventory {
     pub instances: Vec<Instance>,
     /// The ids of all volumes that exist, attached or not.
     pub volumes: BTreeSet<String>,
+    /// The ids of those that are not encrypted, so that their snapshots are not either.
+    pub clear_volumes: BTreeSet<String>,
 }
 
 /// A snapshot as EC2 shows it; the tags as they are written, readable or not.
@@ -28,7 +30,7 @@ pub struct Inventory {
 pub struct Snapshot {
     /// Its id, `snap-…`.
     pub id: String,
-    /// The volume it was made of.
+    /// The volume it was made of; of an encrypted copy, the one that its source was made of.
     pub volume: Option<String>,
     /// The size of that volume in GiB. What the snapshot itself takes is less: it holds only what changed.
     pub size_gib: u32,
@@ -44,7 +46,11 @@ pub struct Snapshot {
     pub aws_backup: bool,
     /// An AMI of this account that is made of it, disabled or not.
     pub image: Option<String>,
-    /// When it was started; the same for all snapshots of a set.
+    /// Whether it is encrypted.
+    pub encrypted: bool,
+    /// Where it is a copy that Snapwarden made: of what.
+    pub copy: Option<CopyOf>,
+    /// When it was started, or its source, where it is a copy; the same for all snapshots of a set.
     pub started_at: Option<Timestamp>,
     /// The tag [`crate::tags::ENVIRONMENT`].
     pub environment: Option<String>,
@@ -52,10 +58,21 @@ pub struct Snapshot {
     pub instance: Option<String>,
     /// The tag [`crate::tags::RUN`].
     pub run: Option<String>,
+    /// The tag [`crate::tags::VOLUMES`], which older snapshots lack: of how many volumes its set was made.
+    pub set_volumes: Option<usize>,
     /// Whether it carries the tag [`crate::tags::ADOPTED`]: another program made it.
     pub adopted: bool,
     /// The tag [`crate::tags::DELETE_ON`].
     pub delete_on: Option<String>,
+}
+
+/// What a copy is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyOf {
+    /// The id of the snapshot in clear text: the tag [`crate::tags::SOURCE_SNAPSHOT`].
+    pub source: String,
+    /// When the copy itself was begun.
+    pub begun_at: Option<Timestamp>,
 }
 
 /// How far a snapshot is.
@@ -104,6 +121,11 @@ impl Snapshot {
     /// The volume it was made of, where EC2 tells a real one.
     pub fn source_volume(&self) -> Option<&str> {
         self.volume.as_deref().filter(|volume| *volume != NO_VOLUME)
+    }
+
+    /// The id of the snapshot that the volume's contents were first held by: a copy and its source have the same.
+    pub fn origin(&self) -> &str {
+        self.copy.as_ref().map_or(&self.id, |copy| &copy.source)
     }
 
     /// The day from which on it may go, where the tag is readable.

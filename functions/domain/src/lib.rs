@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod checked;
+pub mod clear_text;
 pub mod continuation;
 pub mod event;
 pub mod inventory;
@@ -17,7 +18,9 @@ pub mod retention;
 pub mod run;
 #[cfg(feature = "schema")]
 mod schema;
+pub mod sealing;
 pub mod settings;
+pub mod snapshot_set;
 pub mod tags;
 pub mod verdict;
 pub mod wishes;

@@ -17,8 +17,9 @@ pub const NAMESPACE: &str = "Snapwarden";
 /// The one dimension of all metrics: the environment's name.
 pub const DIMENSION: &str = "Environment";
 
-/// Backup runs that ended, however they ended; the heartbeat. A run counts once for all of its hops, and once more
-/// each time that Lambda repeats it after a failure.
+/// Backup runs that came to a report, good or bad; the heartbeat. A run counts once for all of its hops, and once more
+/// each time that Lambda repeats it after a failure. One that had to give up, since it could not even read what there
+/// is, counts not at all.
 pub const BACKUP_RUNS: &str = "BackupRuns";
 /// Instances that carry the tag that selects them.
 pub const INSTANCES_SELECTED: &str = "InstancesSelected";
@@ -33,8 +34,15 @@ pub const THROTTLES: &str = "Throttles";
 /// How long a backup run took, all hops together.
 pub const DURATION_MS: &str = "DurationMs";
 
-/// Cleanup runs that ended, counted as [`BACKUP_RUNS`] are.
+/// Cleanup runs that came to a report, counted as [`BACKUP_RUNS`] are.
 pub const CLEANUP_RUNS: &str = "CleanupRuns";
+/// Calls of a cleanup run that EC2 throttled.
+pub const CLEANUP_THROTTLES: &str = "CleanupThrottles";
+/// How long a cleanup run took, all hops together.
+pub const CLEANUP_DURATION_MS: &str = "CleanupDurationMs";
+/// Snapshots in state `error` that were started within the backup's interval: what failed after the backup had ended,
+/// and would otherwise show only when it is late.
+pub const SNAPSHOTS_IN_ERROR: &str = "SnapshotsInError";
 /// The age in hours of the newest completed snapshot of that selected volume whose newest one is oldest. No value
 /// while no volume has any.
 pub const OLDEST_BACKUP_AGE_HOURS: &str = "OldestBackupAgeHours";
@@ -52,6 +60,24 @@ pub const SNAPSHOTS_HELD: &str = "SnapshotsHeld";
 pub const HELD_GIB: &str = "HeldGiB";
 /// Snapshots that are due, and left to the next run since this one has deleted as many as it may: the backlog.
 pub const SNAPSHOTS_POSTPONED: &str = "SnapshotsPostponed";
+/// Snapshots that are not encrypted, those that failed not counted. No value where `encryption.require` is off.
+pub const UNENCRYPTED_SNAPSHOTS: &str = "UnencryptedSnapshots";
+
+/// Sealing passes that ended, counted as [`BACKUP_RUNS`] are.
+pub const SEALING_RUNS: &str = "SealingRuns";
+/// Encrypted copies that a sealing pass began.
+pub const COPIES_BEGUN: &str = "CopiesBegun";
+/// Snapshots in clear text that a sealing pass deleted, since their encrypted copies had been checked.
+pub const SNAPSHOTS_SEALED: &str = "SnapshotsSealed";
+/// Snapshots in clear text whose copies failed, or were refused.
+pub const COPIES_FAILED: &str = "CopiesFailed";
+
+/// Restore drills, which `cargo xtask restore drill` runs.
+pub const RESTORE_DRILLS: &str = "RestoreDrills";
+/// Those that did not prove the backup.
+pub const RESTORE_DRILL_FAILURES: &str = "RestoreDrillFailures";
+/// How long a drill took until its volumes could be attached.
+pub const RESTORE_DRILL_SECONDS: &str = "RestoreDrillSeconds";
 
 /// One metric and its value.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -37,6 +37,9 @@ pub struct BackupSettings {
     pub retention: Retention,
     /// Whether a run that finds no instance is fine; otherwise it fails, since a backup of nothing is no backup.
     pub allow_no_instances: bool,
+    /// Whether snapshots in clear text are to be warned about. Left out where it is false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requires_encryption: bool,
 }
 
 /// Settings of the cleanup function.
@@ -55,6 +58,32 @@ pub struct CleanupSettings {
     pub select: Selector,
     /// The longest time between two runs of the backup's schedule, in hours: how old a newest backup may be.
     pub backup_interval_hours: u32,
+    /// What becomes of snapshots in clear text. Left out where nobody minds them.
+    #[serde(default, skip_serializing_if = "Encryption::is_off")]
+    pub encryption: Encryption,
+}
+
+/// What becomes of snapshots in clear text: those of volumes that are not encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "require", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Encryption {
+    /// Nobody minds them.
+    #[default]
+    Off,
+    /// They are reported.
+    Report,
+    /// They are replaced by encrypted copies.
+    Enforce {
+        /// What encrypts the copies: a KMS key's ARN, or an alias such as `alias/backup`.
+        kms_key: String,
+    },
+}
+
+impl Encryption {
+    /// Whether nobody minds snapshots in clear text.
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
 }
 
 impl Settings for BackupSettings {

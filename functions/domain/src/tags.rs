@@ -1,5 +1,8 @@
 //! Keys of the tags that Snapwarden reads and writes.
 
+/// What the keys of all tags begin with that only Snapwarden sets.
+pub const PREFIX: &str = "snapwarden:";
+
 /// Says which environment a resource belongs to. Whatever lacks it is not ours: never changed, never deleted.
 pub const ENVIRONMENT: &str = "snapwarden:environment";
 
@@ -11,6 +14,17 @@ pub const HOP: &str = "snapwarden:hop";
 
 /// The instance whose volume a snapshot holds.
 pub const INSTANCE: &str = "snapwarden:instance";
+
+/// On an encrypted copy: the snapshot in clear text that it is a copy of. EC2 forgets that, and what the next two say.
+pub const SOURCE_SNAPSHOT: &str = "snapwarden:source-snapshot";
+
+/// On an encrypted copy: the volume that its source was made of.
+pub const SOURCE_VOLUME: &str = "snapwarden:source-volume";
+
+/// On an encrypted copy: when its source was started, as `2026-11-22T02:00:09Z`; the moment that it holds.
+pub const STARTED_AT: &str = "snapwarden:started-at";
+/// Of how many volumes the set was made that a snapshot belongs to, so that a set shows when one of it is missing.
+pub const VOLUMES: &str = "snapwarden:volumes";
 
 /// When a snapshot that another program had made was adopted. It belongs to no set, so the floor goes by its volume.
 pub const ADOPTED: &str = "snapwarden:adopted";

@@ -88,18 +88,26 @@ fn standing_alone(
     today: Date,
     settings: &CleanupSettings,
 ) -> Option<Fence> {
+    let fence = fence_but_for_the_day(snapshot, settings.environment.as_str());
+    match (fence, due) {
+        (Some(Fence::NotOurs | Fence::AwsBackup), _) => fence,
+        // Said before what else holds it: the ordinary case.
+        (_, Some(due)) if !due.has_come(today) => Some(Fence::NotDue),
+        _ => fence,
+    }
+}
+
+/// The same, apart from whether its day has come: what also holds a snapshot that a copy makes superfluous.
+pub fn fence_but_for_the_day(snapshot: &Snapshot, environment: &str) -> Option<Fence> {
     // EC2 was asked for this environment's snapshots only. A filter gone wrong must still delete nothing.
-    if !snapshot.belongs_to(settings.environment.as_str()) {
+    if !snapshot.belongs_to(environment) {
         return Some(Fence::NotOurs);
     }
     if snapshot.aws_backup {
         return Some(Fence::AwsBackup);
     }
-    let Some(due) = due else {
+    if snapshot.due().is_none() {
         return Some(Fence::UnreadableDeleteOn);
-    };
-    if !due.has_come(today) {
-        return Some(Fence::NotDue);
     }
     if snapshot.archived {
         return Some(Fence::Archived);

@@ -19,8 +19,9 @@ pub(crate) async fn configuration() -> SdkConfig {
         .await
 }
 
-/// A call with all of its attempts ends within the minute that [`crate::Deadline`] leaves at the end. Only
-/// `CreateSnapshots` sets its own: it has one attempt, and of many volumes at once takes longer to answer.
+/// A call with all of its attempts ends within the minute that [`crate::Deadline`] leaves at the end of a long
+/// invocation; near the end of a short one, the call is given up. Only `CreateSnapshots` sets its own: it has one
+/// attempt, and of many volumes at once takes longer to answer.
 fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder()
         .operation_attempt_timeout(Duration::from_secs(20))

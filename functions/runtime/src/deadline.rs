@@ -13,13 +13,18 @@ pub struct Deadline {
     stop: Option<Instant>,
     /// When to wait for nothing more either.
     end: Option<Instant>,
+    /// When to have handed on.
+    handed_on: Option<Instant>,
 }
 
 impl Deadline {
     /// The time left for what is under way, unless that were more than a quarter of the whole.
     const MARGIN: Duration = Duration::from_mins(1);
 
-    /// The part of the margin that is left for the report.
+    /// The part of the margin that is left for handing on and for the report.
+    const HAND_ON: u32 = 2;
+
+    /// The part of it that is left for the report alone.
     const REPORT: u32 = 12;
 
     /// Before the end of an invocation that Lambda ends at `end`.
@@ -30,17 +35,21 @@ impl Deadline {
         };
         let end = Instant::now() + left;
         let margin = Self::MARGIN.min(left / 4);
-        Self { stop: Some(end - margin), end: Some(end - margin / Self::REPORT) }
+        Self {
+            stop: Some(end - margin),
+            end: Some(end - margin / Self::HAND_ON),
+            handed_on: Some(end - margin / Self::REPORT),
+        }
     }
 
     /// No deadline at all.
     pub fn never() -> Self {
-        Self { stop: None, end: None }
+        Self { stop: None, end: None, handed_on: None }
     }
 
     /// A deadline that has passed.
     pub fn passed() -> Self {
-        Self { stop: Some(Instant::now()), end: None }
+        Self { stop: Some(Instant::now()), ..Self::never() }
     }
 
     /// Whether to start nothing more.
@@ -53,12 +62,22 @@ impl Deadline {
         self.stop.is_some_and(|stop| stop <= Instant::now() + pause)
     }
 
-    /// Waits for `work`, which may also run after the deadline, but gives it up while there is time for a report.
+    /// Waits for `work`, which may also run after the deadline, but gives it up while there is time to hand on and to
+    /// report.
     pub async fn before_the_end<F: Future>(self, work: F) -> Option<F::Output> {
-        match self.end {
-            Some(end) => timeout_at(end, work).await.ok(),
-            None => Some(work.await),
-        }
+        until(self.end, work).await
+    }
+
+    /// Waits for handing on, but gives it up while there is time for a report.
+    pub(crate) async fn to_hand_on<F: Future>(self, work: F) -> Option<F::Output> {
+        until(self.handed_on, work).await
+    }
+}
+
+async fn until<F: Future>(end: Option<Instant>, work: F) -> Option<F::Output> {
+    match end {
+        Some(end) => timeout_at(end, work).await.ok(),
+        None => Some(work.await),
     }
 }
 
@@ -84,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_hangs_does_not_take_the_report_with_it() {
+    async fn what_hangs_takes_neither_the_next_hop_nor_the_report_with_it() {
         let now = SystemTime::now();
         let deadline = Deadline::of(now + Duration::from_mins(15), now);
         assert!(
@@ -93,6 +112,8 @@ mod tests {
         );
         let start = Instant::now();
         assert_eq!(deadline.before_the_end(std::future::pending::<()>()).await, None);
+        assert_eq!(start.elapsed().as_secs(), 870);
+        assert_eq!(deadline.to_hand_on(std::future::pending::<()>()).await, None);
         assert_eq!(start.elapsed().as_secs(), 895);
         assert_eq!(Deadline::never().before_the_end(async { 1 }).await, Some(1));
     }

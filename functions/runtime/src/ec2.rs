@@ -1,5 +1,6 @@
 //! What both functions ask of EC2, and how they read its answers.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -7,10 +8,12 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{Filter, Instance, Reservation, Snapshot, Tag};
 use jiff::Timestamp;
+use snapwarden_domain::inventory::CopyOf;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
 
+use crate::deadline::Deadline;
 use crate::meter::Meter;
 use crate::pace::{Api, Pace};
 
@@ -39,9 +42,19 @@ impl Ec2 {
         &self.client
     }
 
+    /// The same, or nothing where the turn would come after the deadline.
+    pub async fn turn_before(&self, api: Api, deadline: Deadline) -> Option<&Client> {
+        self.pace.turn_before(api, deadline).await.then_some(&self.client)
+    }
+
     /// The client without a turn: for paginators, each page of which takes a turn of its own.
     pub(crate) fn unpaced(&self) -> &Client {
         &self.client
+    }
+
+    /// The Region that is called.
+    pub fn region(&self) -> Option<&str> {
+        self.client.config().region().map(AsRef::as_ref)
     }
 
     /// How many calls there were, with the SDK's own repetitions.
@@ -58,7 +71,7 @@ impl Ec2 {
 /// The most that EC2 lists a page.
 pub(crate) const PAGE: i32 = 1_000;
 
-/// All instances that match the filters, as `read` sees them; page by page, like [`snapshots`].
+/// All instances that match the filters, each once, as `read` sees them; page by page, like [`snapshots`].
 pub async fn instances<T>(
     ec2: &Ec2,
     filters: Vec<Filter>,
@@ -66,12 +79,16 @@ pub async fn instances<T>(
 ) -> Result<Vec<T>, Failure> {
     let call = ec2.client.describe_instances().set_filters(Some(filters)).max_results(PAGE);
     let mut pages = call.into_paginator().send();
-    let mut found = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     loop {
         ec2.turn(Api::DescribeInstances).await;
         let Some(page) = pages.next().await else { return Ok(found) };
         let page = page.map_err(|error| failure(&error).during("could not list the instances"))?;
-        found.extend(page.reservations().iter().flat_map(Reservation::instances).filter_map(&read));
+        // A list that changes between two pages may name one twice: two backups of it at once.
+        let is_new =
+            |instance: &&Instance| instance.instance_id().is_none_or(|id| seen.insert(id.to_owned()));
+        let instances = page.reservations().iter().flat_map(Reservation::instances);
+        found.extend(instances.filter(is_new).filter_map(&read));
     }
 }
 
@@ -99,6 +116,28 @@ pub async fn snapshots<T>(
 /// When a snapshot was started, to the second.
 pub fn started_at(snapshot: &Snapshot) -> Option<Timestamp> {
     Timestamp::from_second(snapshot.start_time()?.secs()).ok()
+}
+
+/// What a snapshot is a copy of, where Snapwarden has copied it.
+pub fn copy_of(snapshot: &Snapshot) -> Option<CopyOf> {
+    let source = tag(snapshot.tags(), tags::SOURCE_SNAPSHOT)?.to_owned();
+    Some(CopyOf { source, begun_at: started_at(snapshot) })
+}
+
+/// The volume whose contents a snapshot holds. What EC2 says of a copy means nothing (source: EC2 API, `CopySnapshot`).
+pub fn volume(snapshot: &Snapshot) -> Option<&str> {
+    match tag(snapshot.tags(), tags::SOURCE_SNAPSHOT) {
+        Some(_) => tag(snapshot.tags(), tags::SOURCE_VOLUME),
+        None => snapshot.volume_id(),
+    }
+}
+
+/// The moment whose contents a snapshot holds: when it was started, or what it is a copy of.
+pub fn moment(snapshot: &Snapshot) -> Option<Timestamp> {
+    match tag(snapshot.tags(), tags::SOURCE_SNAPSHOT) {
+        Some(_) => tag(snapshot.tags(), tags::STARTED_AT)?.parse().ok(),
+        None => started_at(snapshot),
+    }
 }
 
 /// A filter for a tag with exactly this value.
@@ -133,11 +172,12 @@ where
         }
         None => DisplayErrorContext(error).to_string(),
     };
-    Failure { code: code.map(str::to_owned), message, hint: code.and_then(hint).map(str::to_owned) }
+    let hint = code.map_or("AWS did not answer: see whether it can be reached, and run again", hint);
+    Failure { code: code.map(str::to_owned), message, hint: Some(hint.to_owned()) }
 }
 
-fn hint(code: &str) -> Option<&'static str> {
-    Some(match code {
+fn hint(code: &str) -> &'static str {
+    match code {
         "UnauthorizedOperation" => {
             "the function's role lacks this right: deploy again, or look for a policy above it that denies"
         }
@@ -154,6 +194,9 @@ fn hint(code: &str) -> Option<&'static str> {
         "SnapshotLimitExceeded" | "ResourceLimitExceeded" => {
             "the Region's snapshot quota is used up: let cleanup delete more, or ask AWS to raise it"
         }
+        "KMSKeyNotAccessibleFault" | "InvalidKmsKey.InvalidState" | "KmsKeyNotFound" => {
+            "the key cannot be used: see encryption.kms_key, whether the key is enabled, and its key policy"
+        }
         "ConcurrentSnapshotLimitExceeded" => {
             "a volume allows five snapshots in progress, of type st1 or sc1 one: see whether an older one is still \
              pending or in error, and run again once it is not"
@@ -168,8 +211,10 @@ fn hint(code: &str) -> Option<&'static str> {
         "IncorrectState" | "IncorrectInstanceState" => {
             "the instance or a volume is changing state: run again later"
         }
-        _ => return None,
-    })
+        _ => {
+            "see this code in AWS's API reference (EC2: \"Error codes\"), and run again once its cause is gone"
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,21 +231,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn instances_beyond_the_first_page_are_backed_up_too() {
-        let page = |id: &str| {
-            let instance = Instance::builder().instance_id(id).build();
-            DescribeInstancesOutput::builder()
-                .reservations(Reservation::builder().instances(instance).build())
+    async fn instances_beyond_the_first_page_are_backed_up_too_and_none_twice() {
+        let page = |ids: &[&str]| {
+            let instance = |id: &&str| Instance::builder().instance_id(*id).build();
+            let reservation = Reservation::builder().set_instances(Some(ids.iter().map(instance).collect()));
+            DescribeInstancesOutput::builder().reservations(reservation.build())
         };
         let first = mock!(Client::describe_instances)
             .match_requests(|request| request.next_token().is_none() && request.max_results() == Some(PAGE))
-            .then_output(move || page("i-1").next_token("2").build());
+            .then_output(move || page(&["i-1"]).next_token("2").build());
         let empty = mock!(Client::describe_instances)
             .match_requests(|request| request.next_token() == Some("2"))
             .then_output(|| DescribeInstancesOutput::builder().next_token("3").build());
         let last = mock!(Client::describe_instances)
             .match_requests(|request| request.next_token() == Some("3"))
-            .then_output(move || page("i-2").build());
+            .then_output(move || page(&["i-1", "i-2"]).build());
         let ec2 = mock_client!(aws_sdk_ec2, RuleMode::MatchAny, &[&first, &empty, &last]);
         let id = |instance: &Instance| instance.instance_id().map(str::to_owned);
         assert_eq!(
@@ -241,6 +286,25 @@ mod tests {
             text.starts_with("UnauthorizedOperation: could not list the snapshots: You may not. (hint: "),
             "{text}"
         );
+    }
+
+    /// A code alone helps nobody at three in the morning.
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        for (code, what) in [
+            ("ConcurrentSnapshotLimitExceeded", "st1 or sc1 one"),
+            ("PendingSnapshotLimitExceeded", "in progress"),
+            ("SnapshotLimitExceeded", "quota"),
+            ("SnapshotCreationPerVolumeRateExceeded", "just started"),
+            ("RequestLimitExceeded", "who else calls"),
+            ("InvalidInstanceID.NotFound", "terminated"),
+            ("SomethingNew", "API reference"),
+        ] {
+            assert!(hint(code).contains(what), "{code}: {}", hint(code));
+        }
+        let lost = failure(&SdkError::<DescribeSnapshotsError>::timeout_error("no answer"));
+        assert_eq!(lost.code, None);
+        assert!(lost.hint.is_some_and(|hint| hint.contains("did not answer")));
     }
 
     #[test]

@@ -21,9 +21,14 @@ pub(crate) fn judge<R: Report>(error_type: &str, report: R) -> Result<R, Diagnos
     log_warnings(&report);
     let summary = report.summary();
     let failures = report.failures();
+    if failures.is_empty() && report.effort().handed_on {
+        // No outcome: the run's last hop has that, and may have failed already.
+        tracing::info!("left to another hop of the run: {summary}");
+        return Ok(report);
+    }
     if failures.is_empty() {
         // What `cargo xtask status` looks for in the log, as in `log`.
-        let outcome = if report.is_dry_run() { "dry_run" } else { "succeeded" };
+        let outcome = report.outcome();
         tracing::info!(outcome, "{summary}");
         return Ok(report);
     }
@@ -202,6 +207,19 @@ mod tests {
         );
     }
 
+    /// What `judge` writes into the log.
+    fn logged(report: &Night) -> String {
+        let written = Arc::new(Written::default());
+        let log =
+            lambda_runtime::tracing::subscriber::fmt().json().with_writer(Arc::clone(&written)).finish();
+        tracing::subscriber::with_default(log, || {
+            let _run = tracing::info_span!("run", run = %report.run).entered();
+            judge("Failed", report.clone())
+        })
+        .unwrap();
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
     #[derive(Default)]
     struct Written(Mutex<Vec<u8>>);
 
@@ -217,18 +235,19 @@ mod tests {
 
     #[test]
     fn warnings_of_a_night_that_nobody_watches_reach_the_log() {
-        let written = Arc::new(Written::default());
-        let log =
-            lambda_runtime::tracing::subscriber::fmt().json().with_writer(Arc::clone(&written)).finish();
         let report = Night { warnings: vec!["2 held for good".to_owned()], ..night() };
-        tracing::subscriber::with_default(log, || {
-            let _run = tracing::info_span!("run", run = %report.run).entered();
-            judge("Failed", report.clone())
-        })
-        .unwrap();
-        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let written = logged(&report);
         let warning = written.lines().find(|line| line.contains("2 held for good")).unwrap();
         assert!(warning.contains("WARN") && warning.contains("manual@2026-11-22T02:00:00Z"), "{warning}");
+    }
+
+    /// `cargo xtask status` goes by the last outcome: a repetition that left the run to others must not call it a success.
+    #[test]
+    fn an_invocation_that_leaves_the_run_to_another_hop_tells_no_outcome() {
+        assert!(logged(&night()).contains(r#""outcome":"succeeded""#));
+        let effort = Effort { handed_on: true, ..Effort::default() };
+        let written = logged(&Night { effort, ..night() });
+        assert!(!written.contains("outcome") && written.contains("left to another hop"), "{written}");
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub(crate) fn is_possible(event: &Event, invoked_arn: &str, alias_arn: &str) -> 
 /// or an error inside Lambda) there may be a successor or none, and the hop fails: a chain that ends unnoticed would
 /// leave instances without a backup, a chain that forks costs calls. Lambda then repeats the hop after a minute, by
 /// which time a successor shows in what it does: backup looks for its mark, [`snapwarden_domain::tags::HOP`], and ends
-/// there; for cleanup, a second chain is harmless, because a deletion is.
+/// there; for cleanup, a second chain is harmless, because a deletion is. A successor that has made nothing by then does
+/// not show, and the chain forks: it calls EC2 twice as often and writes its metrics twice, but makes no set twice.
 pub(crate) async fn to_next(lambda: &Client, alias_arn: &str, event: &Event) -> Result<(), Failure> {
     const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
@@ -46,6 +47,14 @@ pub(crate) async fn to_next(lambda: &Client, alias_arn: &str, event: &Event) -> 
             _ => return Err(failure(&error)),
         }
     }
+}
+
+/// Lambda did not answer before the invocation's own end.
+pub(crate) fn out_of_time() -> Failure {
+    Failure::new(
+        "Lambda did not answer in time",
+        "nothing to do, unless all attempts of the run end like this",
+    )
 }
 
 /// No repetition by the SDK, and an end in time: the call is made within what [`crate::Deadline`] leaves at the end.

@@ -13,7 +13,7 @@ use snapwarden_domain::report::Failure;
 use snapwarden_domain::settings::Selector;
 use snapwarden_domain::{tags, wishes};
 
-use crate::ec2::{Ec2, PAGE, failure, instances, one_of, snapshots, started_at, tag};
+use crate::ec2::{Ec2, PAGE, copy_of, failure, instances, moment, one_of, snapshots, tag, volume};
 use crate::pace::Api;
 
 /// Reads all that verdicts on the environment's snapshots need.
@@ -58,8 +58,8 @@ pub async fn read_around(
     let existing =
         one_of("instance-state-name", ["pending", "running", "shutting-down", "stopping", "stopped"]);
     let instances = instances(client, vec![existing], |instance| read_instance(instance, select)).await?;
-    let volumes = volumes(client).await?;
-    Ok(Inventory { snapshots, instances, volumes })
+    let (volumes, clear_volumes) = volumes(client).await?;
+    Ok(Inventory { snapshots, instances, volumes, clear_volumes })
 }
 
 /// A snapshot without what other lists say about it: AMIs and locks.
@@ -67,7 +67,7 @@ pub fn read_snapshot(snapshot: &types::Snapshot) -> Option<Snapshot> {
     let tag = |key| tag(snapshot.tags(), key).map(str::to_owned);
     Some(Snapshot {
         id: snapshot.snapshot_id()?.to_owned(),
-        volume: snapshot.volume_id().map(str::to_owned),
+        volume: volume(snapshot).map(str::to_owned),
         size_gib: snapshot.volume_size().and_then(|size| u32::try_from(size).ok()).unwrap_or_default(),
         state: match snapshot.state() {
             Some(SnapshotState::Completed) => State::Completed,
@@ -82,10 +82,13 @@ pub fn read_snapshot(snapshot: &types::Snapshot) -> Option<Snapshot> {
         locked: false,
         aws_backup: is_of_aws_backup(snapshot),
         image: None,
-        started_at: started_at(snapshot),
+        encrypted: snapshot.encrypted().unwrap_or_default(),
+        copy: copy_of(snapshot),
+        started_at: moment(snapshot),
         environment: tag(tags::ENVIRONMENT),
         instance: tag(tags::INSTANCE),
         run: tag(tags::RUN),
+        set_volumes: tag(tags::VOLUMES).and_then(|volumes| volumes.parse().ok()),
         adopted: tag(tags::ADOPTED).is_some(),
         delete_on: tag(tags::DELETE_ON),
     })
@@ -176,18 +179,24 @@ async fn locked(client: &Ec2, is_emulated: bool) -> Result<BTreeSet<String>, Fai
     }
 }
 
-/// The ids of all volumes.
-async fn volumes(client: &Ec2) -> Result<BTreeSet<String>, Failure> {
+/// The ids of all volumes, and of those that are not encrypted.
+async fn volumes(client: &Ec2) -> Result<(BTreeSet<String>, BTreeSet<String>), Failure> {
     /// EC2 lists at most 500 volumes a page (source: EC2 API, `DescribeVolumes`).
     const VOLUMES: i32 = 500;
 
     let mut pages = client.unpaced().describe_volumes().max_results(VOLUMES).into_paginator().send();
-    let mut found = BTreeSet::new();
+    let (mut found, mut clear) = (BTreeSet::new(), BTreeSet::new());
     loop {
         client.turn(Api::DescribeVolumes).await;
-        let Some(page) = pages.next().await else { return Ok(found) };
+        let Some(page) = pages.next().await else { return Ok((found, clear)) };
         let page = page.map_err(|error| failure(&error).during("could not list the volumes"))?;
-        found.extend(page.volumes().iter().filter_map(|volume| volume.volume_id().map(str::to_owned)));
+        for volume in page.volumes() {
+            let Some(id) = volume.volume_id() else { continue };
+            found.insert(id.to_owned());
+            if volume.encrypted() == Some(false) {
+                clear.insert(id.to_owned());
+            }
+        }
     }
 }
 

@@ -90,6 +90,14 @@ pub enum Ended<R> {
 }
 
 impl<R> Ended<R> {
+    /// The same with another form of the report.
+    pub fn map<T>(self, form: impl FnOnce(R) -> T) -> Ended<T> {
+        match self {
+            Self::Finished(report) => Ended::Finished(form(report)),
+            Self::Unfinished { report, next } => Ended::Unfinished { report: form(report), next },
+        }
+    }
+
     /// The report of the run, or of its part so far.
     pub fn into_report(self) -> R {
         match self {
@@ -125,16 +133,20 @@ where
     lambda_runtime::run(service_fn(move |request: LambdaEvent<Value>| async move {
         let (event, context) = request.into_parts();
         let deadline = Deadline::of(context.deadline(), SystemTime::now());
+        let started = Timestamp::now();
         let (arn, id) = (context.invoked_function_arn.clone(), context.request_id.clone());
         let call = Call { event: event.clone(), arn, id, deadline };
         let result = function.serve(call).await.inspect_err(ending::log);
         if let Err(error) = &result {
-            notifier.tell(&event, &context, error).await;
+            notifier.tell(&event, &context, started, error).await;
         }
         result
     }))
     .await
 }
+
+/// The error type of a sealing pass that failed.
+const SEALING_FAILED: &str = "SealingFailed";
 
 /// What Lambda hands over.
 struct Call {
@@ -172,6 +184,8 @@ impl<F> Function<F> {
         let clock = clock::of(&event, real_now, endpoint.as_deref()).map_err(invalid_event)?;
 
         let (run, hop) = (event.run(), event.hop());
+        // Apart from cleanups in the log: a pass that failed says nothing of the last cleanup.
+        let failed = if event.seal { SEALING_FAILED } else { self.failed };
         let span = tracing::info_span!("run", %run, hop, request = call.id);
         let alias_arn = settings.alias_arn().to_owned();
         let invocation = Invocation {
@@ -189,13 +203,16 @@ impl<F> Function<F> {
         let serve = async {
             tracing::info!(dry_run = event.dry_run, "run started");
             match (self.work)(invocation).await {
-                Ok(Ended::Finished(report)) => ending::judge(self.failed, report),
+                Ok(Ended::Finished(report)) => ending::judge(failed, report),
                 Ok(Ended::Unfinished { report, next }) => {
+                    let next = Continuation { handed_on_at: Some(Timestamp::now()), ..next };
                     let event = Event { continuation: Some(next), ..event };
-                    let handed_on = hand_on::to_next(&self.lambda, &alias_arn, &event).await;
-                    ending::judge_hop(self.failed, report, event.hop(), handed_on)
+                    let handing_on = hand_on::to_next(&self.lambda, &alias_arn, &event);
+                    let handed_on = call.deadline.to_hand_on(handing_on).await;
+                    let handed_on = handed_on.unwrap_or_else(|| Err(hand_on::out_of_time()));
+                    ending::judge_hop(failed, report, event.hop(), handed_on)
                 }
-                Err(failure) => Err(ending::aborted(self.failed, &run, &failure)),
+                Err(failure) => Err(ending::aborted(failed, &run, &failure)),
             }
         };
         serve.instrument(span).await

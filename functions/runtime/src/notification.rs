@@ -39,9 +39,17 @@ impl Notifier {
 
     /// Publishes how a run failed, if nothing will try it again. That it could not be told does not change how the run
     /// ended: it is logged, and the alarms tell as well.
-    pub(crate) async fn tell(&self, event: &Value, context: &Context, error: &Diagnostic) {
-        let now = Timestamp::now();
-        let attempt = self.attempts.count(&context.request_id, context.xray_trace_id.as_deref(), now);
+    ///
+    /// `started` is when this attempt began: it may have lasted longer than Lambda waits between two.
+    pub(crate) async fn tell(
+        &self,
+        event: &Value,
+        context: &Context,
+        started: Timestamp,
+        error: &Diagnostic,
+    ) {
+        let sent = sent_at(event, context.xray_trace_id.as_deref());
+        let attempt = self.attempts.count(&context.request_id, sent, started);
         let Some(settings) = &self.settings else { return };
         if !concerns_people(event) || attempt.is_some_and(|attempt| attempt < settings.attempts) {
             return;
@@ -60,10 +68,11 @@ impl Notifier {
 }
 
 /// Whether nobody is waiting for the answer: a person who invokes a function sees it fail, and a dry run leaves nothing
-/// undone. An event that is not understood may have been a schedule's.
+/// undone. A sealing pass comes again in 15 minutes; that none succeeds, its alarms tell once. An event that is not
+/// understood may have been a schedule's.
 fn concerns_people(event: &Value) -> bool {
     match Event::from_json(event.clone()) {
-        Ok(event) => !event.dry_run && event.schedule != ScheduleName::manual(),
+        Ok(event) => !event.dry_run && !event.seal && event.schedule != ScheduleName::manual(),
         Err(_) => true,
     }
 }
@@ -82,12 +91,12 @@ const THIRD: SignedDuration = SignedDuration::from_secs(150);
 
 impl Attempts {
     /// Counts a failed attempt and returns its number, from 1; `None` where nothing tells it.
-    fn count(&self, request: &str, trace: Option<&str>, now: Timestamp) -> Option<u32> {
+    fn count(&self, request: &str, sent: Option<Timestamp>, started: Timestamp) -> Option<u32> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = match &*last {
             // This process has seen the one before.
             Some((id, attempt)) if id == request => attempt + 1,
-            _ => match now.duration_since(trace.and_then(begun_at)?) {
+            _ => match started.duration_since(sent?) {
                 age if age < SECOND => 1,
                 age if age < THIRD => 2,
                 _ => 3,
@@ -95,6 +104,15 @@ impl Attempts {
         };
         *last = Some((request.to_owned(), attempt));
         Some(attempt)
+    }
+}
+
+/// When an event was sent, as far as anything tells. A hop is traced with the run that it belongs to, and Lambda counts
+/// its attempts from when it was handed on.
+fn sent_at(event: &Value, trace: Option<&str>) -> Option<Timestamp> {
+    match event.get("continuation") {
+        None => begun_at(trace?),
+        Some(before) => before.get("handed_on_at")?.as_str()?.parse().ok(),
     }
 }
 
@@ -123,7 +141,7 @@ mod tests {
     #[test]
     fn only_the_third_attempt_is_the_last() {
         let attempts = Attempts::default();
-        let count = |request, seconds| attempts.count(request, Some(TRACE), at(seconds));
+        let count = |request, seconds| attempts.count(request, sent_at(&json!({}), Some(TRACE)), at(seconds));
         assert_eq!([count("a", 3), count("a", 70), count("a", 200)], [Some(1), Some(2), Some(3)]);
         // Long runs: the process remembers what the clock cannot tell.
         assert_eq!([count("b", 10), count("b", 900), count("b", 2_000)], [Some(1), Some(2), Some(3)]);
@@ -132,11 +150,28 @@ mod tests {
     #[test]
     fn a_new_process_goes_by_the_age_of_the_event() {
         for (seconds, attempt) in [(1, 1), (62, 2), (183, 3), (3_000, 3)] {
-            assert_eq!(Attempts::default().count("a", Some(TRACE), at(seconds)), Some(attempt), "{seconds}");
+            let sent = sent_at(&json!({}), Some(TRACE));
+            assert_eq!(Attempts::default().count("a", sent, at(seconds)), Some(attempt), "{seconds}");
         }
         for unknown in [None, Some("Sampled=0"), Some("Root=2-x-y"), Some("")] {
-            assert_eq!(Attempts::default().count("a", unknown, at(1)), None, "{unknown:?}");
+            let sent = sent_at(&json!({}), unknown);
+            assert_eq!(Attempts::default().count("a", sent, at(1)), None, "{unknown:?}");
         }
+    }
+
+    /// A run's fifth hop begins an hour after the run: its first attempt is not the last for that.
+    #[test]
+    fn the_attempts_of_a_hop_are_counted_from_when_it_was_handed_on() {
+        let hop = json!({ "continuation": { "hop": 5, "handed_on_at": at(3_600).to_string() } });
+        for (seconds, attempt) in [(3_601, 1), (3_662, 2), (3_783, 3)] {
+            let sent = sent_at(&hop, Some(TRACE));
+            assert_eq!(Attempts::default().count("a", sent, at(seconds)), Some(attempt), "{seconds}");
+        }
+        assert_eq!(
+            sent_at(&json!({ "continuation": { "hop": 5 } }), Some(TRACE)),
+            None,
+            "so people are told"
+        );
     }
 
     #[test]
@@ -145,6 +180,9 @@ mod tests {
         assert!(concerns_people(&event("snapwarden-prod/backup", false)));
         assert!(!concerns_people(&event("snapwarden-prod/backup", true)));
         assert!(!concerns_people(&event("manual", false)));
+        let mut seal = event("snapwarden-prod/seal", false);
+        seal["seal"] = json!(true);
+        assert!(!concerns_people(&seal), "ninety-six messages a day");
         assert!(concerns_people(&json!({ "what": "is this" })));
     }
 
@@ -173,9 +211,24 @@ mod tests {
         context.request_id = "a".to_owned();
         context.xray_trace_id = Some(format!("Root=1-{:x}-0", Timestamp::now().as_second()));
         for told in [0, 0, 1] {
-            notifier.tell(&event, &context, &failed()).await;
+            notifier.tell(&event, &context, Timestamp::now(), &failed()).await;
             assert_eq!(publish.num_calls(), told);
         }
+    }
+
+    /// An attempt that took a quarter of an hour is not the third, and nobody is to get up while Lambda still tries.
+    #[tokio::test]
+    async fn a_long_attempt_is_not_taken_for_a_late_one() {
+        let publish =
+            mock!(Client::publish).match_requests(|_| true).then_output(|| PublishOutput::builder().build());
+        let sns = mock_client!(aws_sdk_sns, RuleMode::MatchAny, [&publish]);
+        let started = Timestamp::now() - SignedDuration::from_mins(14);
+        let event = json!({ "scheduled_at": "2026-11-22T02:00:00Z", "schedule": "snapwarden-prod/backup" });
+        let mut context = Context::default();
+        context.request_id = "a".to_owned();
+        context.xray_trace_id = Some(format!("Root=1-{:x}-0", started.as_second()));
+        Notifier::new(sns, settings).tell(&event, &context, started, &failed()).await;
+        assert_eq!(publish.num_calls(), 0);
     }
 
     /// A topic that cannot be reached must not hide why the run failed.
@@ -185,10 +238,10 @@ mod tests {
             || PublishError::generic(aws_sdk_sns::error::ErrorMetadata::builder().code("NotFound").build());
         let publish = mock!(Client::publish).then_error(refused);
         let sns = mock_client!(aws_sdk_sns, RuleMode::MatchAny, [&publish]);
-        Notifier::new(sns, settings).tell(&json!({}), &Context::default(), &failed()).await;
+        Notifier::new(sns, settings).tell(&json!({}), &Context::default(), Timestamp::now(), &failed()).await;
         assert_eq!(publish.num_calls(), 1);
         let sns = mock_client!(aws_sdk_sns, RuleMode::MatchAny, [&publish]);
-        Notifier::new(sns, |_| None).tell(&json!({}), &Context::default(), &failed()).await;
+        Notifier::new(sns, |_| None).tell(&json!({}), &Context::default(), Timestamp::now(), &failed()).await;
         assert_eq!(publish.num_calls(), 1, "there is nobody to tell");
     }
 }

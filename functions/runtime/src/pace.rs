@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::deadline::Deadline;
+
 /// The EC2 actions that the functions call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
@@ -13,6 +15,8 @@ pub enum Api {
     CreateSnapshots,
     /// `DeleteSnapshot`.
     DeleteSnapshot,
+    /// `CopySnapshot`.
+    CopySnapshot,
     /// `CreateTags`.
     CreateTags,
     /// `DescribeInstances`, always with a filter.
@@ -26,9 +30,10 @@ pub enum Api {
 }
 
 impl Api {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::CreateSnapshots,
         Self::DeleteSnapshot,
+        Self::CopySnapshot,
         Self::CreateTags,
         Self::DescribeInstances,
         Self::DescribeSnapshots,
@@ -41,6 +46,8 @@ impl Api {
     pub fn limit(self) -> (u32, u32) {
         match self {
             Self::CreateSnapshots | Self::DeleteSnapshot => (100, 5),
+            // The bucket of mutating calls that are not listed by themselves.
+            Self::CopySnapshot => (50, 5),
             Self::CreateTags => (100, 10),
             _ => (100, 20),
         }
@@ -51,6 +58,7 @@ impl Api {
         Some(match name {
             "CreateSnapshots" => Self::CreateSnapshots,
             "DeleteSnapshot" => Self::DeleteSnapshot,
+            "CopySnapshot" => Self::CopySnapshot,
             "CreateTags" => Self::CreateTags,
             "DescribeInstances" => Self::DescribeInstances,
             "DescribeSnapshots" => Self::DescribeSnapshots,
@@ -92,6 +100,17 @@ impl Pace {
     pub async fn turn(&self, api: Api) {
         let turn = self.bucket(api, Bucket::reserve);
         sleep_until(turn).await;
+    }
+
+    /// The same, unless the turn would come after the deadline: then it is given up at once, and nobody's turn is later
+    /// for it. While EC2 throttles, a queue can be minutes long.
+    pub async fn turn_before(&self, api: Api, deadline: Deadline) -> bool {
+        let turn = self.bucket(api, |bucket, now| {
+            (!deadline.passes_within(bucket.wait(now))).then(|| bucket.reserve(now))
+        });
+        let Some(turn) = turn else { return false };
+        sleep_until(turn).await;
+        true
     }
 
     /// Slows an action down, since EC2 has just throttled it.
@@ -141,12 +160,18 @@ impl Bucket {
         self.speed = (self.speed + seconds * Self::RECOVERY).min(1.0);
     }
 
+    /// How long the next token takes to be there.
+    fn wait(&mut self, now: Instant) -> Duration {
+        self.catch_up(now);
+        let missing = (1.0 - self.level).max(0.0);
+        Duration::from_secs_f64(missing / (self.refill * self.speed))
+    }
+
     /// Takes a token, and says from when on it is there.
     fn reserve(&mut self, now: Instant) -> Instant {
-        self.catch_up(now);
+        let wait = self.wait(now);
         self.level -= 1.0;
-        let missing = (-self.level).max(0.0);
-        now + Duration::from_secs_f64(missing / (self.refill * self.speed))
+        now + wait
     }
 
     /// EC2's bucket is empty, whoever emptied it: so is this one, and it refills at half the speed.
@@ -221,6 +246,32 @@ mod tests {
         seconds_for(&pace, 97).await;
         let recovered = seconds_for(&pace, 97).await;
         assert!((19.9..20.3).contains(&recovered), "{recovered}");
+    }
+
+    /// A run that queues for longer than Lambda lets it live is cut off, and reports nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_would_come_too_late_is_given_up_at_once() {
+        let pace = pace(true);
+        for _ in 0..20 {
+            pace.throttled(CALL);
+            tokio::time::advance(Duration::from_secs(3)).await;
+        }
+        let now = std::time::SystemTime::now();
+        let deadline = Deadline::of(now + Duration::from_mins(5), now); // four of which are for work
+        let start = Instant::now();
+        let (mut taken, mut given_up) = (0, 0);
+        for _ in 0..2_000 {
+            if pace.turn_before(CALL, deadline).await {
+                taken += 1;
+            } else {
+                given_up += 1;
+            }
+        }
+        assert!(start.elapsed() <= Duration::from_mins(4), "{:?}", start.elapsed());
+        assert!(taken > 100 && given_up > 100, "{taken} taken, {given_up} given up");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let next = seconds_for(&pace, 1).await;
+        assert!(next < 1.0, "what was given up takes nobody's turn: {next}");
     }
 
     #[tokio::test(start_paused = true)]

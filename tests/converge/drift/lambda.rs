@@ -1,10 +1,12 @@
 //! Functions and their aliases.
 
-use aws_sdk_lambda::types::{AliasRoutingConfiguration, Environment, LogFormat, LoggingConfig};
+use aws_sdk_lambda::types::{
+    AliasRoutingConfiguration, ApplicationLogLevel, Environment, LogFormat, LoggingConfig,
+};
 use snapwarden_deployer::aws::Aws;
 use snapwarden_tests::{block_on, bundle};
 
-use super::{Drift, drift};
+use super::{Drift, SECRET, drift};
 
 const BACKUP: &str = "snapwarden-local-backup";
 const CLEANUP: &str = "snapwarden-local-cleanup";
@@ -33,10 +35,10 @@ fn configuration() -> Vec<Drift> {
             "a variable added",
             |aws| {
                 let mut variables = variables(aws);
-                variables.insert("RUST_LOG".to_owned(), "trace".to_owned());
+                variables.insert("DB_PASSWORD".to_owned(), SECRET.to_owned());
                 set_variables(aws, variables);
             },
-            &["version.environment.RUST_LOG: "],
+            &["version.environment.DB_PASSWORD: (hidden, checksum "],
         ),
         drift(
             "a setting edited",
@@ -61,6 +63,18 @@ fn configuration() -> Vec<Drift> {
                 "version.log_format: Text → JSON",
                 "version.log_group: /elsewhere → /aws/lambda/snapwarden-local-backup",
             ],
+        ),
+        drift(
+            "lines without a level dropped, the metrics among them",
+            |aws| {
+                let logging = LoggingConfig::builder()
+                    .log_format(LogFormat::Json)
+                    .log_group("/aws/lambda/snapwarden-local-backup")
+                    .application_log_level(ApplicationLogLevel::Warn);
+                let call = aws.lambda.update_function_configuration().function_name(BACKUP);
+                block_on(call.logging_config(logging.build()).send()).unwrap();
+            },
+            &["version.application_log_level: WARN → INFO"],
         ),
         drift(
             "another role",

@@ -19,7 +19,7 @@ pub struct Call {
     pub mutating: bool,
     /// How it is written down.
     pub protocol: Protocol,
-    /// What it asks for: labels of the path, the query, and the body's fields. Empty where the body is CBOR.
+    /// What it asks for: labels of the path, the query, and the body's fields.
     pub parameters: Value,
     /// The answer's HTTP status; `None` where none came back.
     pub status: Option<u16>,
@@ -65,6 +65,9 @@ impl Call {
                 parameters.extend(fields);
             }
         }
+        if protocol == Protocol::RpcCbor {
+            parameters.extend(cbor(body));
+        }
         if let Some(zip) = parameters.get_mut("Code").and_then(|code| code.get_mut("ZipFile")) {
             *zip = Value::Null;
         }
@@ -98,7 +101,7 @@ impl Call {
 }
 
 /// The parameters that name what a call is about, the more telling ones first.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "RoleName",
     "FunctionName",
     "QueueName",
@@ -106,8 +109,10 @@ const NAMES: [&str; 11] = [
     "logGroupName",
     "resourceArn",
     "ResourceArn",
+    "ResourceARN",
     "Resource",
     "AlarmName",
+    "DashboardName",
     "TopicArn",
     "Name",
 ];
@@ -119,6 +124,8 @@ const READS: [&str; 6] = ["Get", "List", "Describe", "Filter", "Simulate", "Deco
 fn name_in_iam<'a>(service: &str, operation: &'a str) -> &'a str {
     match (service, operation) {
         ("lambda", "Invoke") => "InvokeFunction",
+        // Source: SQS developer guide, "Amazon SQS API permissions": batches take the right of the single call.
+        ("sqs", "DeleteMessageBatch") => "DeleteMessage",
         _ => operation,
     }
 }
@@ -222,6 +229,32 @@ fn form(text: &str) -> Map<String, Value> {
         };
     }
     fields
+}
+
+/// The fields of a map in CBOR.
+fn cbor(body: &[u8]) -> Map<String, Value> {
+    match ciborium::from_reader(body).map(json_of) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// The same in JSON. What JSON has no form for, such as bytes, is left out.
+fn json_of(value: ciborium::Value) -> Value {
+    match value {
+        ciborium::Value::Text(text) => Value::String(text),
+        ciborium::Value::Bool(flag) => Value::Bool(flag),
+        ciborium::Value::Integer(number) => i64::try_from(number).map_or(Value::Null, Value::from),
+        ciborium::Value::Float(number) => Value::from(number),
+        ciborium::Value::Array(items) => items.into_iter().map(json_of).collect(),
+        ciborium::Value::Map(fields) => {
+            let named = |(name, value): (ciborium::Value, _)| Some((name.into_text().ok()?, json_of(value)));
+            Value::Object(fields.into_iter().filter_map(named).collect())
+        }
+        // A time is a number with a tag.
+        ciborium::Value::Tag(_, value) => json_of(*value),
+        _ => Value::Null,
+    }
 }
 
 fn decoded(text: &str) -> String {

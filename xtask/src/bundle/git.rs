@@ -12,7 +12,10 @@ pub(crate) fn state(root: &Path) -> Option<Git> {
     let commit = ask(root, &["rev-parse", "--verify", "HEAD"]).ok()?;
     // A state that cannot be told is not a clean one.
     let dirty = ask(root, &["status", "--porcelain"]).map_or(true, |changes| !changes.is_empty());
-    Some(Git { commit, dirty })
+    let committed_at = ask(root, &["show", "--no-patch", "--format=%cI", "HEAD"]).ok();
+    // In UTC, wherever it was committed: equal manifests are equal bytes.
+    let committed_at = committed_at.and_then(|at| at.parse().ok());
+    Some(Git { commit, dirty, committed_at })
 }
 
 fn ask(root: &Path, arguments: &[&str]) -> Result<String, CommandError> {

@@ -9,6 +9,7 @@ mod compiler;
 mod git;
 mod library_source;
 mod rustup;
+mod sbom;
 mod toolchain;
 
 use std::fs::{self, Permissions};
@@ -17,7 +18,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use snapwarden_deployer::bundle::{
-    Artifact, Bundle, BundleError, FORMAT, Functions, MANIFEST_FILE, Manifest, Toolchain as ToolchainInfo,
+    Artifact, Bundle, BundleError, Documents, FORMAT, Functions, MANIFEST_FILE, Manifest,
+    Toolchain as ToolchainInfo,
 };
 
 use self::compile::Programs;
@@ -37,6 +39,54 @@ pub(crate) fn ensure_bundle(workspace: &Workspace, progress: &Progress) -> Resul
     let programs = compile::compile(workspace, &toolchain, &venv, progress)?;
     write(&dir, &programs, &toolchain, workspace.root())?;
     Ok(Bundle::load(&dir)?)
+}
+
+/// Compiles the functions once more, from nothing and from a copy of the checkout in another folder, and compares: a
+/// bundle that depends on where or when it is built cannot be checked by anybody else.
+pub(crate) fn verify(workspace: &Workspace, progress: &Progress, built: &Bundle) -> Result<(), Failure> {
+    let _alone = Lock::take(&workspace.bundle(), progress).map_err(BuildError::from)?;
+    let elsewhere = workspace.copy_to(&workspace.target().join("verify")).map_err(|source| {
+        let path = workspace.target().join("verify");
+        BuildError::Io { action: "copy the checkout to", path, source }
+    })?;
+    let toolchain = toolchain::choose(workspace, progress)?;
+    let venv = venv::ensure(workspace, &venv::BUILD, progress)?;
+    let programs = compile::compile(&elsewhere, &toolchain, &venv, progress)?;
+    let functions = &built.manifest.functions;
+    let mut different = Vec::new();
+    for (program, first) in [(&programs.backup, &functions.backup), (&programs.cleanup, &functions.cleanup)] {
+        let second = write_zip(elsewhere.root(), &first.zip, program)?;
+        if second != *first {
+            different.push(format!("\n  {}: {} here, {} there", first.zip, first.sha256, second.sha256));
+        }
+    }
+    if different.is_empty() {
+        // What remains is of no use, and large.
+        drop(fs::remove_dir_all(elsewhere.root()));
+        return Ok(());
+    }
+    let there = elsewhere.root().display();
+    Err(Failure::new(Exit::Failed, format!("two builds differ:{}", different.concat()))
+        .hint(format!("the other build is in {there}; compare the programs, for example with diffoscope")))
+}
+
+/// Reads and verifies a bundle that was built before.
+pub(crate) fn load(path: &Path) -> Result<Bundle, Failure> {
+    if !path.exists() {
+        return Err(Failure::new(Exit::Usage, format!("there is no bundle at {}", path.display())));
+    }
+    Ok(Bundle::open(path)?)
+}
+
+/// Writes a bundle to one file; a file that was there is replaced in one step.
+pub(crate) fn pack(bundle: &Bundle, file: &Path) -> Result<(), Failure> {
+    let bytes = bundle.pack().map_err(|error| Failure::caused_by(Exit::Failed, &error))?;
+    Ok(write_if_changed(file, &bytes)?)
+}
+
+/// The digest of a zip as Lambda reports it in `CodeSha256`.
+pub(crate) fn code_sha256(zip: &[u8]) -> String {
+    Artifact::describe("", zip, &[]).code_sha256
 }
 
 /// Why the compiled functions did not become a bundle.
@@ -63,6 +113,9 @@ pub(crate) enum BuildError {
         /// What the zip library says.
         source: zip::result::ZipError,
     },
+    /// What the functions are made of could not be listed.
+    #[error("cannot write the software bill of materials")]
+    Sbom(#[from] sbom::SbomError),
     /// The manifest could not be rendered.
     #[error("cannot render {MANIFEST_FILE}")]
     Manifest(#[from] serde_json::Error),
@@ -85,6 +138,7 @@ impl From<BundleError> for Failure {
 /// error about digests, and never the one's manifest with the other's zips.
 fn write(dir: &Path, programs: &Programs, toolchain: &Toolchain, root: &Path) -> Result<(), BuildError> {
     fs::create_dir_all(dir).map_err(failed("write", dir))?;
+    write_if_changed(&dir.join(sbom::SBOM_FILE), sbom::describe(root)?.as_bytes())?;
     let manifest = Manifest {
         format: FORMAT,
         target: TARGET.to_owned(),
@@ -97,6 +151,7 @@ fn write(dir: &Path, programs: &Programs, toolchain: &Toolchain, root: &Path) ->
             backup: write_zip(dir, "backup.zip", &programs.backup)?,
             cleanup: write_zip(dir, "cleanup.zip", &programs.cleanup)?,
         },
+        documents: Some(Documents::of_this_program()),
     };
     write_if_changed(&dir.join(MANIFEST_FILE), manifest.render()?.as_bytes())
 }
@@ -115,7 +170,7 @@ fn write_if_changed(path: &Path, contents: &[u8]) -> Result<(), BuildError> {
         return Ok(());
     }
     let put = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Temporary files are private otherwise, and CI uploads a bundle as another user.
         let mut file =
             tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(folder)?;

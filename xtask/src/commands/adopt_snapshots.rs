@@ -1,9 +1,10 @@
 //! `cargo xtask adopt-snapshots`: takes over snapshots that another program made, so that they expire.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::Serialize;
 use snapwarden_deployer::adoption::{self, Candidate, Prospect};
 use snapwarden_deployer::environment::Cloud;
@@ -12,6 +13,7 @@ use snapwarden_deployer::kinds::cleanup_settings;
 use snapwarden_domain::event::day;
 use snapwarden_domain::inventory::Inventory;
 use snapwarden_domain::settings::CleanupSettings;
+use snapwarden_domain::verdict::MassDeletion;
 
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
@@ -39,8 +41,23 @@ pub(crate) struct Adoption {
     pub(crate) environment: String,
     /// The snapshots that carry `DeleteOn` and no ownership tag; with a choice, only the chosen ones.
     pub(crate) candidates: Vec<Candidate>,
+    /// Why the next cleanup would delete nothing at all, were all candidates adopted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mass_deletion: Option<MassDeletion>,
     /// The ids of those that were adopted, and seen to be.
     pub(crate) adopted: Vec<String>,
+    /// Those that were to be, and were not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failed: Vec<NotAdopted>,
+}
+
+/// A snapshot that could not be adopted.
+#[derive(Debug, Serialize)]
+pub(crate) struct NotAdopted {
+    /// Its id.
+    pub(crate) snapshot: String,
+    /// What EC2 says.
+    pub(crate) reason: String,
 }
 
 /// Lists the candidates, and tags the chosen ones as this environment's.
@@ -48,16 +65,33 @@ pub(crate) fn cmd_adopt_snapshots(context: &Context, args: &AdoptSnapshotsArgs) 
     let adoption = block_on(async {
         let session = Session::open(context).await?;
         let survey = Survey::of(&session).await?;
-        let mut candidates = survey.candidates(&survey.unowned);
-        let mut adopted = Vec::new();
-        if args.all || !args.snapshots.is_empty() {
+        let mut ids = survey.unowned.clone();
+        let is_chosen = args.all || !args.snapshots.is_empty();
+        if is_chosen {
             // What becomes of one depends on which others are adopted with it.
-            candidates = survey.candidates(&chosen(&candidates, args)?);
-            adopted = adopt(context, &session, &candidates, args.yes).await?;
+            ids = chosen(&survey.candidates(&ids), args)?;
         }
-        Ok(Adoption { environment: session.scope.environment.to_string(), candidates, adopted })
+        let mut adoption = Adoption {
+            environment: session.scope.environment.to_string(),
+            candidates: survey.candidates(&ids),
+            mass_deletion: survey.mass_deletion(&ids),
+            adopted: Vec::new(),
+            failed: Vec::new(),
+        };
+        if is_chosen {
+            adopt(context, &session, &mut adoption, args.yes).await?;
+        }
+        Ok(adoption)
     })?;
-    output::result(context, &adoption, render::adoption::text(&adoption))
+    output::result(context, &adoption, render::adoption::text(&adoption))?;
+    match adoption.failed.len() {
+        0 => Ok(()),
+        failed => {
+            let count = render::cleanup_diff::snapshots(failed);
+            Err(Failure::new(Exit::Failed, format!("{count} could not be adopted"))
+                .hint("run the command again: those that are adopted are not listed any more"))
+        }
+    }
 }
 
 /// The environment's snapshots and those that belong to none.
@@ -78,8 +112,15 @@ impl Survey {
     }
 
     fn candidates(&self, ids: &BTreeSet<String>) -> Vec<Candidate> {
-        let today = day(Timestamp::now(), &self.settings.timezone);
-        adoption::candidates(&self.inventory, ids, today, &self.settings)
+        adoption::candidates(&self.inventory, ids, self.today(), &self.settings)
+    }
+
+    fn mass_deletion(&self, ids: &BTreeSet<String>) -> Option<MassDeletion> {
+        adoption::mass_deletion(&self.inventory, ids, self.today(), &self.settings)
+    }
+
+    fn today(&self) -> Date {
+        day(Timestamp::now(), &self.settings.timezone)
     }
 }
 
@@ -106,14 +147,14 @@ fn chosen(candidates: &[Candidate], args: &AdoptSnapshotsArgs) -> Result<BTreeSe
 async fn adopt(
     context: &Context,
     session: &Session,
-    candidates: &[Candidate],
+    adoption: &mut Adoption,
     yes: bool,
-) -> Result<Vec<String>, Failure> {
-    let ids: Vec<String> = candidates.iter().map(|one| one.snapshot.snapshot.clone()).collect();
+) -> Result<(), Failure> {
+    let ids: Vec<String> = adoption.candidates.iter().map(|one| one.snapshot.snapshot.clone()).collect();
     if ids.is_empty() {
-        return Ok(ids);
+        return Ok(());
     }
-    let preview = render::adoption::preview(candidates);
+    let preview = render::adoption::preview(adoption);
     if yes {
         context.progress().note(&preview);
     } else {
@@ -121,17 +162,21 @@ async fn adopt(
         let count = render::cleanup_diff::snapshots(ids.len());
         output::confirm(context, &preview, &format!("Let environment {environment} adopt {count}?"))?;
     }
-    adoption::adopt(&session.aws, &session.scope, &ids, Timestamp::now()).await?;
+    let refused = adoption::adopt(&session.aws, &session.scope, &ids, Timestamp::now()).await;
+    let refused: BTreeMap<_, _> = refused.into_iter().collect();
 
     let owned = inventory::snapshots(&session.aws, &session.scope).await?;
     let owned: BTreeSet<_> = owned.into_iter().map(|snapshot| snapshot.snapshot).collect();
-    let missing: Vec<_> = ids.iter().filter(|id| !owned.contains(*id)).map(String::as_str).collect();
-    if missing.is_empty() {
-        return Ok(ids);
+    for snapshot in ids {
+        if owned.contains(&snapshot) {
+            adoption.adopted.push(snapshot);
+            continue;
+        }
+        let reason = match refused.get(&snapshot) {
+            Some(error) => error.to_string(),
+            None => "tagged, but EC2 does not list it with the tag yet".to_owned(),
+        };
+        adoption.failed.push(NotAdopted { snapshot, reason });
     }
-    Err(Failure::new(
-        Exit::Failed,
-        format!("tagged, but EC2 does not list them with the tag yet: {}", missing.join(", ")),
-    )
-    .hint("run the command again: those that are adopted are not listed any more"))
+    Ok(())
 }

@@ -9,12 +9,21 @@ use crate::{bundle, output};
 
 /// Flags of `build`.
 #[derive(Args, Debug)]
-pub(crate) struct BuildArgs {}
+pub(crate) struct BuildArgs {
+    /// Build a second time, from nothing and in another folder, and fail where the zips differ; takes minutes
+    #[arg(long)]
+    verify: bool,
+}
 
 /// Builds the bundle and shows what it holds; with `--json`, its manifest.
-pub(crate) fn cmd_build(context: &Context, _args: &BuildArgs) -> CommandResult {
+pub(crate) fn cmd_build(context: &Context, args: &BuildArgs) -> CommandResult {
     let folder = context.workspace().bundle();
-    let manifest = bundle::ensure_bundle(context.workspace(), context.progress())?.manifest;
+    let bundle = bundle::ensure_bundle(context.workspace(), context.progress())?;
+    if args.verify {
+        bundle::verify(context.workspace(), context.progress(), &bundle)?;
+        context.progress().note("the same bytes in another folder: the build is reproducible");
+    }
+    let manifest = bundle.manifest;
     let functions = [("backup", &manifest.functions.backup), ("cleanup", &manifest.functions.cleanup)];
     let rows = functions.map(|(name, artifact)| {
         [
@@ -28,7 +37,7 @@ pub(crate) fn cmd_build(context: &Context, _args: &BuildArgs) -> CommandResult {
 }
 
 /// A size as people compare them: `2.04 MB`.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let hundredths = bytes.div_ceil(10_000);
     format!("{}.{:02} MB", hundredths / 100, hundredths % 100)
 }

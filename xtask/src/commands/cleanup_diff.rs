@@ -78,7 +78,7 @@ pub(crate) async fn approve(
     }
     let question =
         format!("Deploy a cleanup policy that deletes {} more?", render::cleanup_diff::snapshots(count));
-    output::confirm(context, &text, &question).map_err(|failure| {
+    output::confirm_meanwhile(context, &text, &question).await.map_err(|failure| {
         if failure.exit() != Exit::Usage {
             return failure;
         }
@@ -106,7 +106,7 @@ async fn look(session: &Session, change: Option<PolicyChange>) -> Result<Cleanup
 }
 
 /// When cleanup runs next by the environment's file, or now where that is never.
-pub(super) fn next_cleanup(environment: &Environment, now: Timestamp) -> Timestamp {
+fn next_cleanup(environment: &Environment, now: Timestamp) -> Timestamp {
     let schedule = &environment.cleanup.schedule.expression;
     schedule.next_after(now, environment.timezone.rules(), Some(now)).unwrap_or(now)
 }

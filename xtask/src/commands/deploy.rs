@@ -12,11 +12,14 @@ use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::Plan;
+use snapwarden_deployer::release::How;
 use snapwarden_deployer::rights::simulation;
 use snapwarden_deployer::saved_plan::SavedPlan;
 use snapwarden_deployer::world::{Observed, differences, fingerprint};
 
 use super::plan::PlanScope;
+use super::release::{Provenance, Settled, history, is_unrecorded, settle};
+use super::releases::Shown;
 use super::status::{firings, resources};
 use super::{cleanup_diff, stack};
 use crate::context::{Context, block_on};
@@ -35,27 +38,64 @@ pub(crate) struct DeployArgs {
     /// Go ahead without a question
     #[arg(long)]
     pub(super) yes: bool,
+    /// Make new versions live without a dry run before; such a release cannot be promoted
+    #[arg(long)]
+    no_canary: bool,
     /// Take the environment's lock from whoever holds it
     #[arg(long)]
     pub(super) break_lock: bool,
     /// Let a changed cleanup policy delete snapshots that the deployed one would not
     #[arg(long)]
     pub(super) accept_deletions: bool,
+    /// The environment's name, to lift its protection
+    #[arg(long, value_name = "ENV")]
+    confirm: Option<String>,
     #[command(flatten)]
     pub(super) scope: PlanScope,
 }
 
 impl DeployArgs {
+    /// What a promotion leaves to choose.
+    pub(super) fn of_promotion(yes: bool, break_lock: bool, accept_deletions: bool) -> Self {
+        let scope = PlanScope::default();
+        Self { plan: None, yes, no_canary: false, break_lock, accept_deletions, confirm: None, scope }
+    }
+
+    /// What `plan` has in common with it.
+    pub(super) fn scope(&self) -> &PlanScope {
+        &self.scope
+    }
+
     /// The command that goes on where this one stopped, without the environment. A saved plan is not what there is to do
     /// any more.
     fn again(&self) -> String {
         let mut command = "deploy".to_owned();
-        for (flag, given) in [("--accept-deletions", self.accept_deletions), ("--yes", self.yes)] {
+        for (flag, given) in [
+            ("--no-canary", self.no_canary),
+            ("--accept-deletions", self.accept_deletions),
+            ("--yes", self.yes),
+        ] {
             if given {
                 command = format!("{command} {flag}");
             }
         }
+        if let Some(name) = &self.confirm {
+            command = format!("{command} --confirm {name}");
+        }
         command + &self.scope.flags()
+    }
+
+    /// Refuses to lift the protection that AWS remembers without the environment's name: an edit of the file must not.
+    fn check_protection(&self, session: &Session, plan: &Plan) -> CommandResult {
+        let name = session.scope.environment.as_str();
+        if !plan.lifts_protection() || self.confirm.as_deref() == Some(name) {
+            return Ok(());
+        }
+        let message = format!("environment {name} is protected, and its file does not say so any more");
+        let again = self.again();
+        Err(Failure::new(Exit::Refused, message).hint(format!(
+            "put `protect: true` back or, to lift the protection: cargo xtask {again} --env {name} --confirm {name}"
+        )))
     }
 }
 
@@ -65,59 +105,105 @@ pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult 
         return block_on(stack::deploy_stack(context, args));
     }
     block_on(async {
-        let Planned { session, bundle, observed, plan } = match &args.plan {
+        let mut planned = match &args.plan {
             Some(path) => saved(context, args, path).await?,
             None => fresh(context, args).await?,
         };
-        cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
-        let mut approval = session.approve(context, &plan, "Apply this to", args.yes)?;
-        if args.plan.is_some() {
-            approval = Approval::JustThis;
-        }
-        let (report, observed) = if plan.is_empty() {
-            (Report::default(), observed)
-        } else {
-            check_rights(context, &session, &plan).await?;
-            exclusively(context, &session, "deploy", args.break_lock, async |guard| {
-                let now = session.observe().await?;
-                let plan = match approval {
-                    _ if fingerprint(&now) == fingerprint(&observed) => plan.with_revisions_of(&now),
-                    Approval::JustThis => return Err(changed_meanwhile(context, &observed, &now)),
-                    Approval::Whatever => {
-                        let plan = args.scope.plan(context, &session, &bundle, &now)?;
-                        context.progress().note("the environment changed since it was planned; now it is");
-                        context.progress().note(&render::plan::text(&plan, context.verbose()));
-                        cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
-                        check_rights(context, &session, &plan).await?;
-                        plan
-                    }
-                };
-                let report =
-                    apply_plan(context, &session, Some(bundle.clone()), &plan, guard, &args.again()).await?;
-                let now = see_it_done(context, &session, &plan).await?;
-                Ok((report, now))
-            })
-            .await?
-        };
-        let firings = firings(&observed, Timestamp::now());
-        let value = json!({
-            "environment": session.scope.environment,
-            "steps": report.steps,
-            "resources": resources(&observed),
-            "schedules": firings,
-            "warnings": session.warnings,
-        });
-        output::result(context, &value, render::status::inventory(&resources(&observed), &firings))
+        planned.session.with_canary &= !args.no_canary;
+        let released = release(context, planned, args, &How::Deployed, &args.again()).await?;
+        released.show(context)
     })
 }
 
+/// What a deploy came to.
+pub(super) struct Released {
+    session: Session,
+    report: Report,
+    observed: Observed,
+    settled: Settled,
+}
+
+impl Released {
+    /// Shows what exists now.
+    pub(super) fn show(&self, context: &Context) -> CommandResult {
+        let Self { session, report, observed, settled } = self;
+        let firings = firings(observed, Timestamp::now());
+        let value = json!({
+            "environment": session.scope.environment,
+            "steps": report.steps,
+            "release": settled.release.as_ref().map(|release| Shown::of(release, true)),
+            "pruned": settled.pruned,
+            "resources": resources(observed),
+            "schedules": firings,
+            "warnings": session.warnings,
+        });
+        output::result(context, &value, render::status::inventory(&resources(observed), &firings))
+    }
+}
+
+/// Asks, applies, and records what is live then.
+pub(super) async fn release(
+    context: &Context,
+    planned: Planned,
+    args: &DeployArgs,
+    how: &How,
+    again: &str,
+) -> Result<Released, Failure> {
+    let Planned { session, bundle, observed, plan } = planned;
+    args.check_protection(&session, &plan)?;
+    cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
+    let mut approval = session.approve(context, &plan, "Apply this to", args.yes)?;
+    if args.plan.is_some() {
+        approval = Approval::JustThis;
+    }
+    let history = history(&session).await?;
+    if plan.is_empty() && !is_unrecorded(&session, &history, &observed) {
+        let settled = Settled { release: history.newest().cloned(), ..Settled::default() };
+        return Ok(Released { session, report: Report::default(), observed, settled });
+    }
+    check_rights(context, &session, &plan).await?;
+    let (report, observed, settled) =
+        exclusively(context, &session, "deploy", args.break_lock, async |guard| {
+            let now = session.observe().await?;
+            let plan = match approval {
+                _ if fingerprint(&now) == fingerprint(&observed) => plan.with_revisions_of(&now),
+                Approval::JustThis => return Err(changed_meanwhile(context, &observed, &now)),
+                Approval::Whatever => {
+                    let plan = args.scope.plan(context, &session, &bundle, &now)?;
+                    args.check_protection(&session, &plan)?;
+                    context.progress().note("the environment changed since it was planned; now it is");
+                    context.progress().note(&render::plan::text(&plan, context.verbose()));
+                    cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
+                    check_rights(context, &session, &plan).await?;
+                    plan
+                }
+            };
+            let report = apply_plan(context, &session, Some(bundle.clone()), &plan, guard, again).await?;
+            let now = see_it_done(context, &session, &plan).await?;
+            let (how, git) = (how.clone(), bundle.manifest.git.clone());
+            let provenance = Provenance { how, git, plan: &plan, report: &report };
+            let settled = settle(context, &session, &now, provenance).await?;
+            Ok((report, now, settled))
+        })
+        .await?;
+    Ok(Released { session, report, observed, settled })
+}
+
 /// Stops before the first change where IAM says that the caller lacks a right that the plan takes.
-async fn check_rights(context: &Context, session: &Session, plan: &Plan) -> CommandResult {
+pub(super) async fn check_rights<E>(context: &Context, session: &Session<E>, plan: &Plan) -> CommandResult {
     let missing =
         simulation::missing(&session.aws, &session.scope, registry(), plan, &session.caller_arn).await;
+    if let (Some(why), true) = (missing.unasked, session.is_on_aws()) {
+        let text = format!(
+            "rights are not checked beforehand, and one that is missing shows when it is needed: {why} (`{}` lets IAM be \
+             asked)",
+            context.command_line("policies deployer --principal ARN")
+        );
+        context.progress().note(&text);
+    }
     if !missing.possibly.is_empty() {
         let actions: Vec<&str> = missing.possibly.keys().map(String::as_str).collect();
-        let text = format!("IAM does not allow {}, which this deploy may take", actions.join(", "));
+        let text = format!("IAM does not allow {}, which this may take", actions.join(", "));
         context.progress().note(&text);
     }
     if missing.certainly.is_empty() {
@@ -127,7 +213,7 @@ async fn check_rights(context: &Context, session: &Session, plan: &Plan) -> Comm
         resources.iter().map(move |resource| format!("\n  {action} on {resource}"))
     });
     let message = format!(
-        "nothing was changed: IAM does not allow {} what this deploy takes:{}",
+        "nothing was changed: IAM does not allow {} what this takes:{}",
         session.caller,
         lines.collect::<String>()
     );
@@ -148,9 +234,9 @@ pub(super) fn changed_meanwhile(context: &Context, before: &Observed, now: &Obse
 const PAUSES: [u64; 6] = [1, 2, 5, 10, 20, 30];
 
 /// Looks whether AWS shows everything as it was planned: what was not seen is not reported as done.
-pub(super) async fn see_it_done(
+pub(super) async fn see_it_done<E>(
     context: &Context,
-    session: &Session,
+    session: &Session<E>,
     plan: &Plan,
 ) -> Result<Observed, Failure> {
     let task = context.progress().start("looking at the result");
@@ -172,24 +258,28 @@ pub(super) async fn see_it_done(
         let Some(pause) = pauses.next() else {
             let message =
                 format!("all steps were done, but AWS shows something else: {}", different.join(", "));
-            return Err(Failure::new(Exit::Failed, message).hint("see what differs with `cargo xtask plan`"));
+            let status = context.command_line("status");
+            return Err(Failure::new(Exit::Failed, message).hint(format!(
+                "look with `{status}`, and run the command again: it goes on where this one stopped"
+            )));
         };
         tokio::time::sleep(Duration::from_secs(pause)).await;
     }
 }
 
 /// A plan with all it was made from.
-struct Planned {
-    session: Session,
-    bundle: Arc<Bundle>,
-    observed: Observed,
-    plan: Plan,
+pub(super) struct Planned {
+    pub(super) session: Session,
+    pub(super) bundle: Arc<Bundle>,
+    pub(super) observed: Observed,
+    pub(super) plan: Plan,
 }
 
 /// A plan made now, for the bundle of this checkout or the one given.
 async fn fresh(context: &Context, args: &DeployArgs) -> Result<Planned, Failure> {
     let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
     let observed = session.observe().await?;
+    session.check_role_names(context, &observed).await?;
     let plan = args.scope.plan(context, &session, &bundle, &observed)?;
     Ok(Planned { session, bundle, observed, plan })
 }
@@ -203,9 +293,10 @@ async fn saved(context: &Context, args: &DeployArgs, path: &std::path::Path) -> 
     };
     let saved = SavedPlan::read(path).map_err(anew)?;
     let folder = args.scope.bundle.clone().unwrap_or_else(|| context.workspace().bundle());
-    let (session, bundle) = Session::open_with_code(context, CodeSource::Folder(&folder)).await?;
+    let (session, bundle) = Session::open_with_code(context, CodeSource::At(&folder)).await?;
     let observed = session.observe().await?;
     saved.check(&session.scope, &code_of(&bundle), &observed).map_err(anew)?;
+    session.check_role_names(context, &observed).await?;
     Ok(Planned { session, bundle, observed, plan: saved.plan })
 }
 

@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy};
+use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy, Pricing};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
 use snapwarden_deployer::plan::{Options, Plan, Verb, plan};
 use snapwarden_deployer::purge::Purged;
+use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
 use snapwarden_deployer::world::{Desired, Observed, fingerprint};
 
-use super::deploy::{apply_plan, changed_meanwhile};
+use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::{drain, purge, stack};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
@@ -82,10 +83,14 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         if args.drain {
             return drain::drain(context, args).await;
         }
-        let session = Session::open_identity(context).await?;
-        let observed = session.observe().await?;
+        let mut session = Session::open_identity(context).await?;
+        let mut observed = session.observe().await?;
+        // The file may have lost what the roles were called.
+        if let Some(former) = session.former_scope(&observed).await? {
+            session.scope = former;
+            observed = session.observe().await?;
+        }
         let protect = session.environment.protect;
-        check_protection(&session.scope, protect, &observed, args)?;
         let plan = plan_destroy(&session, &observed)?;
         let purging = args.snapshots == Snapshots::Purge;
         let mut doomed = Vec::new();
@@ -96,8 +101,16 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         let by_stack =
             session.environment.engine == Engine::Cloudformation && stack::has_stack(&session).await?;
         let nothing = plan.is_empty() && doomed.is_empty() && !by_stack;
-        // What dies right before it gives its lock back leaves nothing else.
-        if !nothing || Parameter::of(&session.aws, &session.scope).read().await?.is_some() {
+        // Log groups that were kept are still marked as protected, and need no confirmation to be kept.
+        if !nothing {
+            check_protection(&session.scope, protect, &observed, args)?;
+            check_rights(context, &session, &plan).await?;
+        }
+        // What dies right before its end leaves nothing else than the records of the releases, or its lock.
+        if !nothing
+            || Parameter::of(&session.aws, &session.scope).read().await?.is_some()
+            || History::read(&session.aws, &session.scope).await? != History::default()
+        {
             let approval =
                 if nothing { Approval::JustThis } else { approve(context, &session, &plan, &doomed, args)? };
             (report, outcome) = exclusively(context, &session, "destroy", args.break_lock, async |guard| {
@@ -105,7 +118,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 if approval == Approval::JustThis && fingerprint(&now) != fingerprint(&observed) {
                     return Err(changed_meanwhile(context, &observed, &now));
                 }
-                check_protection(&session.scope, protect, &now, args)?;
+                if !nothing {
+                    check_protection(&session.scope, protect, &now, args)?;
+                }
                 let mut outcome = Purged::default();
                 if purging && !nothing {
                     outcome = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;
@@ -116,6 +131,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 }
                 let plan = plan_destroy(&session, &now)?;
                 let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
+                see_it_done(context, &session, &plan).await?;
+                History::forget(&session.aws, &session.scope).await?;
                 Ok((report, outcome))
             })
             .await?;
@@ -131,10 +148,12 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "purged": outcome,
             "snapshots": remaining,
         });
+        let pricing = &session.environment.pricing;
         let deleted = if by_stack { plan.count(Verb::Delete) } else { report.steps.len() };
-        let text = text(&session.scope, deleted, &kept, &plan, &outcome, &remaining);
+        let text = text(&session.scope, deleted, &kept, &plan, &outcome, &remaining, pricing);
         output::result(context, &value, text)?;
-        purge::all_or_failure(&outcome)
+        let left = if purging { remaining } else { Vec::new() };
+        purge::all_or_failure(&outcome, &left)
     })
 }
 
@@ -196,6 +215,7 @@ fn text(
     plan: &Plan,
     purged: &Purged,
     remaining: &[Snapshot],
+    pricing: &Pricing,
 ) -> String {
     let name = &scope.environment;
     let mut text = match deleted {
@@ -215,18 +235,49 @@ fn text(
     }
     text + &match remaining.len() {
         0 => "no snapshots remain".to_owned(),
-        1 => format!("1 snapshot remains, and nobody enforces its DeleteOn now\n{}", billed(remaining)),
+        1 => format!(
+            "1 snapshot remains, and nobody enforces its DeleteOn now\n{}",
+            billed(remaining, pricing)
+        ),
         count => {
-            format!("{count} snapshots remain, and nobody enforces their DeleteOn now\n{}", billed(remaining))
+            format!(
+                "{count} snapshots remain, and nobody enforces their DeleteOn now\n{}",
+                billed(remaining, pricing)
+            )
         }
     }
 }
 
 /// What it means to forget them.
-fn billed(snapshots: &[Snapshot]) -> String {
+fn billed(snapshots: &[Snapshot], pricing: &Pricing) -> String {
     let gib: i64 = snapshots.iter().map(|snapshot| i64::from(snapshot.size_gib)).sum();
+    // Snapshots hold what has changed since the one before, so this is the most that it can be.
+    let most = pricing.a_month(gib);
     format!(
-        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all; a later deploy takes \
-         care of them again, and `destroy --snapshots purge` deletes them"
+        "AWS bills them month by month until somebody deletes them, for at most {gib} GiB in all, {most} a \
+         month; a later deploy takes care of them again, and `destroy --snapshots purge` deletes them"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever leaves snapshots behind decides to go on paying for them, and has to see how much.
+    #[test]
+    fn what_stays_says_what_it_costs() {
+        let snapshot = Snapshot {
+            delete_on: None,
+            snapshot: "snap-1".to_owned(),
+            volume: "vol-1".to_owned(),
+            instance: None,
+            state: "completed".to_owned(),
+            encrypted: true,
+            size_gib: 100,
+            started_at: None,
+        };
+        let pricing = Pricing { gib_month: 0.054, currency: "EUR".to_owned() };
+        let text = billed(&[snapshot.clone(), snapshot], &pricing);
+        assert!(text.contains("at most 200 GiB in all, 10.80 EUR a month"), "{text}");
+    }
 }

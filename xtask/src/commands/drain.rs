@@ -11,12 +11,14 @@ use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, owned, plan};
+use snapwarden_deployer::release::How;
 use snapwarden_deployer::world::{Observed, fingerprint};
 use snapwarden_domain::event::day;
 use snapwarden_domain::retention::DeleteOn;
 
-use super::deploy::{apply_plan, changed_meanwhile};
+use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::destroy::{DestroyArgs, check_protection};
+use super::release::{Provenance, history, settle};
 use crate::context::Context;
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -38,6 +40,7 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
     if observed.is_empty() {
         return Err(Failure::new(Exit::Failed, "nothing is deployed that could be drained"));
     }
+    session.check_role_names(context, &observed).await?;
     let protect = session.environment.protect;
     check_protection(&session.scope, protect, &observed, args)?;
     let since = day(Timestamp::now(), &session.environment.timezone);
@@ -49,6 +52,7 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
     let plan = plan_drain(context, &session, &observed, draining)?;
     let mut report = Report::default();
     if !plan.is_empty() {
+        check_rights(context, &session, &plan).await?;
         let approval = session.approve(context, &plan, "Stop the backups of", args.yes)?;
         report = exclusively(context, &session, "destroy --drain", args.break_lock, async |guard| {
             let now = session.observe().await?;
@@ -57,7 +61,12 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
             }
             check_protection(&session.scope, protect, &now, args)?;
             let plan = plan_drain(context, &session, &now, draining)?;
-            apply_plan(context, &session, None, &plan, guard, &args.again()).await
+            let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
+            let now = see_it_done(context, &session, &plan).await?;
+            let git = history(&session).await?.newest().and_then(|newest| newest.git.clone());
+            let provenance = Provenance { how: How::Deployed, git, plan: &plan, report: &report };
+            settle(context, &session, &now, provenance).await?;
+            Ok(report)
         })
         .await?;
     }

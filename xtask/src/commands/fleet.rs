@@ -102,7 +102,7 @@ impl Stage {
     async fn set(context: &Context, bundle: Option<&PathBuf>) -> Result<Self, Failure> {
         // Before anything is built for it.
         fleet_of(context)?;
-        let code = bundle.map_or(CodeSource::Build, |folder| CodeSource::Folder(folder));
+        let code = bundle.map_or(CodeSource::Build, |path| CodeSource::At(path));
         let (session, bundle) = Session::open_with_code(context, code).await?;
         let fleet = fleet_of(context)?;
         let template = fleet_template(&session.environment, &code_of(&bundle))?;

@@ -3,12 +3,14 @@
 //! Every part is asked for by itself. One that cannot be read is named and leaves the others as they are: a status
 //! that stops at the first missing right helps nobody.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::heartbeat;
 use snapwarden_deployer::inventory;
-use snapwarden_deployer::kinds::{Alias, Kind, Subscription, alias_name, read};
+use snapwarden_deployer::kinds::{Alias, Kind, Schedule, Subscription, alias_name, read};
 use snapwarden_deployer::metrics::names;
 use snapwarden_deployer::monitoring::{AlarmState, State, alarm_states};
 use snapwarden_deployer::runs::{Ended, Measured, last_runs};
@@ -25,14 +27,17 @@ pub(crate) struct Health {
     pub(crate) releases: Vec<Release>,
     /// How each function's last run went.
     pub(crate) runs: Vec<LastRun>,
+    /// How the last sealing pass went, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sealing: Option<Ended>,
     /// How well everything is backed up, as the last cleanup saw it; absent before the first.
     pub(crate) coverage: Option<Coverage>,
     /// How many events lie in the dead-letter queue; absent where that cannot be read.
     pub(crate) undelivered: Option<u64>,
     /// The alarms, those that ring first.
     pub(crate) alarms: Vec<AlarmState>,
-    /// How many subscribers are told when something goes wrong.
-    pub(crate) subscribers: usize,
+    /// How many subscribers are told when something goes wrong; absent where that cannot be read.
+    pub(crate) subscribers: Option<usize>,
     /// Those who have not confirmed yet, and are told nothing.
     pub(crate) unconfirmed: Vec<String>,
     /// What could not be read, each with the reason.
@@ -59,6 +64,8 @@ pub(crate) struct LastRun {
     pub(crate) function: Function,
     /// How it ended; absent where none has within a week.
     pub(crate) ended: Option<Ended>,
+    /// Since when another should have ended; absent while there is time.
+    pub(crate) missed_since: Option<Timestamp>,
 }
 
 /// How well everything is backed up.
@@ -74,59 +81,95 @@ pub(crate) struct Coverage {
     pub(crate) oldest_hours: Option<f64>,
     /// Snapshots that are due, but held.
     pub(crate) held: Option<f64>,
+    /// Snapshots that are not encrypted; absent where `encryption.require` is off.
+    pub(crate) unencrypted: Option<f64>,
 }
 
 impl Health {
     /// Looks at all parts.
-    pub(crate) async fn of(session: &Session, observed: &Observed, now: Timestamp) -> Self {
+    pub(crate) async fn of(
+        session: &Session,
+        observed: &Observed,
+        unreadable: &BTreeMap<&'static str, AwsError>,
+        now: Timestamp,
+    ) -> Self {
         let (aws, scope) = (&session.aws, &session.scope);
         let mut health = Self { releases: releases(observed, scope), ..Self::default() };
+        for (kind, error) in unreadable {
+            health.unreadable.push(cannot_be_read(&format!("what there is of the kind `{kind}`"), error));
+        }
         for function in Function::ALL {
             let what = format!("the {} runs", function.as_str());
             if let Some(runs) = health.part(&what, last_runs(aws, scope, function, now).await) {
-                health.runs.push(LastRun { function, ended: runs.last });
+                let last = runs.last.as_ref().map(|last| last.at);
+                let missed_since = scheduled(observed, function).and_then(|made| {
+                    heartbeat::missed_since(&session.environment, function, last, made, now)
+                });
+                health.runs.push(LastRun { function, ended: runs.last, missed_since });
                 if function == Function::Cleanup {
-                    health.coverage = runs.measured.as_ref().map(coverage);
+                    health.sealing = runs.sealing;
+                    health.coverage = runs.measured.as_ref().map(|measured| Coverage {
+                        unencrypted: unencrypted(runs.sealing_measured.as_ref(), measured),
+                        ..coverage(measured)
+                    });
                 }
             }
         }
         health.undelivered = health.part("the dead-letter queue", inventory::undelivered(aws, scope).await);
         health.alarms = health.part("the alarms", alarm_states(aws, scope).await).unwrap_or_default();
+        let mut subscribers = 0;
         for (id, found) in observed.iter().filter(|(id, _)| id.kind == Subscription::NAME) {
             match read::<Subscription>(found) {
                 Ok(found) if found.handle.pending => health.unconfirmed.push(id.name.clone()),
-                _ => health.subscribers += 1,
+                _ => subscribers += 1,
             }
         }
+        health.subscribers = (!unreadable.contains_key(Subscription::NAME)).then_some(subscribers);
         health
     }
 
-    fn part<T>(&mut self, what: &str, result: Result<T, AwsError>) -> Option<T> {
-        result.map_err(|error| self.unreadable.push(format!("{what} cannot be read: {error}"))).ok()
+    /// A part where it can be read; else why not is noted.
+    pub(crate) fn part<T>(&mut self, what: &str, result: Result<T, AwsError>) -> Option<T> {
+        result.map_err(|error| self.unreadable.push(cannot_be_read(what, &error))).ok()
     }
 
-    /// What needs a person.
-    pub(crate) fn attention(&self, context: &Context, session: &Session) -> Vec<String> {
+    /// What needs a person. While an environment drains, nobody waits for its backups.
+    pub(crate) fn attention(&self, context: &Context, session: &Session, drains: bool) -> Vec<String> {
         let mut attention = self.unreadable.clone();
-        for LastRun { function, ended } in &self.runs {
+        for LastRun { function, ended, missed_since } in
+            self.runs.iter().filter(|run| !(drains && run.function == Function::Backup))
+        {
             let name = function.as_str();
             if let Some(Ended { at, failed: true, summary }) = ended {
                 let logs = context.command_line(&format!("logs {name}"));
                 attention
                     .push(format!("the last {name} run failed ({}): {summary}; see `{logs}`", short(*at)));
             }
+            if let Some(since) = missed_since {
+                let logs = context.command_line(&format!("logs {name} --since 7d"));
+                attention.push(format!(
+                    "no {name} run has ended since {}, longer than its schedule ever pauses; see `{logs}`",
+                    short(*since)
+                ));
+            }
+        }
+        if let Some(Ended { at, failed: true, summary }) = &self.sealing {
+            let logs = context.command_line("logs cleanup");
+            attention.push(format!("the last sealing pass failed ({}): {summary}; see `{logs}`", short(*at)));
         }
         if let Some(undelivered @ 1..) = self.undelivered {
             let queue = session.scope.dead_letter_queue();
+            let letters = context.command_line("dead-letters");
             attention.push(format!(
-                "{queue} holds {undelivered}: events that could not be delivered, or whose last try failed"
+                "{queue} holds {undelivered}: events that could not be delivered, or whose last try failed; see `{letters}`"
             ));
         }
         for alarm in self.alarms.iter().filter(|alarm| alarm.state == State::Ringing) {
             let since = alarm.since.map(short).unwrap_or_default();
             attention.push(format!("alarm {} rings since {since}: {}", alarm.alarm, alarm.reason));
         }
-        attention.extend(self.coverage.iter().flat_map(|coverage| coverage.gaps(context, session)));
+        let coverage = self.coverage.iter().filter(|_| !drains);
+        attention.extend(coverage.flat_map(|coverage| coverage.gaps(context, session)));
         attention
     }
 
@@ -137,13 +180,17 @@ impl Health {
             .iter()
             .map(|name| format!("{name} is told nothing before its owner confirms the subscription"))
             .collect();
-        if self.subscribers == 0 {
+        if self.subscribers == Some(0) {
             notes.push(
                 "nobody is told when something goes wrong: set notify.emails or notify.https".to_owned(),
             );
         }
         notes
     }
+}
+
+fn cannot_be_read(what: &str, error: &AwsError) -> String {
+    format!("{what} cannot be read: {error}")
 }
 
 impl Coverage {
@@ -171,7 +218,21 @@ fn coverage(measured: &Measured) -> Coverage {
         unprotected: value(names::UNPROTECTED_VOLUMES),
         oldest_hours: value(names::OLDEST_BACKUP_AGE_HOURS),
         held: value(names::SNAPSHOTS_HELD),
+        unencrypted: value(names::UNENCRYPTED_SNAPSHOTS),
     }
+}
+
+/// When a function's schedule was made; `None` where it does not fire.
+fn scheduled(observed: &Observed, function: Function) -> Option<Timestamp> {
+    let found = observed.get(&ResourceId::new(Schedule::NAME, Scope::schedule(function)))?;
+    let schedule = read::<Schedule>(found).ok()?;
+    schedule.handle.created.filter(|_| schedule.properties.enabled)
+}
+
+/// As the later of a cleanup and a sealing pass saw it.
+fn unencrypted(sealing: Option<&Measured>, cleanup: &Measured) -> Option<f64> {
+    let later = sealing.filter(|sealing| sealing.at > cleanup.at).unwrap_or(cleanup);
+    later.values.get(names::UNENCRYPTED_SNAPSHOTS).copied()
 }
 
 fn releases(observed: &Observed, scope: &Scope) -> Vec<Release> {

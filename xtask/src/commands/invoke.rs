@@ -9,7 +9,7 @@ use serde_json::Value;
 use snapwarden_deployer::invoke::invoke;
 use snapwarden_deployer::scope::Function;
 use snapwarden_domain::event::Event;
-use snapwarden_domain::report::{BackupReport, CleanupReport};
+use snapwarden_domain::report::{BackupReport, CleanupReport, SealingReport};
 use snapwarden_domain::run::RunId;
 use snapwarden_domain::settings::CleanupPolicy;
 
@@ -21,8 +21,8 @@ use crate::{output, render};
 /// Flags of `invoke`.
 #[derive(Args, Debug)]
 pub(crate) struct InvokeArgs {
-    /// The function
-    function: FunctionName,
+    /// What to run
+    task: Task,
     /// Decide everything, change nothing
     #[arg(long)]
     dry_run: bool,
@@ -43,6 +43,7 @@ pub(crate) struct InvokeArgs {
 impl InvokeArgs {
     fn event(&self, now: Timestamp) -> Event {
         let event = Event {
+            seal: matches!(self.task, Task::Seal),
             max_deletes: self.max_deletes,
             allow_mass_deletion: self.allow_mass_deletion,
             pace: self.pace,
@@ -57,6 +58,35 @@ impl InvokeArgs {
     }
 }
 
+/// What the functions can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Task {
+    /// Snapshot the volumes of the selected instances
+    Backup,
+    /// Delete the snapshots whose day has come
+    Cleanup,
+    /// Replace snapshots in clear text by encrypted copies; the cleanup function does it
+    Seal,
+}
+
+impl Task {
+    pub(crate) fn function(self) -> Function {
+        match self {
+            Self::Backup => Function::Backup,
+            Self::Cleanup | Self::Seal => Function::Cleanup,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Cleanup => "cleanup",
+            Self::Seal => "seal",
+        }
+    }
+}
+
+/// A function.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum FunctionName {
     /// Snapshot the volumes of the selected instances
@@ -76,8 +106,8 @@ impl From<FunctionName> for Function {
 
 /// Invokes the released version and waits for its report.
 pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult {
-    let function = args.function.into();
-    if function == Function::Backup && (args.max_deletes.is_some() || args.allow_mass_deletion) {
+    let function = args.task.function();
+    if args.task != Task::Cleanup && (args.max_deletes.is_some() || args.allow_mass_deletion) {
         return Err(Failure::new(Exit::Usage, "--max-deletes and --allow-mass-deletion are for cleanup"));
     }
     let answer = block_on(async {
@@ -104,18 +134,28 @@ pub(crate) fn cmd_invoke(context: &Context, args: &InvokeArgs) -> CommandResult 
         if context.json() {
             output::result(context, &answer.payload, "")?;
         }
-        return Err(Failure::new(Exit::Failed, format!("{} failed: {message}", function.as_str())));
+        return Err(Failure::new(Exit::Failed, format!("{} failed: {message}", args.task.as_str())));
     }
-    output::result(context, &answer.payload, text(function, &answer.payload))
+    output::result(context, &answer.payload, text(args.task, &answer.payload, context.verbose()))?;
+    if answer.payload.get("handed_on") == Some(&Value::Bool(true)) {
+        let logs = context.command_line(&format!("logs {}", args.task.function().as_str()));
+        return Err(Failure::new(
+            Exit::GoesOn,
+            "the run goes on by itself in further invocations: how it ends is not known yet",
+        )
+        .hint(format!("see `{logs}`, or `{}` once it has ended", context.command_line("status"))));
+    }
+    Ok(())
 }
 
 /// A report as text; one of another version of the functions, which may not be understood, as it is.
-pub(crate) fn text(function: Function, payload: &Value) -> String {
-    let understood = match function {
-        Function::Backup => BackupReport::deserialize(payload).map(|report| render::report::backup(&report)),
-        Function::Cleanup => {
-            CleanupReport::deserialize(payload).map(|report| render::report::cleanup(&report))
+pub(crate) fn text(task: Task, payload: &Value, all: bool) -> String {
+    let understood = match task {
+        Task::Backup => BackupReport::deserialize(payload).map(|report| render::report::backup(&report)),
+        Task::Cleanup => {
+            CleanupReport::deserialize(payload).map(|report| render::report::cleanup(&report, all))
         }
+        Task::Seal => SealingReport::deserialize(payload).map(|report| render::report::sealing(&report)),
     };
     understood.unwrap_or_else(|error| {
         format!("the report of another version, as it is ({error}); deploy to have both of one version\n{payload:#}")

@@ -2,7 +2,9 @@
 
 pub(crate) mod adopt_snapshots;
 pub(crate) mod build;
+pub(crate) mod bundle;
 pub(crate) mod cleanup_diff;
+pub(crate) mod dead_letters;
 pub(crate) mod deploy;
 pub(crate) mod destroy;
 mod drain;
@@ -14,8 +16,13 @@ pub(crate) mod logs;
 pub(crate) mod night;
 pub(crate) mod plan;
 pub(crate) mod policies;
+pub(crate) mod promote;
 mod purge;
+mod release;
+pub(crate) mod releases;
 pub(crate) mod report;
+pub(crate) mod restore;
+pub(crate) mod rollback;
 mod stack;
 pub(crate) mod status;
 pub(crate) mod synth;

@@ -18,7 +18,7 @@ use snapwarden_deployer::kinds::{FoundOf, Kind, Schedule, read};
 use snapwarden_deployer::world::Observed;
 use snapwarden_domain::event::Event;
 use snapwarden_domain::names::Zone;
-use snapwarden_domain::report::{BackupReport, CleanupReport, Report};
+use snapwarden_domain::report::{BackupReport, CleanupReport, Report, SealingReport};
 
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
@@ -244,5 +244,6 @@ fn summary(fired: &Fired) -> String {
     }
     let backup = BackupReport::deserialize(report).map(|report| report.summary());
     let either = backup.or_else(|_| CleanupReport::deserialize(report).map(|report| report.summary()));
+    let either = either.or_else(|_| SealingReport::deserialize(report).map(|report| report.summary()));
     either.unwrap_or_else(|_| format!("a report of another version: {report}"))
 }

@@ -36,10 +36,10 @@ pub(crate) struct PlanArgs {
 }
 
 /// What `plan` and `deploy` have in common.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct PlanScope {
-    /// Deploy a bundle that was built before instead of building this checkout
-    #[arg(long, value_name = "DIR")]
+    /// Deploy a bundle that was built before, a folder or a file, instead of building this checkout
+    #[arg(long, value_name = "PATH")]
     pub(crate) bundle: Option<PathBuf>,
     /// Take over resources that have our names but belong to no environment
     #[arg(long)]
@@ -52,7 +52,7 @@ pub(crate) struct PlanScope {
 impl PlanScope {
     /// Where the functions' code comes from.
     pub(crate) fn code(&self) -> CodeSource<'_> {
-        self.bundle.as_deref().map_or(CodeSource::Build, CodeSource::Folder)
+        self.bundle.as_deref().map_or(CodeSource::Build, CodeSource::At)
     }
 
     /// The flags as they were given.
@@ -79,7 +79,17 @@ impl PlanScope {
     ) -> Result<Plan, Failure> {
         let options = Options { adopt: self.adopt, ..Options::default() };
         let desired = self.desired(session, bundle, self.draining(context, session, observed))?;
-        Ok(plan(&registry(), &session.scope, &desired, observed, &options)?)
+        let plan = plan(&registry(), &session.scope, &desired, observed, &options)?;
+        let both: Desired =
+            plan.pending().filter_map(|step| Some((step.resource.clone(), step.interim.clone()?))).collect();
+        let exceeded: Vec<_> = quota::exceeded(&both, bundle).iter().map(ToString::to_string).collect();
+        if !exceeded.is_empty() {
+            let message =
+                format!("AWS would refuse the rights of both releases together: {}", exceeded.join("; "));
+            return Err(Failure::new(Exit::Usage, message)
+                .hint("deploy in two steps: first what takes rights away, then what needs new ones"));
+        }
+        Ok(plan)
     }
 
     /// Whether the environment drains, and goes on with it.
@@ -127,6 +137,7 @@ pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
     let (session, plan, diff) = block_on(async {
         let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
         let observed = session.observe().await?;
+        session.check_role_names(context, &observed).await?;
         let plan = args.scope.plan(context, &session, &bundle, &observed)?;
         if let Some(path) = &args.out {
             SavedPlan::new(&session.scope, code_of(&bundle), &observed, plan.clone()).write(path)?;

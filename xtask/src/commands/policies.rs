@@ -2,10 +2,12 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use snapwarden_deployer::policy::deployer::{Access, deployer_policy, lint_deployer};
+use snapwarden_deployer::policy::deployer::{Access, deployer_policy, lint_deployer, with_simulation};
 use snapwarden_deployer::policy::lint::Finding;
 use snapwarden_deployer::policy::trust::Pipeline;
-use snapwarden_deployer::policy::{PolicyError, lint_roles, purposes, role_policies};
+use snapwarden_deployer::policy::{
+    PolicyError, lint_restorer, lint_roles, purposes, restorer_policy, role_policies,
+};
 use snapwarden_deployer::scope::Scope;
 
 use crate::context::Context;
@@ -27,6 +29,8 @@ enum PoliciesCommand {
     Lint,
     /// Write the policy of whoever plans, deploys and destroys the environment, as JSON
     Deployer(DeployerArgs),
+    /// Write the policy of whoever restores the environment's snapshots, as JSON
+    Restorer,
 }
 
 #[derive(Args, Debug)]
@@ -38,13 +42,34 @@ struct ShowArgs {
 
 #[derive(Args, Debug)]
 struct DeployerArgs {
-    /// Only what `plan` and `status` need
+    /// Only what `plan`, `status` and the other commands that look need
     #[arg(long)]
     read_only: bool,
+    /// Also what `destroy --snapshots purge` needs: to delete the environment's snapshots; with --read-only, as a policy
+    /// beside the deployer's
+    #[arg(long)]
+    purge: bool,
+    /// Also what `invoke` and `dead-letters` need; with --read-only, for whoever operates and does not deploy
+    #[arg(long)]
+    operate: bool,
     /// Write the trust policy of the role as well, for a pipeline: github:OWNER/REPO:ENVIRONMENT, where ENVIRONMENT is
     /// GitHub's. The account needs GitHub's OIDC provider.
     #[arg(long, value_name = "PIPELINE")]
     trust: Option<Pipeline>,
+    /// The ARN of the user or role that the policy is for: lets it ask IAM before the first change of a deploy or a
+    /// destroy whether a right is missing
+    #[arg(long, value_name = "ARN", value_parser = principal)]
+    principal: Option<String>,
+}
+
+/// The ARN of a user or a role, without wildcards.
+fn principal(text: &str) -> Result<String, String> {
+    let resource = text.splitn(6, ':').nth(5).unwrap_or_default();
+    let is_one = text.starts_with("arn:aws") && text.contains(":iam::") && !text.contains(['*', '?']);
+    if is_one && (resource.starts_with("role/") || resource.starts_with("user/")) {
+        return Ok(text.to_owned());
+    }
+    Err("write the ARN of a user or a role, such as arn:aws:iam::123456789012:role/ci".to_owned())
 }
 
 /// Shows, examines or writes policies. Asks AWS nothing.
@@ -58,7 +83,10 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
         }
         PoliciesCommand::Lint => {
             let mut findings = lint_roles(&environment, &scope)?;
-            for access in [Access::ReadOnly, Access::Full] {
+            findings.extend(lint_restorer(&environment, &scope)?);
+            // What the options add may also be a policy of its own: IAM limits the length of each.
+            let options = Access { deploy: false, ..Access::ALL };
+            for access in [Access::READ_ONLY, Access::DEPLOY, options] {
                 findings.extend(lint_deployer(&scope, access));
             }
             let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
@@ -66,9 +94,13 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             output::result(context, &json!({ "findings": findings }), text)?;
             if findings.is_empty() { Ok(()) } else { Err(Failure::said(Exit::Attention)) }
         }
-        PoliciesCommand::Deployer(DeployerArgs { read_only, trust }) => {
-            let access = if *read_only { Access::ReadOnly } else { Access::Full };
-            let permissions = deployer_policy(&scope, access);
+        PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),
+        PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, trust, principal }) => {
+            let access = Access { deploy: !read_only, purge: *purge, operate: *operate };
+            let mut permissions = deployer_policy(&scope, access);
+            if let Some(principal) = principal {
+                permissions = with_simulation(permissions, principal);
+            }
             match trust {
                 None => json_result(context, &permissions),
                 Some(pipeline) => {

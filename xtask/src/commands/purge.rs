@@ -37,8 +37,14 @@ pub(super) async fn halt_and_purge(
     })
     .await
     .map_err(|error| {
-        let text = format!("no snapshot was deleted: {error}");
-        Failure::new(Exit::Failed, text).hint(context.command_line(command))
+        let text = format!(
+            "no snapshot was deleted, but the schedules are gone and the functions do not start any more: {error}"
+        );
+        Failure::new(Exit::Failed, text).hint(format!(
+            "go on with `{}`, or make backups again with `{}`",
+            context.command_line(command),
+            context.command_line("deploy")
+        ))
     })?;
     waiting.into_inner().done(&format!("{ended} ended"));
 
@@ -75,15 +81,54 @@ pub(super) fn counted(snapshots: &[Snapshot]) -> String {
     }
 }
 
-/// A purge that left something behind is no success.
-pub(super) fn all_or_failure(purged: &Purged) -> CommandResult {
-    if purged.remaining.is_empty() {
+/// A purge that left something behind is no success, also where nobody knew of it: `left` is what there is at the end.
+pub(super) fn all_or_failure(purged: &Purged, left: &[Snapshot]) -> CommandResult {
+    if left.is_empty() {
         return Ok(());
     }
-    let lines: Vec<_> =
-        purged.remaining.iter().map(|left| format!("  {}: {}", left.snapshot, left.reason)).collect();
+    let reason = |id: &str| {
+        let known = purged.remaining.iter().find(|remaining| remaining.snapshot == id);
+        known.map_or("it appeared while the others were deleted", |remaining| remaining.reason.as_str())
+    };
+    let lines = left.iter().map(|left| format!("  {}: {}", left.snapshot, reason(&left.snapshot)));
+    let lines: Vec<_> = lines.collect();
     let message = format!("{} snapshots could not be deleted:\n{}", lines.len(), lines.join("\n"));
     Err(Failure::new(Exit::Failed, message)
         .hint("look at the reasons (an AMI to deregister, a lock to end, a snapshot that is still being made), then run \
                the command again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(id: &str) -> Snapshot {
+        Snapshot {
+            delete_on: None,
+            snapshot: id.to_owned(),
+            volume: "vol-1".to_owned(),
+            instance: None,
+            state: "completed".to_owned(),
+            encrypted: true,
+            size_gib: 1,
+            started_at: None,
+        }
+    }
+
+    /// A pipeline that reads success stops looking, and pays for what is left for ever.
+    #[test]
+    fn a_purge_that_leaves_anything_fails_and_names_it() {
+        let purged = Purged {
+            deleted: vec!["snap-0".to_owned()],
+            remaining: vec![snapwarden_deployer::purge::Remaining {
+                snapshot: "snap-1".to_owned(),
+                reason: "an AMI holds it".to_owned(),
+            }],
+        };
+        assert!(all_or_failure(&Purged::default(), &[]).is_ok());
+        let failure = all_or_failure(&purged, &[snapshot("snap-1"), snapshot("snap-2")]).unwrap_err();
+        let text = failure.to_string();
+        assert_eq!(failure.exit(), Exit::Failed);
+        assert!(text.contains("snap-1: an AMI holds it") && text.contains("snap-2: it appeared"), "{text}");
+    }
 }

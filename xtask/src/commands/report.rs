@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
+use snapwarden_deployer::environment::Cloud;
 use snapwarden_deployer::inventory;
 
 use crate::context::{Context, block_on};
@@ -30,12 +31,17 @@ pub(crate) fn cmd_report(context: &Context, args: &ReportArgs) -> CommandResult 
         };
         let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
         let volumes = inventory::volumes(&session.aws).await?;
+        let environment = &session.environment;
+        let is_emulated = environment.cloud == Cloud::Local;
+        let selected =
+            inventory::selected_instances(&session.aws, &environment.backup.select, is_emulated).await?;
         let facts = Facts {
             scope: &session.scope,
-            zone: &session.environment.timezone,
-            pricing: &session.environment.pricing,
+            zone: &environment.timezone,
+            pricing: &environment.pricing,
             snapshots: &snapshots,
             volumes: &volumes,
+            selected: &selected,
             now: Timestamp::now(),
         };
         Ok((html(&Page::of(facts)), snapshots.len()))

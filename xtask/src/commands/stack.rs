@@ -212,7 +212,7 @@ pub(super) async fn deploy_stack(context: &Context, args: &DeployArgs) -> Comman
     let saved = args.plan.as_deref().map(|path| read_saved(context, path)).transpose()?;
     let folder = args.scope.bundle.clone().unwrap_or_else(|| context.workspace().bundle());
     // A saved plan names the bundle: nothing is built for it.
-    let code = if saved.is_some() { CodeSource::Folder(&folder) } else { args.scope.code() };
+    let code = if saved.is_some() { CodeSource::At(&folder) } else { args.scope.code() };
     let stage = Stage::set(context, &args.scope, code).await?;
     refuse_broken(context, &stage).await?;
     cleanup_diff::approve(context, &stage.session, &stage.direct_plan()?, args.accept_deletions).await?;

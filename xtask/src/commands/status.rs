@@ -1,26 +1,31 @@
 //! `cargo xtask status`: what an environment holds, what differs from its file, and when it runs next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::{Cloud, Finding, ScheduleExpression};
+use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{
-    Alias, FoundOf, Kind, Schedule, alias_name, cleanup_settings, read, registry,
+    Alias, FoundOf, Kind, LambdaFunction, Role, Schedule, alias_name, cleanup_settings, read, registry,
 };
-use snapwarden_deployer::plan::{Options, Plan, Step, Verb, plan};
+use snapwarden_deployer::plan::{Options, Order, Plan, Step, Unowned, Verb, plan};
+use snapwarden_deployer::policy_gate::deployed_settings;
+use snapwarden_deployer::release::history::History;
+use snapwarden_deployer::release::{How, Release};
 use snapwarden_deployer::scope::{Function, Scope};
-use snapwarden_deployer::world::{Found, Observed, ResourceId};
+use snapwarden_deployer::world::{Desired, Found, Observed, ResourceId};
 use snapwarden_domain::event::day;
 use snapwarden_domain::names::Zone;
 use snapwarden_domain::verdict::{Tally, judge};
 
-use super::cleanup_diff::next_cleanup;
 use super::drain::Outlook;
-use super::health::Health;
+use super::health::{Health, short};
+use super::release::is_unrecorded;
+use super::releases::Shown;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::session::Session;
@@ -47,13 +52,17 @@ pub(crate) struct Status {
     pub(crate) drift: Vec<Step>,
     /// What in its file is valid and yet hardly meant.
     pub(crate) warnings: Vec<Finding>,
-    /// How many snapshots it has.
-    pub(crate) snapshots: usize,
+    /// The release that is live, as it is recorded; absent where no record tells of what is live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) release: Option<Shown>,
+    /// How many snapshots it has; absent where they cannot be read.
+    pub(crate) snapshots: Option<usize>,
     /// How it does.
     #[serde(flatten)]
     pub(crate) health: Health,
-    /// What the next cleanup would make of them.
-    pub(crate) expiry: Tally,
+    /// What the next cleanup will make of them, by the settings that are deployed; absent where none is deployed, or
+    /// something cannot be read.
+    pub(crate) expiry: Option<Tally>,
     /// How far it is, where it drains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) draining: Option<Outlook>,
@@ -96,11 +105,21 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
                 .hint("start it with `cargo xtask local up`"));
         };
         session.warn(context);
-        let observed = session.observe().await?;
-        let snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
-        let health = Health::of(&session, &observed, Timestamp::now()).await;
-        let expiry = expiry(&session, &observed).await?;
-        look(context, &session, &observed, &snapshots, expiry, health)
+        let now = Timestamp::now();
+        let (observed, unreadable) = session.observe_readable().await;
+        let mut health = Health::of(&session, &observed, &unreadable, now).await;
+        let listed = inventory::snapshots(&session.aws, &session.scope).await;
+        let snapshots = health.part("the snapshots", listed);
+        let judged = expiry(&session, &observed, now).await;
+        let expiry = health.part("what the next cleanup goes by", judged).flatten();
+        let history = History::read(&session.aws, &session.scope).await;
+        // By half of what is there, nobody can tell whether it is what the record tells of.
+        let live = match health.part("the releases", history).filter(|_| unreadable.is_empty()) {
+            Some(history) => Live::of(&session, &history, &observed).await,
+            None => Live::default(),
+        };
+        let unreadable = unreadable.into_keys().collect();
+        look(context, &session, (&observed, &unreadable), snapshots.as_deref(), expiry, (health, live))
     })?;
     output::result(context, &status, render::status::text(&status, context.verbose()))?;
     if status.attention.is_empty() {
@@ -109,35 +128,76 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
     Err(Failure::said(Exit::Attention))
 }
 
-/// Judges the snapshots as the next cleanup will.
-async fn expiry(session: &Session, observed: &Observed) -> Result<Tally, Failure> {
+/// Judges the snapshots as the next cleanup will; `None` where there is none.
+async fn expiry(session: &Session, observed: &Observed, now: Timestamp) -> Result<Option<Tally>, AwsError> {
     let draining = Draining::of(observed, &session.scope);
-    let settings = cleanup_settings(&session.environment, &session.scope, draining);
+    let file = cleanup_settings(&session.environment, &session.scope, draining);
+    let settings = deployed_settings(observed, &session.scope, &file);
+    let cleanup = firings(observed, now)
+        .into_iter()
+        .find(|firing| firing.schedule == Scope::schedule(Function::Cleanup));
+    let Some((settings, at)) = settings.zip(cleanup.and_then(|cleanup| cleanup.next)) else {
+        return Ok(None);
+    };
     let is_emulated = session.environment.cloud == Cloud::Local;
     let inventory = inventory::of_cleanup(&session.aws, &settings, Vec::new(), is_emulated).await?;
-    let at = next_cleanup(&session.environment, Timestamp::now());
-    Ok(Tally::of(&judge(&inventory, day(at, &settings.timezone), &settings)))
+    Ok(Some(Tally::of(&judge(&inventory, day(at, &settings.timezone), &settings))))
+}
+
+/// What is live, by the records of the releases.
+#[derive(Debug, Default)]
+struct Live {
+    /// Its record; absent where there is none.
+    release: Option<Release>,
+    /// Whether something is live that no record tells of.
+    unrecorded: bool,
+    /// Where it is a return to an earlier release: what that is made of, which the file may not say.
+    returned_to: Option<Desired>,
+}
+
+impl Live {
+    async fn of(session: &Session, history: &History, observed: &Observed) -> Self {
+        let unrecorded = is_unrecorded(session, history, observed);
+        let release = history.newest().filter(|_| !unrecorded && !observed.is_empty()).cloned();
+        let mut returned_to = None;
+        if let Some(release) = release.as_ref().filter(|release| matches!(release.how, How::RolledBackTo(_)))
+        {
+            returned_to = release.desired(&session.aws, &session.scope, observed).await.ok();
+        }
+        Self { release, unrecorded, returned_to }
+    }
+
+    /// What is wanted of an environment that was rolled back: what its release is made of stays as it is.
+    fn overlay(&self, mut desired: Desired) -> Desired {
+        for (id, wanted) in self.returned_to.iter().flatten() {
+            let of_release = [LambdaFunction::NAME, Alias::NAME, Role::NAME].contains(&id.kind.as_str());
+            if let (true, Some(of_file)) = (of_release, desired.get_mut(id)) {
+                *of_file = wanted.clone();
+            }
+        }
+        desired
+    }
 }
 
 fn look(
     context: &Context,
     session: &Session,
-    observed: &Observed,
-    snapshots: &[Snapshot],
-    expiry: Tally,
-    health: Health,
+    (observed, unreadable): (&Observed, &BTreeSet<&'static str>),
+    snapshots: Option<&[Snapshot]>,
+    expiry: Option<Tally>,
+    (health, live): (Health, Live),
 ) -> Result<Status, Failure> {
     let draining = Draining::of(observed, &session.scope);
     let desired = session.desired(&deployed_code(&session.scope, observed), draining)?;
+    let desired = live.overlay(desired);
     let schedules = firings(observed, Timestamp::now());
     let mut attention = Vec::new();
-    let drift =
-        plan(&registry(), &session.scope, &desired, observed, &Options::default()).unwrap_or_else(|taken| {
-            attention.push(taken.to_string());
-            Plan::default()
-        });
+    let drift = drift(&session.scope, desired, observed, unreadable).unwrap_or_else(|taken| {
+        attention.push(taken.to_string());
+        Plan::default()
+    });
     let name = &session.scope.environment;
-    if observed.is_empty() {
+    if observed.is_empty() && unreadable.is_empty() {
         attention.push(format!("nothing is deployed: run `cargo xtask deploy --env {name}`"));
     } else {
         attention.extend(drift.pending().map(difference));
@@ -145,13 +205,25 @@ fn look(
             attention.push(format!("see `cargo xtask plan --env {name}`, repair with `deploy`"));
         }
     }
-    attention.extend(health.attention(context, session));
+    attention.extend(health.attention(context, session, draining.is_some()));
+    if live.unrecorded {
+        let deploy = context.command_line("deploy");
+        attention.push(format!(
+            "what is live is not recorded as a release: a command was interrupted, or somebody changed it; `{deploy}` goes on"
+        ));
+    }
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
     attention.extend(silent.map(|firing| format!("the {} schedule does not fire", firing.schedule)));
     let floor = session.environment.cleanup.floor.get();
-    let draining = draining.map(|draining| Outlook::of(draining, snapshots, floor));
+    let draining =
+        draining.zip(snapshots).map(|(draining, snapshots)| Outlook::of(draining, snapshots, floor));
     let outlook = draining.as_ref().map(|outlook| (outlook.snapshots == 0, outlook.text(context)));
     let mut notes = if observed.is_empty() { Vec::new() } else { health.notes() };
+    if let Some(Release { how: how @ How::RolledBackTo(_), at, by, .. }) = &live.release {
+        let at = short(*at);
+        notes
+            .push(format!("{how} on {at} by {by}: the environment file and this checkout may say otherwise"));
+    }
     if let Some((is_over, text)) = outlook {
         if is_over { attention.push(text) } else { notes.push(text) }
     }
@@ -163,7 +235,8 @@ fn look(
         schedules,
         drift: drift.pending().cloned().collect(),
         warnings: session.warnings.clone(),
-        snapshots: snapshots.len(),
+        release: live.release.as_ref().map(|release| Shown::of(release, true)),
+        snapshots: snapshots.map(<[_]>::len),
         expiry,
         health,
         draining,
@@ -172,8 +245,25 @@ fn look(
     })
 }
 
+/// What differs from what is wanted, of all that can be told: not of a kind that cannot be read, nor of what belongs to
+/// one.
+fn drift(
+    scope: &Scope,
+    desired: Desired,
+    observed: &Observed,
+    unreadable: &BTreeSet<&'static str>,
+) -> Result<Plan, Unowned> {
+    let can_be_told = |id: &ResourceId| {
+        let mut lineage = std::iter::successors(Some(id.clone()), |id| registry().parent(id, scope));
+        lineage.all(|id| !unreadable.contains(id.kind.as_str()))
+    };
+    let desired = desired.into_iter().filter(|(id, _)| can_be_told(id)).collect();
+    let observed = observed.clone().into_iter().filter(|(id, _)| can_be_told(id)).collect();
+    plan(&registry(), scope, &desired, &observed, &Options::default())
+}
+
 /// One resource that is not as it should be.
-fn difference(step: &Step) -> String {
+pub(super) fn difference(step: &Step) -> String {
     let resource = &step.resource;
     match step.verb {
         Verb::Create => format!("{resource} is missing"),
@@ -226,5 +316,33 @@ fn firing(name: &str, schedule: FoundOf<Schedule>, now: Timestamp) -> Firing {
         timezone: properties.timezone,
         next: next.as_ref().map(|(next, _)| *next),
         next_local: next.map(|(_, local)| local.strftime("%F %H:%M %Z").to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use snapwarden_deployer::kinds::LambdaFunction;
+
+    use super::*;
+
+    /// "Function is missing" of a function that merely cannot be read sends somebody to repair what is whole.
+    #[test]
+    fn what_cannot_be_read_is_not_said_to_be_missing() {
+        let text = include_str!("../../../environments/local.yaml");
+        let scope = Scope::of(
+            &snapwarden_deployer::environment::parse(std::path::Path::new("local.yaml"), text).unwrap(),
+        );
+        let desired = Desired::from([
+            (ResourceId::new(LambdaFunction::NAME, scope.function(Function::Backup)), json!({})),
+            (ResourceId::new(Alias::NAME, alias_name(&scope, Function::Backup)), json!({})),
+        ]);
+        let pending = |unreadable: &[&'static str]| {
+            let unreadable = unreadable.iter().copied().collect();
+            drift(&scope, desired.clone(), &Observed::new(), &unreadable).unwrap().pending().count()
+        };
+        assert_eq!(pending(&[]), 2);
+        assert_eq!(pending(&[Alias::NAME]), 1);
+        assert_eq!(pending(&[LambdaFunction::NAME]), 0);
     }
 }

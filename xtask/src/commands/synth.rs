@@ -34,7 +34,7 @@ pub(crate) fn cmd_synth(context: &Context, args: &SynthArgs) -> CommandResult {
     for finding in &findings {
         context.progress().warn(&finding.to_string());
     }
-    let source = args.bundle.as_deref().map_or(CodeSource::Build, CodeSource::Folder);
+    let source = args.bundle.as_deref().map_or(CodeSource::Build, CodeSource::At);
     let code = code_of(&bundle_of(context, source)?);
     let template = cloudformation::template(&environment, &code, None)?;
     let format = match args.format {

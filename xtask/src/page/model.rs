@@ -1,6 +1,6 @@
 //! What the page says, before it is HTML.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
@@ -8,6 +8,7 @@ use snapwarden_deployer::environment::Pricing;
 use snapwarden_deployer::inventory::{Snapshot, Volume};
 use snapwarden_deployer::scope::Scope;
 use snapwarden_domain::event::day;
+use snapwarden_domain::inventory::Instance;
 use snapwarden_domain::names::Zone;
 
 /// Everything that a page is made of.
@@ -23,6 +24,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) snapshots: &'a [Snapshot],
     /// The volumes there are, by id.
     pub(crate) volumes: &'a BTreeMap<String, Volume>,
+    /// The instances that a backup selects.
+    pub(crate) selected: &'a [Instance],
     /// When all of it was found.
     pub(crate) now: Timestamp,
 }
@@ -34,7 +37,7 @@ pub(crate) struct Page<'a> {
     pub(crate) facts: Facts<'a>,
     /// The days of the calendar, today first: on a phone, what lies to the right is out of sight.
     pub(crate) days: Vec<Date>,
-    /// Every volume that has a snapshot, by instance.
+    /// Every volume that has a snapshot or should have one, by instance.
     pub(crate) rows: Vec<Row<'a>>,
     /// What expires when, the next day first.
     pub(crate) expiries: BTreeMap<Date, Share>,
@@ -42,6 +45,8 @@ pub(crate) struct Page<'a> {
     pub(crate) held: Vec<&'a Snapshot>,
     /// Snapshots of volumes that are gone.
     pub(crate) orphaned: Vec<&'a Snapshot>,
+    /// Snapshots that are not encrypted, those that failed not counted.
+    pub(crate) clear: Vec<&'a Snapshot>,
     /// All of them.
     pub(crate) all: Share,
 }
@@ -55,6 +60,8 @@ pub(crate) struct Row<'a> {
     pub(crate) instance: Option<&'a str>,
     /// Whether it still exists.
     pub(crate) exists: bool,
+    /// Whether a backup selects it.
+    pub(crate) selected: bool,
     /// The calendar's cells, one a day.
     pub(crate) cells: Vec<Cell>,
     /// Its snapshots, the newest first.
@@ -118,7 +125,16 @@ impl<'a> Page<'a> {
                 _ => held.push(snapshot),
             }
         }
-        let row = |((instance, volume), snapshots)| row(facts, &days, instance, volume, snapshots);
+        let selected: BTreeMap<&str, &str> = selected(facts.selected).collect();
+        let known: BTreeSet<&str> = facts.snapshots.iter().map(|snapshot| snapshot.volume.as_str()).collect();
+        for (volume, instance) in selected.iter().filter(|(volume, _)| !known.contains(*volume)) {
+            by_volume.insert((Some(*instance), *volume), Vec::new());
+        }
+        let row = |((instance, volume), snapshots)| Row {
+            selected: selected.contains_key(volume),
+            ..row(facts, &days, instance, volume, snapshots)
+        };
+        let clear = facts.snapshots.iter().filter(|it| !it.encrypted && cell(it) != Cell::Failed).collect();
         let orphaned = facts.snapshots.iter().filter(|it| !facts.volumes.contains_key(&it.volume)).collect();
         Self {
             facts,
@@ -127,14 +143,28 @@ impl<'a> Page<'a> {
             expiries,
             held,
             orphaned,
+            clear,
             all: Share::of(facts.snapshots),
         }
+    }
+
+    /// Volumes that a backup selects, and that nobody could restore.
+    pub(crate) fn never_backed_up(&self) -> impl Iterator<Item = &Row<'a>> {
+        self.rows.iter().filter(|row| row.selected && row.age_hours.is_none())
     }
 
     /// The age of the newest backup of the volume, of those that still exist, whose newest one is oldest.
     pub(crate) fn oldest_hours(&self) -> Option<i64> {
         self.rows.iter().filter(|row| row.exists).filter_map(|row| row.age_hours).max()
     }
+}
+
+/// The volumes that a backup selects, each with its instance.
+fn selected(instances: &[Instance]) -> impl Iterator<Item = (&str, &str)> {
+    instances.iter().flat_map(|instance| {
+        let wanted = instance.volumes.iter().filter(|volume| !volume.excluded);
+        wanted.map(move |volume| (volume.id.as_str(), instance.id.as_str()))
+    })
 }
 
 fn row<'a>(
@@ -157,6 +187,7 @@ fn row<'a>(
         volume,
         instance,
         exists: facts.volumes.contains_key(volume),
+        selected: false,
         cells,
         age_hours: age.map(|age| age.as_hours()),
         snapshots,

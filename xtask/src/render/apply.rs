@@ -30,6 +30,16 @@ pub(crate) fn listener(progress: &Progress) -> Listener {
                     task.wait(&format!("waiting for {reason}"), waited);
                 }
             }
+            Event::Prepared { resource, canary, .. } => {
+                if let Some(task) = running.remove(&resource.to_string()) {
+                    task.done(
+                        &canary.map_or_else(
+                            || "prepared for the release".to_owned(),
+                            |canary| canary.to_string(),
+                        ),
+                    );
+                }
+            }
             Event::Done { resource, .. } => {
                 if let Some(task) = running.remove(&resource.to_string()) {
                     task.done("");
@@ -57,6 +67,9 @@ fn json_of(event: &Event) -> Value {
             "event": "step", "state": "waiting", "kind": resource.kind, "name": resource.name,
             "reason": reason, "waited_seconds": waited.as_secs(),
         }),
+        Event::Prepared { resource, verb, canary } => {
+            with(step("prepared", resource, *verb), "canary", json!(canary))
+        }
         Event::Done { resource, verb, took } => with(
             step("done", resource, *verb),
             "took_ms",
@@ -82,6 +95,9 @@ pub(crate) fn failed(report: &Report) -> String {
             }
             Outcome::NotAttempted => {
                 lines.push(format!("  not attempted: {} {}", infinitive(step.verb), step.resource));
+            }
+            Outcome::Prepared => {
+                lines.push(format!("  prepared only: {} {}", infinitive(step.verb), step.resource));
             }
             Outcome::Done => {}
         }

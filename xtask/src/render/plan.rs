@@ -51,6 +51,11 @@ fn step_text(step: &Step, verbose: bool) -> String {
             let _ = writeln!(text, "    {}", change_text(change));
         }
     }
+    if step.interim.is_some() {
+        text.push_str(
+            "    first with the rights of both releases; the old ones go when the new one is live\n",
+        );
+    }
     text
 }
 

@@ -3,8 +3,12 @@
 use std::fmt::Write;
 
 use snapwarden_domain::audit::{Audit, Protection};
-use snapwarden_domain::report::{BackupReport, CleanupReport, DueSnapshot, Outcome, Report};
+use snapwarden_domain::clear_text::ClearText;
+use snapwarden_domain::report::{
+    BackupReport, CleanupReport, DueSnapshot, Outcome, Report, SealedSnapshot, SealingReport,
+};
 use snapwarden_domain::retention::Term;
+use snapwarden_domain::verdict::Fence;
 
 use super::style::{BAD, NOTICE, painted};
 use super::table::table;
@@ -46,14 +50,17 @@ pub(crate) fn backup(report: &BackupReport) -> String {
     ending(&table(header, rows), report, report.instances.is_empty(), &report.warnings)
 }
 
-/// What a cleanup run did, volume by volume, and how well the volumes are backed up.
-pub(crate) fn cleanup(report: &CleanupReport) -> String {
+/// What a cleanup run did, volume by volume, and how well the volumes are backed up; of a dry run `all`, or without what
+/// is not due.
+pub(crate) fn cleanup(report: &CleanupReport, all: bool) -> String {
     let stopped = report.mass_deletion.is_some();
     let would = if stopped { "would be deleted, once let through" } else { "would be deleted" };
     let mut rows: Vec<_> =
         report.deleted.iter().map(|snapshot| row(snapshot, "deleted".to_owned())).collect();
     rows.extend(report.would_delete.iter().map(|snapshot| row(snapshot, would.to_owned())));
     rows.extend(report.held.iter().map(|held| row(&held.snapshot, format!("kept: {}", held.reason))));
+    let shown = report.kept.iter().filter(|kept| all || kept.fence != Fence::NotDue);
+    rows.extend(shown.map(|kept| row(&kept.snapshot, format!("kept: {}", kept.reason))));
     rows.extend(report.failed.iter().map(|failed| {
         let volume = failed.volume.clone().unwrap_or_default();
         let blank = String::new;
@@ -62,10 +69,83 @@ pub(crate) fn cleanup(report: &CleanupReport) -> String {
     }));
     // By volume, each with its oldest snapshot first.
     rows.sort_by(|a, b| (&a[1], &a[0], &a[4], &a[2]).cmp(&(&b[1], &b[0], &b[4], &b[2])));
-    let empty = rows.is_empty();
     let header = ["VOLUME", "INSTANCE", "SNAPSHOT", "GIB", "STARTED", "DELETE ON", "VERDICT"];
     let audit = report.audit.as_ref().map(audit).unwrap_or_default();
-    audit + &ending(&table(header, rows), report, empty, &report.warnings)
+    let empty = rows.is_empty();
+    let mut table = if empty { String::new() } else { table(header, rows) };
+    if let Some(unlisted) = unlisted(report, all) {
+        table = if empty { unlisted } else { format!("{table}\n{unlisted}") };
+    }
+    let clear_text = report.clear_text.as_ref().map(clear_text).unwrap_or_default();
+    let mut text = audit + &clear_text + &ending(&table, report, table.is_empty(), &report.warnings);
+    if !report.deleted.is_empty() {
+        text.push_str(
+            "\nwhere a retention rule of the Recycle Bin keeps deleted snapshots, they are billed on: \
+             aws rbin list-rules --resource-type EBS_SNAPSHOT",
+        );
+    }
+    text
+}
+
+/// How much of what stays the table does not show.
+fn unlisted(report: &CleanupReport, all: bool) -> Option<String> {
+    let listed = |fence| report.kept.iter().filter(|kept| kept.fence == fence).count();
+    let not_due = report.not_due.saturating_sub(if all { listed(Fence::NotDue) } else { 0 });
+    let postponed = report.postponed.saturating_sub(listed(Fence::RunLimit));
+    let mut parts = Vec::new();
+    parts.extend((report.held_unlisted > 0).then(|| format!("{} held", report.held_unlisted)));
+    if report.dry_run {
+        parts.extend((postponed > 0).then(|| format!("{postponed} left to the next run")));
+        let how = if all { "" } else { " (--verbose lists them)" };
+        parts.extend((not_due > 0).then(|| format!("{not_due} not due{how}")));
+    }
+    (!parts.is_empty()).then(|| format!("not listed: {}", parts.join(", ")))
+}
+
+/// How far the sealing of each snapshot in clear text is.
+pub(crate) fn sealing(report: &SealingReport) -> String {
+    let done = |done: &str, would: &str| if report.dry_run { would.to_owned() } else { done.to_owned() };
+    let row = |one: &SealedSnapshot, stage: String| {
+        let volume = one.volume.clone().unwrap_or_default();
+        [volume, one.snapshot.clone(), one.copy.clone().unwrap_or_default(), one.size_gib.to_string(), stage]
+    };
+    let mut rows: Vec<_> =
+        report.begun.iter().map(|one| row(one, done("copy begun", "would be copied"))).collect();
+    rows.extend(report.copying.iter().map(|one| row(one, "being copied".to_owned())));
+    rows.extend(
+        report.sealed.iter().map(|one| row(one, done("sealed, and deleted", "sealed; would be deleted"))),
+    );
+    for (list, word) in [(&report.held, "stays in clear text"), (&report.failed, "FAILED")] {
+        rows.extend(list.iter().map(|one| {
+            let volume = one.volume.clone().unwrap_or_default();
+            [volume, one.snapshot.clone(), String::new(), String::new(), format!("{word}: {}", one.failure)]
+        }));
+    }
+    rows.sort();
+    let empty = rows.is_empty();
+    let table = table(["VOLUME", "SNAPSHOT", "ENCRYPTED COPY", "GIB", "STAGE"], rows);
+    ending(&table, report, empty, &report.warnings)
+}
+
+/// The volumes whose snapshots are in clear text.
+fn clear_text(clear_text: &ClearText) -> String {
+    let rows: Vec<_> = clear_text
+        .volumes
+        .iter()
+        .map(|volume| {
+            [
+                volume.volume.clone().unwrap_or_default(),
+                volume.instance.clone().unwrap_or_default(),
+                volume.name.clone().unwrap_or_default(),
+                volume.snapshots.to_string(),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let table = table(["VOLUME NOT ENCRYPTED", "INSTANCE", "NAME", "SNAPSHOTS IN CLEAR TEXT"], rows);
+    format!("{table}\n\n")
 }
 
 fn row(snapshot: &DueSnapshot, verdict: String) -> [String; 7] {
@@ -129,4 +209,39 @@ fn ending(table: &str, report: &impl Report, empty: bool, warnings: &[String]) -
     let failures = report.failures();
     let summary = report.summary();
     text + &if failures.is_empty() { summary } else { painted(BAD, summary).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize as _;
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(deleted: &[&str], [held_unlisted, postponed, not_due]: [usize; 3]) -> String {
+        let due = |id: &&str| json!({ "snapshot": id, "volume": "vol-1", "instance": "i-1", "delete_on": "2026-11-21" });
+        let report = json!({
+            "environment": "prod", "run": "manual@2026-11-22T03:00:00Z", "dry_run": true, "today": "2026-11-22",
+            "managed": 9, "deleted": deleted.iter().map(due).collect::<Vec<_>>(), "would_delete": [], "held": [],
+            "held_unlisted": held_unlisted, "postponed": postponed, "not_due": not_due, "failed": [], "warnings": [],
+            "hops": 0, "handed_on": false, "api_calls": 0, "throttles": 0, "duration_ms": 0,
+        });
+        cleanup(&CleanupReport::deserialize(report).unwrap(), false)
+    }
+
+    /// Whoever compares the table with what EC2 lists must not look for the rest in vain.
+    #[test]
+    fn what_the_table_leaves_out_is_counted() {
+        let text = shown(&[], [3, 2, 0]);
+        assert!(text.contains("not listed: 3 held, 2 left to the next run"), "{text}");
+        assert!(shown(&[], [0, 0, 5]).contains("not listed: 5 not due (--verbose lists them)"));
+        assert!(!shown(&[], [0; 3]).contains("not listed"));
+    }
+
+    /// "Deleted", and the bill stays as it was.
+    #[test]
+    fn what_is_deleted_may_lie_in_the_recycle_bin() {
+        assert!(shown(&["snap-1"], [0; 3]).contains("aws rbin list-rules --resource-type EBS_SNAPSHOT"));
+        assert!(!shown(&[], [0, 0, 5]).contains("rbin"));
+    }
 }

@@ -16,7 +16,7 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
     let Status { environment, account, region, .. } = status;
     let title = format!("environment {environment}, account {account}, {region}");
     let mut text = format!("{}\n\n", painted(BOLD, title));
-    if status.resources.is_empty() {
+    if status.resources.is_empty() && status.health.unreadable.is_empty() {
         text.push_str("nothing is deployed\n");
     } else if all {
         text.push_str(&inventory(&status.resources, &status.schedules));
@@ -27,22 +27,22 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
             differing => format!("{differing} differ from the environment file"),
         };
         let _ = writeln!(text, "{count} resources, {drift}");
+        if let Some(release) = &status.release {
+            let _ = writeln!(text, "{}", release.line);
+        }
         text.push_str(&releases(&status.health));
         text.push('\n');
         text.push_str(&firings(&status.schedules));
     }
     text.push_str(&health(&status.health));
     // Without a deployed cleanup, nothing becomes of them.
-    let Tally { due, held, .. } = if status.resources.is_empty() { Tally::default() } else { status.expiry };
+    let Tally { due, held, .. } = status.expiry.unwrap_or_default();
     let fate =
         |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
-    let _ = writeln!(
-        text,
-        "snapshots: {}{}{}",
-        status.snapshots,
-        fate(due, "go with the next cleanup"),
-        fate(held, "held although due"),
-    );
+    if let Some(snapshots) = status.snapshots {
+        let (due, held) = (fate(due, "go with the next cleanup"), fate(held, "held although due"));
+        let _ = writeln!(text, "snapshots: {snapshots}{due}{held}");
+    }
     for line in &status.notes {
         let _ = writeln!(text, "{line}");
     }
@@ -66,7 +66,7 @@ fn releases(health: &Health) -> String {
 /// How the nights went.
 fn health(health: &Health) -> String {
     let mut text = String::new();
-    for LastRun { function, ended } in &health.runs {
+    for LastRun { function, ended, .. } in &health.runs {
         let name = function.as_str();
         let _ = match ended {
             Some(Ended { at, failed: false, summary }) => {
@@ -78,12 +78,17 @@ fn health(health: &Health) -> String {
             None => writeln!(text, "last {name}: none within a week"),
         };
     }
-    if let Some(Coverage { at, selected, unprotected, oldest_hours, held }) = &health.coverage {
+    if let Some(Ended { at, failed, summary }) = &health.sealing {
+        let how = if *failed { painted(BAD, "FAILED").to_string() } else { summary.clone() };
+        let _ = writeln!(text, "last sealing pass: {}, {how}", short(*at));
+    }
+    if let Some(Coverage { at, selected, unprotected, oldest_hours, held, unencrypted }) = &health.coverage {
         let parts = [
             (selected, "volumes selected"),
             (unprotected, "unprotected"),
             (oldest_hours, "h since the oldest newest backup"),
             (held, "due snapshots held"),
+            (unencrypted, "snapshots not encrypted"),
         ];
         let known = parts.iter().filter_map(|(value, what)| Some(format!("{} {what}", (**value)?)));
         let _ = writeln!(text, "coverage ({}): {}", short(*at), known.collect::<Vec<_>>().join(", "));

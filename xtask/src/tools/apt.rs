@@ -1,7 +1,7 @@
-//! Single files out of Debian's packages, without root and without touching the system's own packages.
+//! Files out of Debian's packages, without root and without touching the system's own packages.
 //!
-//! `apt-get` runs with lists, cache and sources of its own under `target/tools/apt`, and checks Debian's signatures
-//! as usual. What the system's configuration says about proxies and credentials still holds.
+//! `apt-get` runs with lists and cache of its own under `target/tools`, and checks Debian's signatures as usual. What the
+//! system's configuration says about proxies and credentials still holds.
 
 use std::fs;
 use std::io;
@@ -56,6 +56,36 @@ pub(crate) fn unpack(
     Ok(version)
 }
 
+/// Unpacks a package of the system's own suite into the folder `into`, with all that it needs and the system lacks.
+pub(crate) fn unpack_with_dependencies(
+    workspace: &Workspace,
+    package: &str,
+    into: &Path,
+    progress: &Progress,
+) -> Result<(), AptError> {
+    let installation = Installation::lock(into, progress)?;
+    if installation.stamp().is_some() {
+        return Ok(());
+    }
+    let home = workspace.tools().join("apt-system");
+    let _alone = Lock::take(&home, progress).map_err(InstallError::from)?;
+    let task = progress.start(format!("fetching Debian's {package}"));
+    let apt = Apt::of_system(&home, workspace.tools().join("logs"))?;
+    apt.update()?;
+    let archives = apt.download_with_dependencies(package)?;
+    let folder = installation.begin()?;
+    for archive in &archives {
+        let mut extract = Command::new("dpkg-deb");
+        extract.arg("--extract").arg(archive).arg(folder);
+        command::run_logged(&mut extract, &apt.log("unpack"))?;
+    }
+    installation.finish(package)?;
+    task.done(&format!("{} packages", archives.len()));
+    // A hundred megabytes that nobody needs again.
+    drop(fs::remove_dir_all(&home));
+    Ok(())
+}
+
 /// Why a package could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AptError {
@@ -63,7 +93,7 @@ pub(crate) enum AptError {
     #[error("Debian's public keys are not installed: there is no {KEYRING}")]
     NoKeyring,
     /// `apt-get`, `apt-cache` or `dpkg-deb` did not do its work.
-    #[error("cannot get a package from Debian {SUITE}")]
+    #[error("cannot get a package from Debian")]
     Command(#[from] CommandError),
     /// Debian has no version that can be used.
     #[error("Debian {SUITE} has no fitting version of {package}: {}", found.join(", "))]
@@ -119,20 +149,30 @@ struct Apt {
 }
 
 impl Apt {
+    /// One that has Debian's [`SUITE`] for its only source, and believes that nothing is installed.
     fn configure(home: &Path, logs: PathBuf) -> Result<Self, AptError> {
         if !Path::new(KEYRING).exists() {
             return Err(AptError::NoKeyring);
-        }
-        for folder in ["lists/partial", "cache/archives/partial"] {
-            let path = home.join(folder);
-            fs::create_dir_all(&path).map_err(|source| AptError::Io { path, source })?;
         }
         let mirror = system_mirror(Path::new("/etc/apt")).unwrap_or_else(|| DEFAULT_MIRROR.to_owned());
         let files = [
             ("status", String::new()),
             ("sources.list", format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main\n")),
-            ("apt.conf", configuration(home)),
+            ("apt.conf", own_folders(home) + &own_sources(home)),
         ];
+        Self::write(home, logs, &files)
+    }
+
+    /// One that has the system's sources, and knows what is installed.
+    fn of_system(home: &Path, logs: PathBuf) -> Result<Self, AptError> {
+        Self::write(home, logs, &[("apt.conf", own_folders(home))])
+    }
+
+    fn write(home: &Path, logs: PathBuf, files: &[(&str, String)]) -> Result<Self, AptError> {
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            let path = home.join(folder);
+            fs::create_dir_all(&path).map_err(|source| AptError::Io { path, source })?;
+        }
         for (name, text) in files {
             let path = home.join(name);
             fs::write(&path, text).map_err(|source| AptError::Io { path, source })?;
@@ -175,6 +215,26 @@ impl Apt {
         }
     }
 
+    fn download_with_dependencies(&self, package: &str) -> Result<Vec<PathBuf>, AptError> {
+        let mut download = self.command("apt-get");
+        // apt asks for the system's lock even where it installs nothing.
+        download.args(["--yes", "--no-install-recommends", "--download-only", "-o", "Debug::NoLocking=true"]);
+        download.args(["install", package]);
+        command::run_logged(&mut download, &self.log("download"))?;
+        let folder = self.home.join("cache/archives");
+        let entries =
+            fs::read_dir(&folder).map_err(|source| AptError::Io { path: folder.clone(), source })?;
+        let archives: Vec<PathBuf> = entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect();
+        if archives.is_empty() {
+            return Err(AptError::NoArchive { package: package.to_owned(), folder });
+        }
+        Ok(archives)
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("--config-file").arg(self.home.join("apt.conf")).arg("--quiet");
@@ -187,19 +247,13 @@ impl Apt {
 }
 
 /// apt's configuration; it is read after the system's and so has the last word.
-fn configuration(home: &Path) -> String {
+fn own_folders(home: &Path) -> String {
     let home = home.display();
     format!(
-        r#"// Written by xtask: an apt of its own, which neither reads nor changes the system's packages.
+        r#"// Written by xtask: an apt that changes nothing of the system's.
 Dir::State::Lists "{home}/lists";
-Dir::State::status "{home}/status";
 Dir::Cache "{home}/cache";
-Dir::Etc::SourceList "{home}/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::Etc::Preferences "/dev/null";
-Dir::Etc::PreferencesParts "/dev/null";
 APT::Sandbox::User "";
-APT::Default-Release "";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::Retries "2";
@@ -208,6 +262,19 @@ Acquire::https::Timeout "30";
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
+"#
+    )
+}
+
+fn own_sources(home: &Path) -> String {
+    let home = home.display();
+    format!(
+        r#"Dir::State::status "{home}/status";
+Dir::Etc::SourceList "{home}/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+APT::Default-Release "";
 "#
     )
 }

@@ -3,6 +3,7 @@
 //! Nothing here writes outside `target/`, and nothing needs root.
 
 pub(crate) mod apt;
+pub(crate) mod chromium;
 pub(crate) mod command;
 pub(crate) mod install;
 pub(crate) mod lock;

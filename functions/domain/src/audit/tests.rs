@@ -20,6 +20,7 @@ fn audit(inventory: &Inventory) -> Audit {
         },
         select: Selector::default(),
         backup_interval_hours: 24,
+        encryption: crate::settings::Encryption::Off,
     };
     Audit::of(inventory, at(NOW), &settings)
 }
@@ -115,6 +116,18 @@ fn what_nobody_selected_or_tags_leave_out_is_not_missed() {
     assert_eq!(audit.never_backed_up, [""; 0]);
     assert_eq!(audit.oldest_backup_age_hours, None);
     assert_eq!(audit.warnings(), [""; 0]);
+}
+
+/// What fails after the backup has ended shows nowhere else before it is late: the volume's last copy is a day old.
+#[test]
+fn what_failed_tonight_is_told_from_what_failed_long_ago() {
+    let snapshots = vec![
+        snapshot("snap-1", "vol-1", "2026-11-22T02:00:00Z", State::Error),
+        snapshot("snap-2", "vol-1", "2026-11-21T02:00:00Z", State::Completed),
+        snapshot("snap-3", "vol-1", "2026-11-12T02:00:00Z", State::Error),
+    ];
+    let audit = audit(&Inventory { snapshots, ..Inventory::default() });
+    assert_eq!((audit.failed_snapshots.len(), audit.failed_lately), (2, 1));
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub struct BackupReport {
     /// How many more instances there are than listed, by outcome.
     #[serde(default)]
     pub instances_unlisted: Outcomes,
+    /// What went wrong, with no instance in particular.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Failure>,
     /// What people should look at, though the run is fine.
     pub warnings: Vec<String>,
     /// How many snapshots the run has made, in all of its hops.
@@ -112,6 +115,9 @@ pub struct VolumeSnapshot {
     pub snapshot: Option<String>,
     /// The volume's id, `vol-…`.
     pub volume: String,
+    /// Whether it is encrypted, where EC2 said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
 }
 
 impl BackupReport {
@@ -124,8 +130,17 @@ impl BackupReport {
     /// The most warnings listed.
     pub const MAX_WARNINGS: usize = 2_000;
 
+    /// The most bytes that the listed instances take as JSON. Messages of AWS's can be long, and JSON can double them.
+    const MAX_BYTES: usize = 4_500_000;
+
+    /// The most bytes that the listed warnings take.
+    const MAX_WARNING_BYTES: usize = 700_000;
+
     /// The longest name of an instance listed, in bytes.
     const MAX_NAME: usize = 64;
+
+    /// The longest text listed of a failure, in bytes.
+    const MAX_TEXT: usize = 500;
 
     /// How all instances ended, listed or not.
     pub fn outcomes(&self) -> Outcomes {
@@ -135,32 +150,57 @@ impl BackupReport {
     }
 
     /// The report as it fits Lambda's limit, whatever the size of the fleet: what failed is listed first.
+    ///
+    /// A hop whose answer does not fit would count as failed, and be repeated beside the one it handed on to.
     #[must_use]
     pub fn shortened(mut self) -> Self {
-        if self.instances.len() > Self::MAX_INSTANCES {
-            self.instances.sort_by_key(|instance| !matches!(instance.outcome, Outcome::Failed(_)));
-            for dropped in self.instances.split_off(Self::MAX_INSTANCES) {
-                self.instances_unlisted.add(&dropped.outcome);
-                self.snapshots_unlisted += dropped.snapshots.len();
-            }
-            self.instances.sort_by(|a, b| a.instance.cmp(&b.instance));
-        }
-        let mut listed = 0;
+        let mut snapshots = 0;
         for instance in &mut self.instances {
-            if let Some(name) = &mut instance.name {
-                *name = cut(name, Self::MAX_NAME);
-            }
-            if listed + instance.snapshots.len() > Self::MAX_SNAPSHOTS {
+            instance.shorten();
+            if snapshots + instance.snapshots.len() > Self::MAX_SNAPSHOTS {
                 self.snapshots_unlisted += std::mem::take(&mut instance.snapshots).len();
             }
-            listed += instance.snapshots.len();
+            snapshots += instance.snapshots.len();
         }
-        let more = self.warnings.len().saturating_sub(Self::MAX_WARNINGS);
+        self.instances.sort_by_key(|instance| !matches!(instance.outcome, Outcome::Failed(_)));
+        let listed = fitting(&self.instances, Self::MAX_BYTES).min(Self::MAX_INSTANCES);
+        for dropped in self.instances.split_off(listed) {
+            self.instances_unlisted.add(&dropped.outcome);
+            self.snapshots_unlisted += dropped.snapshots.len();
+        }
+        self.instances.sort_by(|a, b| a.instance.cmp(&b.instance));
+
+        let listed = fitting(&self.warnings, Self::MAX_WARNING_BYTES).min(Self::MAX_WARNINGS);
+        let more = self.warnings.split_off(listed).len();
         if more > 0 {
-            self.warnings.truncate(Self::MAX_WARNINGS);
             self.warnings.push(format!("and {more} more warnings, which the function's log has"));
         }
         self
+    }
+}
+
+/// How many of these, from the first on, take no more than so many bytes as JSON.
+fn fitting<T: Serialize>(all: &[T], bytes: usize) -> usize {
+    let sizes = all.iter().map(|one| serde_json::to_vec(one).map_or(usize::MAX, |json| json.len() + 1));
+    sizes
+        .scan(0_usize, |total, size| {
+            *total = total.saturating_add(size);
+            Some(*total)
+        })
+        .take_while(|total| *total <= bytes)
+        .count()
+}
+
+impl InstanceReport {
+    fn shorten(&mut self) {
+        if let Some(name) = &mut self.name {
+            *name = cut(name, BackupReport::MAX_NAME);
+        }
+        if let Outcome::Failed(Failure { code, message, hint }) = &mut self.outcome {
+            for text in code.iter_mut().chain([message]).chain(hint) {
+                *text = cut(text, BackupReport::MAX_TEXT);
+            }
+        }
     }
 }
 
@@ -218,7 +258,8 @@ impl Report for BackupReport {
             }),
             _ => None,
         };
-        self.instances.iter().filter_map(failure).collect()
+        let problems = self.problems.iter().map(ToString::to_string);
+        problems.chain(self.instances.iter().filter_map(failure)).collect()
     }
 
     fn warnings(&self) -> &[String] {

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Effort, Failure, Report, counted, cut};
 use crate::audit::Audit;
+use crate::clear_text::ClearText;
 use crate::inventory::Snapshot;
 use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
 use crate::run::RunId;
+use crate::settings::CleanupPolicy;
 use crate::verdict::{Fence, MassDeletion};
 
 /// What a run of the cleanup function did. Every list is grouped by volume; docs/reports.md explains it to users.
@@ -49,6 +51,10 @@ pub struct CleanupReport {
     pub out_of_time: usize,
     /// How many are not due: the ordinary case.
     pub not_due: usize,
+    /// In a dry run: what else stays, for want of a turn or of its day, up to [`Self::MAX_HELD`]; `postponed` and
+    /// `not_due` count all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<HeldSnapshot>,
     /// Those whose deletion failed.
     pub failed: Vec<FailedSnapshot>,
     /// What else went wrong, with no snapshot in particular.
@@ -59,6 +65,9 @@ pub struct CleanupReport {
     /// How well the selected volumes are backed up; absent in reports of older versions.
     #[serde(default)]
     pub audit: Option<Audit>,
+    /// What is not encrypted; absent where `encryption.require` is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_text: Option<ClearText>,
     /// What the run took; its fields stand beside this struct's.
     #[serde(flatten)]
     pub effort: Effort,
@@ -155,6 +164,11 @@ impl CleanupReport {
         self.deleted.sort_by(|a, b| a.place().cmp(&b.place()));
         self.would_delete.sort_by(|a, b| a.place().cmp(&b.place()));
         self.held.sort_by(|a, b| a.snapshot.place().cmp(&b.snapshot.place()));
+        // A report that lists thousands of deletions has no room for as much that stays.
+        let highest = usize::try_from(CleanupPolicy::HIGHEST_MAX_DELETES).unwrap_or(usize::MAX);
+        self.kept.sort_by_key(|kept| kept.fence == Fence::NotDue);
+        self.kept.truncate(highest.saturating_sub(self.would_delete.len()) / 2);
+        self.kept.sort_by(|a, b| a.snapshot.place().cmp(&b.snapshot.place()));
         self.failed.sort_by(|a, b| (&a.volume, &a.snapshot).cmp(&(&b.volume, &b.snapshot)));
         self
     }
@@ -200,6 +214,9 @@ impl Report for CleanupReport {
             parts
                 .extend((unprotected > 0).then(|| format!("{} UNPROTECTED", counted(unprotected, "volume"))));
         }
+        if let Some(ClearText { unencrypted_snapshots: clear @ 1.., .. }) = self.clear_text {
+            parts.push(format!("{clear} NOT ENCRYPTED"));
+        }
         parts.join(", ")
     }
 
@@ -237,13 +254,19 @@ impl Report for CleanupReport {
             Metric::count(metrics::SNAPSHOTS_HELD, self.held_count()),
             Metric::count(metrics::SNAPSHOTS_POSTPONED, self.postponed),
             Metric::amount(metrics::HELD_GIB, self.held_gib),
+            Metric::count(metrics::CLEANUP_THROTTLES, number(self.effort.throttles)),
+            Metric::milliseconds(metrics::CLEANUP_DURATION_MS, self.effort.duration_ms),
         ];
         if let Some(audit) = &self.audit {
             metrics.push(Metric::count(metrics::VOLUMES_SELECTED, audit.volumes_selected));
             metrics.push(Metric::count(metrics::UNPROTECTED_VOLUMES, audit.unprotected_volumes));
+            metrics.push(Metric::count(metrics::SNAPSHOTS_IN_ERROR, audit.failed_lately));
             // No value where no volume has any backup: 0 would look like a fresh one.
             let age = audit.oldest_backup_age_hours;
             metrics.extend(age.map(|hours| Metric::amount(metrics::OLDEST_BACKUP_AGE_HOURS, hours)));
+        }
+        if let Some(clear_text) = &self.clear_text {
+            metrics.push(Metric::count(metrics::UNENCRYPTED_SNAPSHOTS, clear_text.unencrypted_snapshots));
         }
         metrics
     }

@@ -6,6 +6,7 @@
 
 mod backup;
 mod cleanup;
+mod sealing;
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ use crate::run::RunId;
 
 pub use backup::{BackupReport, InstanceReport, Outcome, Outcomes, VolumeSnapshot};
 pub use cleanup::{CleanupReport, DueSnapshot, FailedSnapshot, HeldSnapshot};
+pub use sealing::{CleanupAnswer, SealedSnapshot, SealingReport, UnsealedSnapshot};
 
 /// What both reports have in common.
 pub trait Report: Serialize {
@@ -31,6 +33,11 @@ pub trait Report: Serialize {
 
     /// What the run took so far.
     fn effort(&self) -> &Effort;
+
+    /// How the log says that the run was no failure, for `cargo xtask status`.
+    fn outcome(&self) -> &'static str {
+        if self.is_dry_run() { "dry_run" } else { "succeeded" }
+    }
 
     /// The whole run in one line for people.
     fn summary(&self) -> String;

@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::audit::{Audit, Protection, VolumeAudit};
+use crate::clear_text::{ClearText, ClearVolume};
 use crate::inventory::Snapshot;
 use crate::retention::Term;
 use crate::settings::CleanupPolicy;
@@ -17,9 +18,12 @@ fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
             name: (number == 1).then(|| "web".to_owned()),
             snapshots: match outcome {
                 Outcome::Created => {
-                    vec![VolumeSnapshot { snapshot: Some("snap-1".to_owned()), volume: "vol-1".to_owned() }]
+                    let (snapshot, volume) = (Some("snap-1".to_owned()), "vol-1".to_owned());
+                    vec![VolumeSnapshot { snapshot, volume, encrypted: Some(true) }]
                 }
-                Outcome::WouldCreate => vec![VolumeSnapshot { snapshot: None, volume: "vol-1".to_owned() }],
+                Outcome::WouldCreate => {
+                    vec![VolumeSnapshot { snapshot: None, volume: "vol-1".to_owned(), encrypted: None }]
+                }
                 _ => Vec::new(),
             },
             outcome,
@@ -36,6 +40,7 @@ fn backup(outcomes: Vec<Outcome>, dry_run: bool) -> BackupReport {
         instances,
         snapshots_unlisted: 0,
         instances_unlisted: Outcomes::default(),
+        problems: Vec::new(),
         warnings: Vec::new(),
         effort: Effort { duration_ms: 1, ..Effort::default() },
     }
@@ -201,12 +206,23 @@ fn the_report_of_the_largest_cleanup_reaches_whoever_asked() {
     };
     let largest = CleanupReport {
         deleted: vec![DueSnapshot::from(&expired); CleanupPolicy::HIGHEST_MAX_DELETES as usize],
-        held: vec![held; CleanupReport::MAX_HELD],
+        held: vec![held.clone(); CleanupReport::MAX_HELD],
         audit: Some(largest_audit()),
+        clear_text: Some(largest_clear_text()),
         ..cleanup()
     };
     let size = serde_json::to_vec(&largest).unwrap().len();
     assert!(size < LIMIT, "{size}");
+    for would_delete in [CleanupPolicy::HIGHEST_MAX_DELETES as usize, 16_000] {
+        let dry = CleanupReport {
+            would_delete: vec![DueSnapshot::from(&expired); would_delete],
+            deleted: vec![],
+            kept: vec![held.clone(); CleanupReport::MAX_HELD],
+            ..largest.clone()
+        };
+        let size = serde_json::to_vec(&dry.grouped()).unwrap().len();
+        assert!(size < LIMIT, "{size}");
+    }
 }
 
 fn largest_audit() -> Audit {
@@ -233,11 +249,22 @@ fn largest_audit() -> Audit {
     }
 }
 
+fn largest_clear_text() -> ClearText {
+    let volume = ClearVolume {
+        volume: Some("vol-0123456789abcdef0".to_owned()),
+        instance: Some("\"".repeat(60)),
+        name: Some("\"".repeat(60)),
+        snapshots: 100_000,
+    };
+    ClearText { volumes: vec![volume; ClearText::MAX_LISTED], ..ClearText::default() }
+}
+
 #[test]
 fn the_report_of_the_largest_backup_reaches_whoever_asked() {
     let made = VolumeSnapshot {
         snapshot: Some("snap-0123456789abcdef0".to_owned()),
         volume: "vol-0123456789abcdef0".to_owned(),
+        encrypted: Some(false),
     };
     let instance = |outcome, volumes| InstanceReport {
         instance: "i-0123456789abcdef0".to_owned(),
@@ -261,6 +288,33 @@ fn the_report_of_the_largest_backup_reaches_whoever_asked() {
     assert_eq!(listed + report.snapshots_unlisted, 128_000);
     let size = serde_json::to_vec(&report).unwrap().len();
     assert!(size < LIMIT, "{size}");
+}
+
+/// Thousands of denials, each with AWS's long message, in the answer of a hop that has handed on: were it too long, Lambda
+/// would repeat the hop.
+#[test]
+fn the_report_of_the_worst_backup_reaches_whoever_asked() {
+    let failed = |number: usize| InstanceReport {
+        instance: format!("i-{number:017x}"),
+        name: Some("\"".repeat(256)),
+        outcome: Outcome::Failed(Failure {
+            code: Some("UnauthorizedOperation".to_owned()),
+            message: "\"".repeat(400),
+            hint: Some("\"".repeat(2_000)),
+        }),
+        snapshots: vec![],
+        delete_on: date(2026, 11, 29).into(),
+        retention: Term::Daily,
+    };
+    let mut worst = backup(vec![Outcome::Created], false);
+    worst.instances.extend((0..12_000).map(failed));
+    worst.warnings = vec!["\"".repeat(500); 48_000];
+    let report = worst.shortened();
+    let size = serde_json::to_vec(&report).unwrap().len();
+    assert!(size < LIMIT, "{size}");
+    assert!(report.failures().len() > 1_000, "{}", report.failures().len());
+    assert_eq!(report.outcomes().failed, 12_000, "what is not listed is counted");
+    assert!(report.summary().starts_with("1 instance backed up, 1 snapshot made"), "{}", report.summary());
 }
 
 fn cleanup() -> CleanupReport {
@@ -293,6 +347,7 @@ fn cleanup() -> CleanupReport {
         postponed: 7,
         out_of_time: 0,
         not_due: 12,
+        kept: vec![],
         failed: vec![FailedSnapshot {
             snapshot: "snap-3".to_owned(),
             volume: None,
@@ -301,6 +356,7 @@ fn cleanup() -> CleanupReport {
         problems: vec![],
         warnings: vec![],
         audit: None,
+        clear_text: None,
         effort: Effort { duration_ms: 9, ..Effort::default() },
     }
 }

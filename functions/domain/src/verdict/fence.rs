@@ -32,12 +32,13 @@ pub enum Fence {
     Floor,
     /// The snapshot is one of the newest copies of its volume, and no set of its instance stands for it.
     VolumeFloor,
-    /// The snapshot belongs to a set that has all volumes, but not of one moment, and is newer than the last whole
-    /// one of its instance: half of it deleted, the other half would look whole.
+    /// The snapshot belongs to a set of which a volume is missing, or whose volumes are not of one moment, and that is
+    /// newer than the last whole one of its instance. It may be all that is left of what came since; and half of it
+    /// deleted, the other half could look whole.
     Patchwork,
     /// The snapshot failed, and the rest of its set is still there: without this trace it would look complete.
     FailedPart,
-    /// The run has deleted as many snapshots as it may.
+    /// The run has deleted as many snapshots as it may, its repetitions in the same process together.
     RunLimit,
     /// The run came too close to the function's timeout.
     OutOfTime,
@@ -74,7 +75,9 @@ impl fmt::Display for Fence {
             }
             Self::Floor => "it is one of its instance's newest complete copies (cleanup.floor)",
             Self::VolumeFloor => "it is one of its volume's newest copies (cleanup.floor)",
-            Self::Patchwork => "its set was made in several attempts, and there is no newer whole copy",
+            Self::Patchwork => {
+                "its set lacks a volume or was made in several attempts, and there is no newer whole copy"
+            }
             Self::FailedPart => "it marks its set as incomplete, and goes once the rest of the set is gone",
             Self::RunLimit => "this run has reached max_deletes; the next run goes on",
             Self::OutOfTime => "this run was out of time; the next run goes on",

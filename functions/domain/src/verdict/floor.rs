@@ -6,6 +6,8 @@
 //! - Of each volume that exists, the newest copies stay. Usually they are members of those sets. They are not when the
 //!   volume was detached: no set holds it any more, nothing backs it up, and only its old copies are left.
 //!
+//! An encrypted copy is a member of its source's set, and a copy of its source's volume, see [`crate::sealing`].
+//!
 //! A snapshot that was adopted belongs to no set. The second rule is the only one for it, and holds for volumes that
 //! are gone as well.
 //!
@@ -25,9 +27,8 @@ use jiff::{Span, Timestamp};
 use super::Fence;
 use crate::event::day;
 use crate::inventory::{Inventory, Snapshot, State};
-use crate::moment::moments;
-use crate::run::RunId;
 use crate::settings::CleanupSettings;
+use crate::snapshot_set::{SetKey, by_set, has_every_volume, is_whole, time_of};
 
 /// The snapshots that stay.
 pub(super) struct Floor<'a> {
@@ -35,22 +36,6 @@ pub(super) struct Floor<'a> {
     incomplete: BTreeSet<SetKey<'a>>,
     copies: BTreeSet<&'a str>,
     is_off: bool,
-}
-
-/// A snapshot set: what one run made of one instance.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct SetKey<'a> {
-    instance: &'a str,
-    run: &'a str,
-}
-
-impl<'a> SetKey<'a> {
-    fn of(snapshot: &'a Snapshot) -> Option<Self> {
-        if snapshot.adopted {
-            return None;
-        }
-        Some(Self { instance: snapshot.instance.as_deref()?, run: snapshot.run.as_deref()? })
-    }
 }
 
 impl<'a> Floor<'a> {
@@ -97,20 +82,14 @@ fn sets<'a>(
     floor: u32,
     has_ended: impl Fn(Option<Timestamp>) -> bool,
 ) -> (BTreeMap<SetKey<'a>, Fence>, BTreeSet<SetKey<'a>>) {
-    let mut sets: BTreeMap<SetKey<'a>, Vec<&'a Snapshot>> = BTreeMap::new();
-    for snapshot in ours.iter().copied() {
-        if let Some(key) = SetKey::of(snapshot) {
-            sets.entry(key).or_default().push(snapshot);
-        }
-    }
-
+    let sets = by_set(ours.iter().copied());
     let mut candidates: BTreeMap<&str, Vec<(Timestamp, SetKey<'a>, bool)>> = BTreeMap::new();
     let (mut kept, mut incomplete) = (BTreeMap::new(), BTreeSet::new());
     for (key, members) in sets {
         if has_every_volume(&members) {
             match time_of(key, &members) {
                 Some(at) => {
-                    let whole = is_of_one_moment(&members);
+                    let whole = is_whole(&members);
                     candidates.entry(key.instance).or_default().push((at, key, whole));
                 }
                 // EC2 tells a start time for every snapshot. If it ever does not, any set may be the newest.
@@ -130,7 +109,8 @@ fn sets<'a>(
             if wanted == 0 {
                 break;
             }
-            // A patchwork takes no place, but stays as long as what a later cleanup left of it could take one.
+            // A patchwork takes no place, but may hold what no whole one does; and what a later cleanup left of it
+            // could take one.
             kept.insert(key, if whole { Fence::Floor } else { Fence::Patchwork });
             wanted -= u32::from(whole);
         }
@@ -157,54 +137,21 @@ fn copies<'a>(
         copies.retain(|copy| exists || copy.adopted);
         // One that does not tell when it was started may be the newest.
         copies.sort_unstable_by_key(|copy| {
-            Reverse((copy.started_at.is_none(), copy.started_at, copy.id.as_str()))
+            Reverse((copy.started_at.is_none(), copy.started_at, copy.origin(), copy.id.as_str()))
         });
         let ended = !exists && has_ended(copies.first().and_then(|newest| newest.started_at));
         let wanted = if ended { 0 } else { usize::try_from(floor).unwrap_or(usize::MAX) };
-        kept.extend(copies.into_iter().take(wanted).map(|copy| copy.id.as_str()));
+        // An encrypted copy and its source hold the same: they take one place, and both stay in it.
+        let mut places = BTreeSet::new();
+        for copy in copies {
+            if places.contains(copy.origin()) || places.len() < wanted {
+                places.insert(copy.origin());
+                kept.insert(copy.id.as_str());
+            }
+        }
     }
     kept
 }
 
 /// Longer than the whole calendar, and still a [`Span`].
 const MAX_SPAN_DAYS: u32 = 4_000_000;
-
-/// Whether each volume of the set can be restored, from whichever attempt. Only what EC2 still shows is known, so a
-/// member deleted by hand is not missed.
-fn has_every_volume(members: &[&Snapshot]) -> bool {
-    volumes(restorable(members)) == volumes(members.iter().copied())
-}
-
-/// Whether one attempt made all of it. Two halves of different attempts show the instance at two moments.
-fn is_of_one_moment(members: &[&Snapshot]) -> bool {
-    let all = volumes(members.iter().copied());
-    let restorable: Vec<_> = restorable(members).collect();
-    moments(&restorable, |member| member.started_at).any(|moment| volumes(moment) == all)
-}
-
-fn restorable<'a>(members: &[&'a Snapshot]) -> impl Iterator<Item = &'a Snapshot> {
-    members.iter().copied().filter(|member| member.is_restorable())
-}
-
-/// The volumes of these snapshots. One that does not say its volume stands for one of its own.
-fn volumes<'a>(
-    members: impl IntoIterator<Item = &'a Snapshot>,
-) -> BTreeSet<(Option<&'a str>, Option<&'a str>)> {
-    let volume = |member: &'a Snapshot| {
-        let volume = member.volume.as_deref();
-        (volume, volume.is_none().then_some(member.id.as_str()))
-    };
-    members.into_iter().map(volume).collect()
-}
-
-/// When the set was due to be made, or else when it was started: the order of age within an instance.
-fn time_of(key: SetKey<'_>, members: &[&Snapshot]) -> Option<Timestamp> {
-    match key.run.parse::<RunId>() {
-        Ok(run) => Some(run.scheduled_at()),
-        Err(_) => members
-            .iter()
-            .filter(|member| member.is_restorable())
-            .filter_map(|member| member.started_at)
-            .max(),
-    }
-}

@@ -16,6 +16,7 @@ fn settings(floor: u32) -> CleanupSettings {
         policy: CleanupPolicy { floor, orphan_floor_days: 90, max_deletes: 5000, mass_deletion_percent: 50 },
         select: crate::settings::Selector::default(),
         backup_interval_hours: 24,
+        encryption: crate::settings::Encryption::Off,
     }
 }
 
@@ -41,6 +42,7 @@ fn inventory(snapshots: &[Snapshot], instances: &[&str], volumes: &[&str]) -> In
         snapshots: snapshots.to_vec(),
         instances: instances.iter().map(instance).collect(),
         volumes: volumes.iter().map(|id| (*id).to_owned()).collect(),
+        ..Inventory::default()
     }
 }
 
@@ -108,6 +110,33 @@ fn a_set_that_cannot_be_restored_whole_does_not_displace_an_older_one() {
         let verdicts = verdicts(&[good.clone(), half.clone(), other_half], &settings(1));
         assert_eq!(verdicts["snap-good"], Decision::Keep(Fence::Floor));
     }
+}
+
+/// EC2 may leave a volume out, and people delete single snapshots: the rest must not cost the last copy that can be
+/// restored together.
+#[test]
+fn a_set_of_which_a_volume_is_missing_does_not_displace_a_whole_one() {
+    let of_two = |id: &str, day: &str, volume: &str| Snapshot {
+        volume: Some(volume.to_owned()),
+        set_volumes: Some(2),
+        ..expired(id, day)
+    };
+    let whole = [of_two("snap-1", "2026-11-13", "vol-1"), of_two("snap-2", "2026-11-13", "vol-2")];
+    let older = of_two("snap-old", "2026-11-12", "vol-1");
+    let rest = of_two("snap-rest", "2026-11-14", "vol-1");
+    let [one, two] = whole;
+    let verdicts = verdicts(&[one, two, older, rest], &settings(1));
+    assert_eq!(verdicts["snap-1"], Decision::Keep(Fence::Floor));
+    assert_eq!(verdicts["snap-2"], Decision::Keep(Fence::Floor));
+    assert_eq!(verdicts["snap-rest"], Decision::Keep(Fence::Patchwork), "the newest of its volume");
+    assert_eq!(verdicts["snap-old"], Decision::Delete, "older than a whole one");
+}
+
+/// Half of the last set of an instance that is gone is still more than nothing.
+#[test]
+fn what_is_left_of_the_only_set_stays() {
+    let rest = Snapshot { set_volumes: Some(2), ..expired("snap-rest", "2026-11-14") };
+    assert_eq!(decision(rest, &settings(1)), Decision::Keep(Fence::Patchwork));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use snapwarden_deployer::environment::Pricing;
 use snapwarden_deployer::inventory::Volume;
 use snapwarden_deployer::scope::Scope;
+use snapwarden_domain::inventory::{AttachedVolume, Instance};
 use snapwarden_domain::names::Zone;
 
 use super::super::Facts;
@@ -34,17 +34,28 @@ fn snapshot(number: usize, volume: &str, days_ago: i64) -> Snapshot {
         state: "completed".to_owned(),
         size_gib: 8,
         started_at: Some(started),
+        encrypted: true,
     }
 }
 
 fn volumes(ids: &[&str]) -> BTreeMap<String, Volume> {
-    let volume = Volume { availability_zone: "eu-central-1b".to_owned(), kind: "gp3".to_owned() };
+    let volume = Volume {
+        availability_zone: "eu-central-1b".to_owned(),
+        kind: "gp3".to_owned(),
+        iops: Some(3000),
+        throughput: Some(125),
+    };
     ids.iter().map(|id| ((*id).to_owned(), volume.clone())).collect()
 }
 
 fn page_of(snapshots: &[Snapshot], volumes: &BTreeMap<String, Volume>) -> String {
+    page_with(snapshots, volumes, &[])
+}
+
+fn page_with(snapshots: &[Snapshot], volumes: &BTreeMap<String, Volume>, selected: &[Instance]) -> String {
     let (scope, zone, pricing) = (scope(), Zone::utc(), Pricing::default());
-    let facts = Facts { scope: &scope, zone: &zone, pricing: &pricing, snapshots, volumes, now: now() };
+    let facts =
+        Facts { scope: &scope, zone: &zone, pricing: &pricing, snapshots, volumes, selected, now: now() };
     html(&Page::of(facts))
 }
 
@@ -58,6 +69,7 @@ fn sample() -> (Vec<Snapshot>, BTreeMap<String, Volume>) {
         .collect();
     snapshots[0].state = "pending".to_owned();
     snapshots[4].state = "error".to_owned();
+    snapshots[5].encrypted = false;
     snapshots.push(Snapshot { delete_on: Some("2026-11-20".to_owned()), ..snapshot(900, ids[0], 30) });
     snapshots.push(Snapshot {
         instance: Some("i-d1bf7e4ea3c8d2516".to_owned()),
@@ -73,15 +85,22 @@ fn every_snapshot_has_a_command_that_can_be_copied() {
     let (snapshots, volumes) = sample();
     let page = page_of(&snapshots, &volumes);
     for snapshot in &snapshots {
-        assert!(page.contains(&format!("--snapshot-id {}", snapshot.snapshot)), "{}", snapshot.snapshot);
+        let has_command = page.contains(&format!("--snapshot-id {}", snapshot.snapshot));
+        assert_eq!(has_command, snapshot.state == "completed", "{} is {}", snapshot.snapshot, snapshot.state);
     }
     assert!(page.contains(
         "aws ec2 create-volume --region eu-central-1 --availability-zone eu-central-1b --snapshot-id \
-         snap-00000000000000000 --volume-type gp3"
+         snap-00000000000000001 --volume-type gp3 --iops 3000 --throughput 125<"
     ));
-    for (title, count) in
-        [("Due, but still there", "1 snapshot, 8 GiB, 0.40 USD"), ("volumes that are gone", "1 snapshot,")]
-    {
+    assert!(
+        page.contains("--availability-zone ZONE --snapshot-id snap-00000000000000385<"),
+        "of a volume that is gone"
+    );
+    for (title, count) in [
+        ("Due, but still there", "1 snapshot, 8 GiB, 0.40 USD"),
+        ("volumes that are gone", "1 snapshot,"),
+        ("Not encrypted", "1 snapshot,"),
+    ] {
         let after = page.split_once(&format!("{title}</h2>")).unwrap().1;
         assert!(after.split("</section>").next().unwrap().contains(count), "{title}");
     }
@@ -89,6 +108,52 @@ fn every_snapshot_has_a_command_that_can_be_copied() {
     if let Ok(path) = std::env::var("SNAPWARDEN_PAGE") {
         std::fs::write(path, page).unwrap();
     }
+}
+
+/// EC2 refuses an io2 volume without its IOPS, and a gp2 one with them.
+#[test]
+fn a_command_says_of_the_performance_what_ec2_wants_to_know() {
+    for (kind, options) in [
+        ("gp2", "--volume-type gp2<"),
+        ("gp3", "--volume-type gp3 --iops 3000 --throughput 125<"),
+        ("io1", "--volume-type io1 --iops 3000<"),
+        ("io2", "--volume-type io2 --iops 3000<"),
+        ("st1", "--volume-type st1<"),
+    ] {
+        let mut volumes = volumes(&["vol-1"]);
+        volumes.values_mut().for_each(|volume| volume.kind = kind.to_owned());
+        let page = page_of(&[snapshot(1, "vol-1", 0)], &volumes);
+        assert!(page.contains(options), "{kind}");
+    }
+}
+
+/// A calendar without the volumes that were forgotten is green when it must not be.
+#[test]
+fn a_volume_that_was_never_backed_up_is_shown() {
+    let volume = |id: &str, excluded| AttachedVolume { id: id.to_owned(), attached_at: None, excluded };
+    let selected = Instance {
+        id: "i-0123456789abcdef0".to_owned(),
+        selected: true,
+        volumes: vec![
+            volume("vol-kept", false),
+            volume("vol-forgotten", false),
+            volume("vol-left-out", true),
+        ],
+        ..Instance::default()
+    };
+    let failed = Snapshot { state: "error".to_owned(), ..snapshot(2, "vol-failed", 0) };
+    let on_failed = Instance { volumes: vec![volume("vol-failed", false)], ..selected.clone() };
+    let page = page_with(
+        &[snapshot(1, "vol-kept", 0), failed],
+        &volumes(&["vol-kept", "vol-forgotten", "vol-left-out", "vol-failed"]),
+        &[selected, on_failed],
+    );
+    let section = page.split_once("never backed up</h2>").unwrap().1.split("</section>").next().unwrap();
+    assert!(section.contains("vol-forgotten") && section.contains("vol-failed"), "{section}");
+    assert!(!section.contains("vol-kept") && !page.contains("vol-left-out"), "{section}");
+    assert!(page.contains("<dt>selected, never backed up</dt><dd>2</dd>"), "{page}");
+    let row = page.split("<tr>").find(|row| row.contains("vol-forgotten")).unwrap();
+    assert!(row.contains("never") && !row.contains("href"), "{row}");
 }
 
 /// Anybody who may tag a snapshot could otherwise run a script where the page is opened.
@@ -128,16 +193,14 @@ fn the_calendar_shows_each_day_by_a_sign() {
     assert_eq!(cells[3], "2026-11-21: none");
 }
 
-/// Ten thousand snapshots are a year of a middling company. Far above what it takes, so that only a catastrophe fails.
+/// Ten thousand snapshots are a year of a middling company.
 #[test]
 fn ten_thousand_snapshots_make_a_page_that_a_browser_opens() {
     let names: Vec<String> = (0..300).map(|number| format!("vol-{number:017x}")).collect();
     let snapshots: Vec<Snapshot> =
         (0..10_000).map(|n| snapshot(n, &names[n % 300], i64::try_from(n / 300).unwrap())).collect();
-    let started = Instant::now();
     let page = page_of(&snapshots, &BTreeMap::new());
     assert!(page.len() < 8_000_000, "{}", page.len());
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     if let Ok(path) = std::env::var("SNAPWARDEN_LARGE_PAGE") {
         std::fs::write(path, page).unwrap();
     }

@@ -50,6 +50,7 @@ prop_compose! {
     /// Few instances, volumes and runs, so that sets of several members and second attempts are common.
     fn any_snapshots()(
         snapshots in proptest::collection::vec(any_snapshot(), 0..24),
+        volumes in proptest::array::uniform7(proptest::option::of(1..4_usize)),
         repeats in proptest::collection::vec(
             (any::<proptest::sample::Index>(), any::<bool>(), proptest::bool::weighted(0.3)), 0..12,
         ),
@@ -65,6 +66,9 @@ prop_compose! {
         }
         for (number, snapshot) in all.iter_mut().enumerate() {
             snapshot.id = format!("snap-{number:02}");
+            // One call sets the number for all that it makes.
+            let call = format!("{:?} {:?} {:?}", snapshot.instance, snapshot.run, snapshot.started_at);
+            snapshot.set_volumes = volumes[call.bytes().map(usize::from).sum::<usize>() % volumes.len()];
         }
         all
     }
@@ -113,9 +117,20 @@ fn complete_days(snapshots: &[&Snapshot], instance: &str) -> BTreeSet<String> {
                 .any(|s| s.run == *run && s.started_at == Some(moment) && restorable(s) && stands_for(s))
         })
     };
+    let none_is_missing = |run: &Option<String>, moment: Timestamp| {
+        let of_call: Vec<_> = members
+            .iter()
+            .filter(|s| s.run == *run && s.started_at == Some(moment) && restorable(s))
+            .collect();
+        let nameless = of_call.iter().filter(|s| s.volume.is_none()).count();
+        let volumes: BTreeSet<_> = of_call.iter().filter_map(|s| s.volume.as_deref()).collect();
+        of_call.iter().filter_map(|s| s.set_volumes).all(|expected| volumes.len() + nameless >= expected)
+    };
     members
         .iter()
-        .filter(|s| s.started_at.is_some_and(|moment| made_at_once(&s.run, moment)))
+        .filter(|s| {
+            s.started_at.is_some_and(|moment| made_at_once(&s.run, moment) && none_is_missing(&s.run, moment))
+        })
         .filter_map(|s| s.run.clone())
         .collect()
 }

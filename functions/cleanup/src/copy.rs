@@ -1,0 +1,173 @@
+//! Making one encrypted copy: the call, its tags, and what its answers mean.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ec2::config::Config;
+use aws_sdk_ec2::config::retry::RetryConfig;
+use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
+use snapwarden_domain::inventory::Snapshot;
+use snapwarden_domain::report::Failure;
+use snapwarden_domain::tags;
+use snapwarden_runtime::{Api, Ec2, ec2};
+
+/// The most tags that a resource takes (source: EC2 user guide, "Tag your Amazon EC2 resources"); those of `aws:` do
+/// not count, and only AWS can set them.
+const MAX_TAGS: usize = 50;
+
+/// How EC2 answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// The copy of this id is being made.
+    Begun(String),
+    /// As many copies as may are being made already, ours or somebody else's: nothing more fits for now.
+    NoPlace,
+    /// The source is gone, or not completed: a later pass looks again.
+    NotNow,
+    /// EC2 refused it.
+    Refused(Failure),
+    /// It may have been begun: there was no answer, or an error inside EC2.
+    Unclear(Failure),
+}
+
+/// Begins one encrypted copy of a snapshot in clear text, in the same Region, with its tags in the same call: there is
+/// no time at which the copy exists and does not say what it is of.
+///
+/// `CopySnapshot` knows no client token, so the SDK's retries are off. After an unclear end nothing is asked again
+/// either: the next pass, minutes later, sees whether the copy is there. Should there ever be two, the later one goes.
+pub(crate) async fn copy(
+    client: &Ec2,
+    snapshot: &Snapshot,
+    tags: &BTreeMap<String, String>,
+    key: &str,
+    dry_run: bool,
+) -> Copied {
+    let once = Config::builder().retry_config(RetryConfig::disabled());
+    let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
+    let specification = TagSpecification::builder().resource_type(ResourceType::Snapshot);
+    let answer = client
+        .turn(Api::CopySnapshot)
+        .await
+        .copy_snapshot()
+        .source_region(client.region().unwrap_or_default())
+        .source_snapshot_id(&snapshot.id)
+        .description(format!("Encrypted copy of {}", snapshot.id))
+        .encrypted(true)
+        .kms_key_id(key)
+        .tag_specifications(specification.set_tags(Some(tags.collect())).build())
+        .dry_run(dry_run)
+        .customize()
+        .config_override(once)
+        .send()
+        .await;
+    match answer {
+        Ok(answer) => match answer.snapshot_id() {
+            Some(id) => Copied::Begun(id.to_owned()),
+            None => Copied::Unclear(Failure::new(
+                "EC2 accepted the copy and named no snapshot",
+                "the next pass looks whether it is there",
+            )),
+        },
+        Err(error) => {
+            let is_internal = error.raw_response().is_some_and(|raw| raw.status().is_server_error());
+            refused(ec2::failure(&error), is_internal)
+        }
+    }
+}
+
+fn refused(failure: Failure, is_internal: bool) -> Copied {
+    match failure.code.as_deref() {
+        // A throttled call was not let in, though EC2 answers it with a server error's status.
+        Some("ResourceLimitExceeded" | "RequestLimitExceeded" | "SnapshotLimitExceeded") => Copied::NoPlace,
+        Some("InvalidSnapshot.NotFound" | "IncorrectState") => Copied::NotNow,
+        Some("InternalError" | "InternalFailure" | "Unavailable" | "ServiceUnavailable") | None => {
+            Copied::Unclear(failure)
+        }
+        Some(_) if is_internal => Copied::Unclear(failure),
+        Some(_) => Copied::Refused(failure),
+    }
+}
+
+/// The copy's tags: all of the source's, and what EC2 forgets. Where that is more than fit, the source's owner's go
+/// without, since ours say what the copy is and when it goes; returns how many did.
+pub(crate) fn tags_of_copy(
+    snapshot: &Snapshot,
+    source: &BTreeMap<String, String>,
+) -> (BTreeMap<String, String>, usize) {
+    let mut copied = BTreeMap::from([(tags::SOURCE_SNAPSHOT.to_owned(), snapshot.id.clone())]);
+    copied.extend(snapshot.volume.clone().map(|volume| (tags::SOURCE_VOLUME.to_owned(), volume)));
+    copied.extend(snapshot.started_at.map(|at| (tags::STARTED_AT.to_owned(), at.to_string())));
+    let carried = source.iter().filter(|(key, _)| !key.starts_with("aws:") && !copied.contains_key(*key));
+    let mut carried: Vec<_> = carried.map(|(key, value)| (key.clone(), value.clone())).collect();
+    carried.sort_by_key(|(key, _)| !is_ours(key));
+    let dropped = (carried.len() + copied.len()).saturating_sub(MAX_TAGS);
+    carried.truncate(carried.len() - dropped);
+    copied.extend(carried);
+    (copied, dropped)
+}
+
+fn is_ours(key: &str) -> bool {
+    key.starts_with("snapwarden:") || [tags::DELETE_ON, tags::NAME].contains(&key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            id: "snap-1".to_owned(),
+            volume: Some("vol-1".to_owned()),
+            started_at: Some("2026-11-22T02:00:09Z".parse().unwrap()),
+            ..Snapshot::default()
+        }
+    }
+
+    fn tags(keys: impl IntoIterator<Item = impl Into<String>>) -> BTreeMap<String, String> {
+        keys.into_iter().map(|key| (key.into(), "x".to_owned())).collect()
+    }
+
+    /// Without them nobody could tell later what the copy is of, nor when it goes.
+    #[test]
+    fn a_copy_carries_its_sources_tags_and_what_ec2_forgets() {
+        let (copied, dropped) =
+            tags_of_copy(&snapshot(), &tags(["DeleteOn", "snapwarden:run", "team", "aws:x"]));
+        let keys: Vec<_> = copied.keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            [
+                "DeleteOn",
+                "snapwarden:run",
+                "snapwarden:source-snapshot",
+                "snapwarden:source-volume",
+                "snapwarden:started-at",
+                "team"
+            ]
+        );
+        assert_eq!(copied["snapwarden:started-at"], "2026-11-22T02:00:09Z");
+        assert_eq!((copied["snapwarden:source-volume"].as_str(), dropped), ("vol-1", 0));
+    }
+
+    #[test]
+    fn where_not_all_tags_fit_ours_do() {
+        let many = (0..48).map(|number| format!("a-{number:02}")).chain(["DeleteOn".to_owned()]);
+        let (copied, dropped) = tags_of_copy(&snapshot(), &tags(many));
+        assert_eq!((copied.len(), dropped), (50, 2));
+        assert!(copied.contains_key("DeleteOn") && copied.contains_key("snapwarden:source-snapshot"));
+    }
+
+    #[test]
+    fn a_limit_of_ec2s_is_no_failure_and_an_unclear_end_is_no_refusal() {
+        let failure =
+            |code: &str| Failure { code: Some(code.to_owned()), ..Failure::new("as asked", "none") };
+        assert_eq!(refused(failure("ResourceLimitExceeded"), false), Copied::NoPlace);
+        assert_eq!(refused(failure("RequestLimitExceeded"), true), Copied::NoPlace);
+        assert_eq!(refused(failure("IncorrectState"), false), Copied::NotNow);
+        let denied = failure("UnauthorizedOperation");
+        assert_eq!(refused(denied.clone(), false), Copied::Refused(denied));
+        for (failure, is_internal) in
+            [(failure("InternalError"), true), (failure("Odd"), true), (Failure::new("no answer", ""), false)]
+        {
+            assert_eq!(refused(failure.clone(), is_internal), Copied::Unclear(failure));
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One sealing pass: what `domain::sealing` decides, done in EC2.
+//!
+//! A pass remembers nothing and waits for no copy: how far each snapshot is shows in EC2. What it has no time for, or
+//! no place, is the next one's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use snapwarden_domain::inventory::{Snapshot, State};
+use snapwarden_domain::report::{Failure, SealedSnapshot, SealingReport, UnsealedSnapshot};
+use snapwarden_domain::sealing::{Sealing, Stage, Survey};
+use snapwarden_domain::settings::{CleanupSettings, Encryption};
+use snapwarden_runtime::{Ec2, Invocation, ec2 as shared, inventory};
+
+use crate::copy::{Copied, copy, tags_of_copy};
+use crate::ec2::{self, Deletion};
+
+/// How many deletions are under way at a time.
+const CONCURRENCY: usize = 8;
+
+/// The tags of the snapshots in clear text, by their ids: a copy carries them.
+type Tags = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Begins copies, deletes what they make superfluous, and says how far everything is.
+pub(crate) async fn seal(invocation: Invocation<CleanupSettings>) -> Result<SealingReport, Failure> {
+    let Invocation { settings, event, ec2: client, .. } = &invocation;
+    let Encryption::Enforce { kms_key } = &settings.encryption else {
+        return Err(Failure::new(
+            "nothing is to be sealed: encryption.require is not `enforce`",
+            "set it in the environment file and deploy",
+        ));
+    };
+    let report = SealingReport::new(settings.environment.clone(), event.run(), event.dry_run);
+    let mut pass = Pass { invocation: &invocation, kms_key, report };
+
+    let (snapshots, tags) = listed(client, settings).await?;
+    if is_about_anything(&snapshots) {
+        let inventory =
+            inventory::read_around(client, snapshots, &settings.select, invocation.is_emulated).await?;
+        let today = invocation.clock.today(&settings.timezone);
+        let survey = Survey::of(&inventory, today, invocation.clock.now(), settings);
+        pass.tell(&survey);
+        if event.dry_run {
+            pass.would(&survey, &tags).await;
+        } else {
+            pass.delete(&survey).await;
+            pass.copy(&survey, &tags).await;
+        }
+    }
+    pass.report.effort = invocation.effort();
+    Ok(pass.report.shortened())
+}
+
+/// All of the environment's snapshots, and the tags of those that may be copied.
+async fn listed(client: &Ec2, settings: &CleanupSettings) -> Result<(Vec<Snapshot>, Tags), Failure> {
+    let found = shared::snapshots(client, &settings.environment, Vec::new(), |listed| {
+        let snapshot = inventory::read_snapshot(listed)?;
+        let pair = |tag: &aws_sdk_ec2::types::Tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()));
+        let tags = is_clear(&snapshot).then(|| listed.tags().iter().filter_map(pair).collect());
+        Some((snapshot, tags))
+    });
+    let (mut snapshots, mut all) = (Vec::new(), Tags::new());
+    for (snapshot, tags) in found.await? {
+        all.extend(tags.map(|tags| (snapshot.id.clone(), tags)));
+        snapshots.push(snapshot);
+    }
+    Ok((snapshots, all))
+}
+
+fn is_clear(snapshot: &Snapshot) -> bool {
+    !snapshot.encrypted && snapshot.state != State::Error
+}
+
+/// Whether a look at anything else could find work: mostly, everything has been sealed long ago.
+fn is_about_anything(snapshots: &[Snapshot]) -> bool {
+    let mut origins = BTreeSet::new();
+    let is_second = |snapshot: &Snapshot| !origins.insert(snapshot.origin().to_owned());
+    snapshots.iter().any(is_clear) || snapshots.iter().any(is_second)
+}
+
+/// A pass on its way.
+struct Pass<'a> {
+    invocation: &'a Invocation<CleanupSettings>,
+    kms_key: &'a str,
+    report: SealingReport,
+}
+
+impl Pass<'_> {
+    /// How far everything is.
+    fn tell(&mut self, survey: &Survey<'_>) {
+        let report = &mut self.report;
+        report.unencrypted_snapshots = survey.sealings.len();
+        report.waiting = survey.waiting();
+        for Sealing { snapshot, stage } in &survey.sealings {
+            match stage {
+                Stage::Pending => report.pending += 1,
+                Stage::Expiring => report.expiring += 1,
+                Stage::Copying(copy) => report.copying.push(SealedSnapshot::of(snapshot, Some(&copy.id))),
+                Stage::Held(fence) => {
+                    let reason = fence.reason(snapshot);
+                    let failure = Failure { code: None, message: reason, hint: None };
+                    report.held.push(unsealed(snapshot, failure));
+                }
+                Stage::Doubtful(copy, doubt) => {
+                    let failure = Failure::new(
+                        format!("its copy {} {doubt}", copy.id),
+                        "look at both; where the copy is wrong, delete it, and another one is made",
+                    );
+                    report.held.push(unsealed(snapshot, failure));
+                }
+                Stage::Failed(copy) => {
+                    let why = copy.state_message.as_deref().unwrap_or("EC2 does not say why");
+                    let failure = Failure::new(
+                        format!("its copy {} failed: {why}", copy.id),
+                        "see encryption.kms_key and its key policy; it is tried again after six hours, or once the \
+                         failed copy is deleted",
+                    );
+                    tracing::error!(snapshot = snapshot.id, copy = copy.id, "{failure}");
+                    report.failed.push(unsealed(snapshot, failure));
+                }
+                Stage::Clear | Stage::Sealed(_) => {}
+            }
+        }
+        if let Some(first) = report.held.first() {
+            let count = report.held.len();
+            let warning =
+                format!("{count} stay in clear text, {} the first: {}", first.snapshot, first.failure);
+            report.warnings.push(warning);
+        }
+    }
+
+    /// Says what would be done, and lets EC2 confirm the rights to, by the first of each.
+    async fn would(&mut self, survey: &Survey<'_>, tags: &Tags) {
+        let client = &self.invocation.ec2;
+        for snapshot in survey.to_copy() {
+            self.report.begun.push(SealedSnapshot::of(snapshot, None));
+        }
+        for (gone, stays) in survey.to_delete() {
+            self.deleted(gone, stays);
+        }
+        if let Some(first) = survey.to_copy().first() {
+            let (tags, _) = tags_of_copy(first, tags.get(&first.id).unwrap_or(&BTreeMap::new()));
+            let failure = match copy(client, first, &tags, self.kms_key, true).await {
+                Copied::Refused(failure) | Copied::Unclear(failure)
+                    if failure.code.as_deref() != Some("DryRunOperation") =>
+                {
+                    Some(failure)
+                }
+                Copied::Begun(id) => Some(Failure::new(
+                    format!("EC2 answered as if it had begun {id}, although it was asked for a dry run"),
+                    "look at the snapshot, and at what answers in EC2's place",
+                )),
+                _ => None,
+            };
+            self.report.problems.extend(failure.map(|failure| failure.during("a real pass could not copy")));
+        }
+        if let Some((first, _)) = survey.to_delete().first() {
+            self.report.problems.extend(ec2::may_delete(client, &first.id).await.err());
+        }
+    }
+
+    /// Deletes what has a checked copy, or is superfluous itself, after one more look at what stays.
+    async fn delete(&mut self, survey: &Survey<'_>) {
+        let Invocation { ec2: client, settings, deadline, .. } = self.invocation;
+        let wanted = survey.to_delete();
+        let stays: BTreeSet<_> = wanted.iter().map(|(_, stays)| stays.id.clone()).collect();
+        let there = match ec2::completed(client, &settings.environment, &stays).await {
+            Ok(there) => there,
+            Err(failure) => {
+                let failure = failure.during("nothing was deleted: the copies could not be looked at again");
+                return self.report.problems.push(failure);
+            }
+        };
+        // What has changed since the list was made is the next pass's.
+        let wanted: Vec<_> = wanted.into_iter().filter(|(_, stays)| there.contains(&stays.id)).collect();
+        let mut deletions = stream::iter(&wanted)
+            .map(async |(gone, stays)| (*gone, *stays, ec2::delete(client, &gone.id, *deadline).await))
+            .buffer_unordered(CONCURRENCY);
+        let mut claimed = BTreeMap::new();
+        while let Some((gone, stays, outcome)) = deletions.next().await {
+            match outcome {
+                None => {}
+                Some(Ok(Deletion::Done)) => _ = claimed.insert(gone.id.clone(), (gone, stays)),
+                Some(Ok(Deletion::Held(fence))) => {
+                    let failure = Failure { code: None, message: fence.reason(gone), hint: None };
+                    self.report.held.push(unsealed(gone, failure));
+                }
+                Some(Err(failure)) => self.fail(gone, failure.during("not deleted")),
+            }
+        }
+        drop(deletions);
+        let left = self.still_there(claimed.keys().cloned().collect()).await;
+        for (id, (gone, stays)) in claimed {
+            if left.contains(&id) {
+                let failure = Failure::new(
+                    "EC2 accepted the deletion, but still lists the snapshot",
+                    "the next pass tries again",
+                );
+                self.fail(gone, failure);
+            } else {
+                tracing::info!(snapshot = gone.id, volume = gone.volume, stays = stays.id, "deleted");
+                self.deleted(gone, stays);
+            }
+        }
+    }
+
+    fn deleted(&mut self, gone: &Snapshot, stays: &Snapshot) {
+        if gone.copy.is_some() {
+            self.report.superfluous.push(gone.id.clone());
+            return;
+        }
+        self.report.sealed.push(SealedSnapshot::of(gone, Some(&stays.id)));
+        if !self.report.dry_run {
+            self.report.unencrypted_snapshots -= 1;
+        }
+    }
+
+    /// Those that EC2 still lists after some seconds; all, where it cannot be asked.
+    async fn still_there(&mut self, ids: BTreeSet<String>) -> BTreeSet<String> {
+        // EC2's lists lag behind its actions by some seconds.
+        const PAUSES_SECS: [u64; 4] = [0, 2, 5, 10];
+
+        let Invocation { ec2: client, settings, deadline, .. } = self.invocation;
+        let mut doubtful = ids;
+        let look = async {
+            for pause in PAUSES_SECS {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                doubtful = ec2::still_listed(client, &settings.environment, &doubtful).await?;
+                if doubtful.is_empty() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let looked = deadline.before_the_end(look).await;
+        let looked = looked.unwrap_or_else(|| {
+            Err(Failure::new("the function was out of time", "the next pass looks again"))
+        });
+        self.report
+            .problems
+            .extend(looked.err().map(|failure| failure.during("deletions could not be verified")));
+        doubtful
+    }
+
+    /// Begins copies, until all are, EC2 has no place for more, or the time is up.
+    async fn copy(&mut self, survey: &Survey<'_>, tags: &Tags) {
+        let wanted = survey.to_copy();
+        let nothing = BTreeMap::new();
+        for (index, snapshot) in wanted.iter().enumerate() {
+            let left = wanted.len() - index;
+            if self.invocation.deadline.has_passed() {
+                self.report.waiting += left;
+                return;
+            }
+            let (tags, dropped) = tags_of_copy(snapshot, tags.get(&snapshot.id).unwrap_or(&nothing));
+            if dropped > 0 {
+                self.report
+                    .warnings
+                    .push(format!("{dropped} tags of {} do not fit on its copy", snapshot.id));
+            }
+            match copy(&self.invocation.ec2, snapshot, &tags, self.kms_key, false).await {
+                Copied::Begun(id) => {
+                    tracing::info!(snapshot = snapshot.id, volume = snapshot.volume, copy = id, "copy begun");
+                    self.report.begun.push(SealedSnapshot::of(snapshot, Some(&id)));
+                }
+                Copied::NoPlace => {
+                    self.report.waiting += left;
+                    self.report.warnings.push(
+                        "EC2 takes no more copies for now: 20 run at a time for all of the account, and the rest waits"
+                            .to_owned(),
+                    );
+                    return;
+                }
+                Copied::NotNow => self.report.pending += 1,
+                Copied::Unclear(failure) => {
+                    self.fail(snapshot, failure.during("a copy may have been begun; the next pass looks"));
+                }
+                Copied::Refused(failure) => {
+                    let is_for_all = failure.code.as_deref() == Some("UnauthorizedOperation");
+                    self.fail(snapshot, failure.during("not copied"));
+                    // The role may copy all of the environment's snapshots, or none.
+                    if is_for_all {
+                        self.report.waiting += left - 1;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, snapshot: &Snapshot, failure: Failure) {
+        tracing::error!(snapshot = snapshot.id, volume = snapshot.volume, "{failure}");
+        self.report.failed.push(unsealed(snapshot, failure));
+    }
+}
+
+fn unsealed(snapshot: &Snapshot, failure: Failure) -> UnsealedSnapshot {
+    UnsealedSnapshot { snapshot: snapshot.id.clone(), volume: snapshot.volume.clone(), failure }
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use snapwarden_deployer::cloudformation::follow::{Ended, follow};
 use snapwarden_deployer::cloudformation::saved::SavedChangeSet;
 use snapwarden_deployer::cloudformation::stack::{self, Stack, State};
 use snapwarden_deployer::cloudformation::{ARTIFACT_BUCKET, Template, drift, template};
-use snapwarden_deployer::environment::Identity;
+use snapwarden_deployer::environment::{Engine, Identity};
 use snapwarden_deployer::kinds::{Context as Cloudside, StepError, registry};
 use snapwarden_deployer::plan::{Options, Plan, owned, plan};
 use snapwarden_deployer::world::{Desired, Observed};
@@ -353,6 +353,18 @@ pub(super) async fn delete_stack(
 pub(super) async fn has_stack(session: &Session<Identity>) -> Result<bool, Failure> {
     let cx = session.cloudside(None, Arc::new(|_| ()));
     Ok(stack::find(&cx).await?.is_some_and(|stack| stack.is_of(&session.scope)))
+}
+
+/// Stops a command that would change what belongs to a stack behind CloudFormation's back.
+pub(super) fn refuse(context: &Context, command: &str) -> CommandResult {
+    if context.engine()? == Engine::Direct {
+        return Ok(());
+    }
+    let message = format!("`{command}` does not work yet where CloudFormation is the engine");
+    Err(Failure::new(Exit::Usage, message).hint(format!(
+        "deploy the bundle that you want to be live: {}",
+        context.command_line("deploy --bundle DIR")
+    )))
 }
 
 fn read_saved(context: &Context, path: &Path) -> Result<SavedChangeSet, Failure> {

@@ -298,3 +298,30 @@ fn what_staging_proved_goes_to_prod_and_nothing_else_does() {
     );
     assert_eq!(promote("prod", "prod", &[]).code, 2, "an environment has nothing to prove to itself");
 }
+
+/// A pipeline builds in one job and deploys in another: what arrives must be what was built, or be refused.
+#[test]
+fn a_bundle_travels_as_one_file_and_is_refused_when_it_is_not_whole() {
+    let local = Local::new();
+    let file = local.path("snapwarden.bundle").display().to_string();
+    let packed = local.json(&["bundle", "pack", &file, "--bundle", &bundle()]);
+    let digest = packed["digest"].as_str().unwrap();
+    local.ok(&["bundle", "verify", &file, "--digest", digest]);
+    assert!(local.ok(&["bundle", "show", &file]).stdout.contains(digest));
+    local.ok(&["deploy", "--bundle", &file]);
+    assert_eq!(
+        local.run(&["plan", "--bundle", &bundle(), "--exit-code"]).code,
+        0,
+        "the same code either way"
+    );
+
+    let other = local.run(&["bundle", "verify", &file, "--digest", &"0".repeat(64)]);
+    assert_eq!(other.code, 4, "{other:?}");
+    assert_eq!(local.run(&["bundle", "show", "nowhere"]).code, 2);
+    let bytes = fs::read(&file).unwrap();
+    for damaged in [&bytes[..bytes.len() / 2], b"no zip"] {
+        fs::write(&file, damaged).unwrap();
+        let refused = local.run(&["deploy", "--bundle", &file]);
+        assert_eq!((refused.code, refused.stderr.contains(&file)), (1, true), "{refused:?}");
+    }
+}

@@ -30,9 +30,10 @@ fn two_deploys(local: &Local, meanwhile: impl FnOnce(&Proxy)) -> [(i32, Vec<Call
     })
 }
 
-/// What changed something, but for the lock itself.
+/// What changed something, but for the lock itself, the release's record and its canary, a dry run.
 fn changes(proxy: &Proxy) -> Vec<Call> {
-    proxy.mutations().into_iter().filter(|call| !call.action.starts_with("ssm:")).collect()
+    let counted = |action: &str| !action.starts_with("ssm:") && action != "lambda:InvokeFunction";
+    proxy.mutations().into_iter().filter(|call| counted(&call.action)).collect()
 }
 
 /// Two pipelines that deploy into one another leave a mixture that nobody has approved.
@@ -45,7 +46,10 @@ fn of_two_deploys_the_second_waits_and_then_has_nothing_to_do() {
     assert!(none.is_empty(), "{none:?}");
     assert_no_changes(&local, "after two deploys");
     let left = inventory(&local.aws());
-    assert!(!left.iter().any(|name| name.starts_with("parameter")), "the lock is still there: {left:?}");
+    assert!(
+        !left.iter().any(|name| name.starts_with("parameter") && name.ends_with("/lock")),
+        "the lock is still there: {left:?}"
+    );
 }
 
 /// Whoever waits for a deploy that has died must not wait for ever, nor be asked to break a lock at three at night.

@@ -22,7 +22,8 @@ fn recorded<'a>(runs: impl Iterator<Item = &'a Run>) -> Vec<(String, Request)> {
 
 /// `plan` and `status`, which only look.
 fn looks(run: &&Run) -> bool {
-    run.of.starts_with("plan") || run.of == "status" || run.of.starts_with("report")
+    let looking = ["plan", "status", "report", "releases"];
+    looking.iter().any(|command| run.of.starts_with(command))
 }
 
 /// What a command needs, and no more.

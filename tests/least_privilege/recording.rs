@@ -46,6 +46,8 @@ fn record() -> Recording {
     // Sealing, so that its rights are there and used.
     let encryption = format!("encryption: {{ require: enforce, kms_key: \"{KEY}\" }}\nlogs: delete");
     local.edit("logs: delete", &encryption);
+    // Few releases, so that there are versions to delete.
+    local.edit("logs: delete", "releases: { keep: 2 }\nlogs: delete");
     let mut recorder = Recorder {
         functions: Proxy::of_functions(&local),
         commands: Proxy::of(&local),
@@ -136,6 +138,8 @@ impl Recorder {
         self.deploy();
         self.local.edit(boundary, "iam: { ");
         self.deploy();
+        self.command(&["rollback"]);
+        self.command(&["releases"]);
     }
 
     /// An event that was given up, and the run that somebody starts in its place.

@@ -1,5 +1,6 @@
 //! Snapwarden's command line. Here is only the dispatch; each command has a file in `commands/`.
 
+mod bench;
 mod bundle;
 mod commands;
 mod context;
@@ -21,9 +22,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    adopt_snapshots, build, bundle as bundle_command, cleanup_diff, dead_letters, deploy, destroy, fleet,
-    invoke, local as local_command, logs, plan, policies, promote, releases, report, restore, rollback,
-    status, synth, test,
+    adopt_snapshots, bench as bench_command, build, bundle as bundle_command, cleanup_diff, dead_letters,
+    deploy, destroy, fleet, invoke, local as local_command, logs, plan, policies, promote, releases, report,
+    restore, rollback, status, synth, test,
 };
 use context::{Context, GlobalArgs};
 use failure::CommandResult;
@@ -80,6 +81,8 @@ enum Command {
     Synth(synth::SynthArgs),
     /// The local AWS environment: emulators on this machine
     Local(local_command::LocalArgs),
+    /// Measure what runs and deploys take, beside what others take for the same
+    Bench(bench_command::BenchArgs),
     /// Run every test, with all the set-up that they need
     Test(test::TestArgs),
 }
@@ -121,6 +124,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Fleet(args) => fleet::cmd_fleet(context, &args),
         Command::Synth(args) => synth::cmd_synth(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
+        Command::Bench(args) => bench_command::cmd_bench(context, &args),
         Command::Test(args) => test::cmd_test(context, &args),
     }
 }

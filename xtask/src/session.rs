@@ -316,6 +316,7 @@ fn start_local(context: &Context, identity: &Identity) -> Result<(), Failure> {
             context.workspace(),
             context.progress(),
             Ports::default(),
+            None,
         )?;
     }
     Ok(())

@@ -16,12 +16,13 @@ use std::fmt;
 use aws_sdk_lambda::types::FunctionConfiguration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use self::canary::Canary;
 use crate::aws::Aws;
 use crate::bundle::Git;
 use crate::error::{AwsError, Call, OrAbsent};
-use crate::kinds::{Alias, Kind, Role, alias_name, read};
+use crate::kinds::{Alias, Kind, LambdaFunction, Role, alias_name, function, read};
 use crate::policy::{PolicyDocument, purposes};
 use crate::rights::{Resources, Right};
 use crate::scope::{Function, Scope};
@@ -169,6 +170,17 @@ impl Release {
             let id = ResourceId::new(Alias::NAME, alias_name(scope, *function));
             let alias = desired.get_mut(&id).ok_or_else(|| Gone::Alias(id.name.clone()))?;
             *alias = Alias::serving(&configuration);
+            let serves = alias["serves"].clone();
+            // What is not published follows where that takes no upload; nothing invokes it.
+            let id = ResourceId::new(LambdaFunction::NAME, name.as_str());
+            let latest = desired.get_mut(&id).map(|latest| &mut latest["version"]);
+            if let Some(latest) = latest
+                && latest["code_sha256"] == serves["code_sha256"]
+                && is_known(latest)
+                && is_known(&serves)
+            {
+                *latest = serves;
+            }
         }
         for (purpose, policy) in &self.content.policies {
             let id = ResourceId::new(Role::NAME, scope.role(purpose));
@@ -177,6 +189,12 @@ impl Release {
         }
         Ok(desired)
     }
+}
+
+/// Whether all variables of a version are ours: of any other only a checksum was read, which is nothing to write.
+fn is_known(version: &Value) -> bool {
+    let mut variables = version["environment"].as_object().into_iter().flatten();
+    variables.all(|(name, _)| function::is_ours(name))
 }
 
 /// What a release needs and AWS does not have any more.

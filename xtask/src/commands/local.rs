@@ -1,11 +1,14 @@
 //! `cargo xtask local`: the local AWS environment.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use snapwarden_deployer::environment::{Cloud, Environment, Identity};
 
 use super::night::{self, NightArgs, cmd_night};
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
+use crate::local::faults::{self, FaultProxyArgs};
 use crate::local::{LocalCloud, Ports, seed};
 use crate::output;
 use crate::session::{self, Session};
@@ -31,6 +34,11 @@ enum LocalCommand {
     Seed,
     /// Fire the deployed schedules night by night on a simulated clock
     Night(NightArgs),
+    /// Show how many calls of each action there were, and how many of them were disturbed
+    Faults,
+    /// The proxy itself, which `up --faults` starts
+    #[command(hide = true)]
+    FaultProxy(FaultProxyArgs),
 }
 
 /// Flags of `local up`.
@@ -42,19 +50,32 @@ struct UpArgs {
     /// Port of EC2 [default: the last one, or any that is free]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port_ec2: Option<u16>,
+    /// Disturb calls as this file says; again with another file, while it runs, to change it (docs/faults.md)
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
 }
 
 /// Starts, stops, empties, shows or fills the local environment.
 pub(crate) fn cmd_local(context: &Context, args: LocalArgs) -> CommandResult {
+    // Whoever has started it has read the environment's file.
+    if let LocalCommand::FaultProxy(args) = &args.command {
+        return faults::serve(args);
+    }
     let environment = local_environment(context)?;
     let cloud = session::local_cloud(context, &Identity::from(&environment));
     let progress = context.progress();
     match args.command {
-        LocalCommand::Up(UpArgs { port, port_ec2 }) => {
+        LocalCommand::Up(UpArgs { port, port_ec2, faults }) => {
             let ports = Ports { ministack: port, moto: port_ec2 };
-            cloud.ensure_up(context.workspace(), progress, ports)?;
+            let scenario = faults.as_deref().map(faults::read).transpose()?;
+            cloud.ensure_up(context.workspace(), progress, ports, scenario.as_deref())?;
             show(context, &cloud)
         }
+        LocalCommand::Faults => {
+            let counts = cloud.fault_counts()?;
+            output::result(context, &counts, faults::text(&counts))
+        }
+        LocalCommand::FaultProxy(args) => faults::serve(&args),
         LocalCommand::Down => {
             let stopped = cloud.down(progress)?;
             let text = if stopped {

@@ -1,6 +1,7 @@
 //! The commands, one file each: `x.rs` holds `XArgs` and `cmd_x`.
 
 pub(crate) mod adopt_snapshots;
+pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod bundle;
 pub(crate) mod cleanup_diff;

@@ -167,12 +167,15 @@ impl Live {
         Self { release, unrecorded, returned_to }
     }
 
-    /// What is wanted of an environment that was rolled back: what its release is made of stays as it is.
+    /// What is wanted of an environment that was rolled back: the file's, but for what its release is made of.
     fn overlay(&self, mut desired: Desired) -> Desired {
-        for (id, wanted) in self.returned_to.iter().flatten() {
-            let of_release = [LambdaFunction::NAME, Alias::NAME, Role::NAME].contains(&id.kind.as_str());
-            if let (true, Some(of_file)) = (of_release, desired.get_mut(id)) {
-                *of_file = wanted.clone();
+        const PARTS: [(&str, &str); 3] =
+            [(LambdaFunction::NAME, "version"), (Alias::NAME, "serves"), (Role::NAME, "policies")];
+        for (id, of_release) in self.returned_to.iter().flatten() {
+            for (_, part) in PARTS.iter().filter(|(kind, _)| *kind == id.kind) {
+                if let Some(of_file) = desired.get_mut(id) {
+                    of_file[*part] = of_release[*part].clone();
+                }
             }
         }
         desired

@@ -13,6 +13,9 @@ use crate::{bundle, local, output};
 /// Flags of `test`.
 #[derive(Args, Debug)]
 pub(crate) struct TestArgs {
+    /// Run every case of the tests that otherwise run a sample: every fault, 200 nights, 2,000 instances; takes hours
+    #[arg(long)]
+    long: bool,
     /// Passed on to `cargo test`: names of tests, or flags after `--`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<String>,
@@ -42,7 +45,7 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
         }
         Err(error) => return Err(error.into()),
     }
-    let status = tests
+    tests
         .current_dir(workspace.root())
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(&args.args)
@@ -51,7 +54,17 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
         .env("SNAPWARDEN_BUNDLE", workspace.bundle())
         .env("SNAPWARDEN_CFN_LINT", lint.program("cfn-lint"))
         // stdout is for our own result.
-        .stdout(std::io::stderr())
+        .stdout(std::io::stderr());
+    if args.long {
+        let peers = venv::ensure(workspace, &venv::PEERS, context.progress())?;
+        tests.env("SNAPWARDEN_LONG", "1").env("SNAPWARDEN_PEERS", peers.folder());
+        if !args.args.iter().any(|argument| argument == "--") {
+            tests.arg("--");
+        }
+        // What is too much for an ordinary run, and the counts that tests print.
+        tests.args(["--include-ignored", "--show-output"]);
+    }
+    let status = tests
         .status()
         .map_err(|error| Failure::caused_by(Exit::Failed, &error).context("cannot start cargo"))?;
     if status.success() {

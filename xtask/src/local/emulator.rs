@@ -39,6 +39,8 @@ pub(super) struct Launch<'a> {
     pub(super) ports: Both<u16>,
     /// Where the functions reach them.
     pub(super) functions: Both<String>,
+    /// The proxy's ports and its scenario, where faults are wanted.
+    pub(super) faults: Option<(Both<u16>, &'a str)>,
     pub(super) account: &'a str,
     pub(super) region: &'a str,
     /// What runs arm64 programs, where the kernel does not do it by itself.

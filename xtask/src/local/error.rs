@@ -93,6 +93,18 @@ pub(crate) enum LocalError {
         tail: String,
     },
 
+    /// The proxy that makes faults did not start.
+    #[error("cannot start the proxy that makes faults")]
+    Proxy(#[source] io::Error),
+
+    /// The proxy that makes faults does not do as it is asked.
+    #[error("the proxy that makes faults does not answer")]
+    NoAnswer(#[source] Box<ureq::Error>),
+
+    /// Faults are wanted of an environment that was started without a proxy.
+    #[error("the local environment runs without a proxy that could make faults")]
+    NoProxy,
+
     /// An emulator could not be emptied.
     #[error("cannot empty {emulator}")]
     Empty {
@@ -128,13 +140,13 @@ impl LocalError {
                 format!("choose another port, or leave {} out and a free one is taken", emulator.port_flag())
             }
             Self::Port { emulator, .. } => format!("choose another port with {}", emulator.port_flag()),
-            Self::RunsOtherwise { .. } => {
+            Self::RunsOtherwise { .. } | Self::NoProxy => {
                 "`cargo xtask local down` stops it, what it holds is kept".to_owned()
             }
             Self::Died { .. } => {
                 "try again; if what it holds is to blame, `cargo xtask local reset` removes that".to_owned()
             }
-            Self::Silent { .. } | Self::Empty { .. } => {
+            Self::Silent { .. } | Self::Empty { .. } | Self::Proxy(_) | Self::NoAnswer(_) => {
                 "`cargo xtask local down` stops it, then try again".to_owned()
             }
             Self::Unstoppable { pid, .. } => format!("see who owns process {pid} and what it waits for"),

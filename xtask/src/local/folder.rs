@@ -27,6 +27,17 @@ pub(super) struct Record {
     pub(super) account: String,
     pub(super) region: String,
     pub(super) emulators: Both<Entry>,
+    /// The proxy in front of both, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) proxy: Option<Faults>,
+}
+
+/// What is remembered of the proxy that makes faults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Faults {
+    pub(super) ports: Both<u16>,
+    pub(super) process: Option<Process>,
 }
 
 /// What is remembered of one emulator.
@@ -45,16 +56,28 @@ impl Entry {
     }
 }
 
+impl Faults {
+    /// The process, if it still runs.
+    pub(super) fn running(&self) -> Option<&Process> {
+        self.process.as_ref().filter(|process| process.is_running())
+    }
+}
+
 impl Record {
-    /// Whether both emulators still run: one alone is of no use.
+    /// Whether both emulators still run, and the proxy where there is one: one alone is of no use.
     pub(super) fn is_running(&self) -> bool {
-        Emulator::ALL.iter().all(|emulator| self.emulators.get(*emulator).running().is_some())
+        let proxy = self.proxy.as_ref().is_none_or(|proxy| proxy.running().is_some());
+        proxy && Emulator::ALL.iter().all(|emulator| self.emulators.get(*emulator).running().is_some())
     }
 
     pub(super) fn endpoints(&self) -> Endpoints {
+        let port = |emulator: Emulator| match &self.proxy {
+            Some(proxy) => *proxy.ports.get(emulator),
+            None => self.emulators.get(emulator).port,
+        };
         Endpoints {
-            endpoint: emulator::url(self.emulators.ministack.port),
-            endpoint_ec2: emulator::url(self.emulators.moto.port),
+            endpoint: emulator::url(port(Emulator::Ministack)),
+            endpoint_ec2: emulator::url(port(Emulator::Moto)),
             region: self.region.clone(),
             account: self.account.clone(),
         }
@@ -78,6 +101,11 @@ impl Folder {
     /// The log of the run before this one.
     pub(super) fn old_log(&self, emulator: Emulator) -> PathBuf {
         self.dir.join(format!("{emulator}.old.log"))
+    }
+
+    /// What the proxy that makes faults has to say, which is nothing unless it dies.
+    pub(super) fn proxy_log(&self) -> PathBuf {
+        self.dir.join("faults.log")
     }
 
     /// The program that starts an emulator.

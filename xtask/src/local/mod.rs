@@ -7,6 +7,7 @@ mod arm64;
 mod emulator;
 pub(crate) mod endpoint;
 mod error;
+pub(crate) mod faults;
 mod folder;
 mod ports;
 pub(crate) mod seed;
@@ -82,11 +83,15 @@ impl LocalCloud {
         workspace: &Workspace,
         progress: &Progress,
         ports: Ports,
+        faults: Option<&str>,
     ) -> Result<Endpoints, LocalError> {
         let _lock = self.folder.lock(progress)?;
         let before = self.folder.recall()?;
         if let Some(record) = before.as_ref().filter(|record| record.is_running()) {
             self.check_it_is_as_wanted(record, ports)?;
+            if let Some(scenario) = faults {
+                faults::play(record, scenario)?;
+            }
             match self.wait_until_well(record) {
                 // It died just now.
                 Err(LocalError::Died { .. }) => {}
@@ -102,10 +107,13 @@ impl LocalCloud {
         if tools.arm64 == Arm64::Impossible {
             progress.note("functions cannot be invoked here: they are Linux programs; all else works");
         }
-        // What the functions are told of the emulators' addresses; no proxy of this program's own.
+        let before = before.and_then(|record| record.proxy).map(|proxy| proxy.ports);
+        let proxy = faults.map(|_| faults::ports(before)).transpose()?;
+        // What the functions are told of the emulators' addresses: not the proxy that tests put before this program.
+        let front = proxy.unwrap_or(ports);
         let functions = Both {
-            ministack: endpoint::general(endpoint::FUNCTIONS, emulator::url(ports.ministack))?,
-            moto: endpoint::ec2(endpoint::FUNCTIONS, emulator::url(ports.moto))?,
+            ministack: endpoint::general(endpoint::FUNCTIONS, emulator::url(front.ministack))?,
+            moto: endpoint::ec2(endpoint::FUNCTIONS, emulator::url(front.moto))?,
         };
         let task = progress.start("starting the local environment");
         let record = self.start(&Launch {
@@ -113,6 +121,7 @@ impl LocalCloud {
             folder: &self.folder,
             ports,
             functions,
+            faults: proxy.zip(faults),
             account: &self.account,
             region: &self.region,
             qemu: tools.arm64.qemu(),
@@ -212,10 +221,15 @@ impl LocalCloud {
             account: self.account.clone(),
             region: self.region.clone(),
             emulators: Both::build(|emulator| Entry { port: *launch.ports.get(emulator), process: None }),
+            proxy: None,
         };
         let started = Emulator::ALL
             .into_iter()
             .try_for_each(|emulator| self.spawn(emulator, launch, &mut record))
+            .and_then(|()| match launch.faults {
+                Some((ports, scenario)) => faults::start(&self.folder, ports, scenario, &mut record),
+                None => Ok(()),
+            })
             .and_then(|()| self.wait_until_well(&record));
         if let Err(error) = started {
             // That one did not start says more than that the other could not be stopped.
@@ -268,6 +282,10 @@ impl LocalCloud {
 
     /// Stops what runs. ministack goes first, since its functions use moto until then.
     fn stop(&self, record: &mut Record) -> Result<(), LocalError> {
+        if let Some(process) = record.proxy.as_mut().and_then(|proxy| proxy.process.take()) {
+            // It holds nothing that could be lost, and ends at once.
+            process.stop(STOP_LIMIT);
+        }
         for emulator in Emulator::ALL {
             let entry = record.emulators.get_mut(emulator);
             if let Some(process) = entry.process.take()

@@ -34,6 +34,10 @@ pub(crate) const AUDIT: Requirements =
 pub(crate) const CLOUDFORMATION: Requirements =
     Requirements { name: "cloudformation", pins: include_str!("../../requirements/cloudformation.txt") };
 
+/// What benchmarks compare with, and what the proxy's answers are held against.
+pub(crate) const PEERS: Requirements =
+    Requirements { name: "peers", pins: include_str!("../../requirements/peers.txt") };
+
 /// The oldest Python that the pinned packages run on.
 const OLDEST_PYTHON: (u32, u32) = (3, 10);
 
@@ -47,6 +51,11 @@ impl Venv {
     /// The path of a program in the environment, such as `ministack`.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.folder.join("bin").join(name)
+    }
+
+    /// The environment's own folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 

@@ -3,10 +3,10 @@
 //! The service is the one that the request is signed for. Sources: the services' API references and Smithy's
 //! specifications of the AWS protocols.
 
-use http_body_util::Full;
-use hyper::body::Bytes;
+use std::time::Duration;
+
+use hyper::Method;
 use hyper::http::request::Parts;
-use hyper::{Method, Response};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
@@ -23,6 +23,10 @@ pub struct Call {
     pub parameters: Value,
     /// The answer's HTTP status; `None` where none came back.
     pub status: Option<u16>,
+    /// When it came and when it was answered, after the proxy's start; zero and `None` where no proxy has seen it.
+    pub came: Duration,
+    /// See `came`.
+    pub ended: Option<Duration>,
 }
 
 /// How a call is written down.
@@ -42,7 +46,7 @@ pub enum Protocol {
 
 impl Call {
     /// Understands a request.
-    pub(super) fn of(head: &Parts, body: &[u8]) -> Self {
+    pub fn of(head: &Parts, body: &[u8]) -> Self {
         let service = signed_for(head);
         let path = head.uri.path();
         let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
@@ -82,6 +86,8 @@ impl Call {
             protocol,
             parameters: Value::Object(parameters),
             status: None,
+            came: Duration::ZERO,
+            ended: None,
         }
     }
 
@@ -259,37 +265,6 @@ fn json_of(value: ciborium::Value) -> Value {
 
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-impl Protocol {
-    /// How a service that speaks it says that there are too many calls.
-    pub(super) fn throttled(self) -> Response<Full<Bytes>> {
-        const TEXT: &str = "Rate exceeded";
-        let (status, content, body) = match self {
-            Self::AwsJson | Self::RpcCbor => {
-                let body = json!({ "__type": "ThrottlingException", "message": TEXT });
-                (400, "application/x-amz-json-1.0", body.to_string())
-            }
-            Self::RestJson => (429, "application/json", json!({ "message": TEXT }).to_string()),
-            Self::Query => (
-                400,
-                "text/xml",
-                format!(
-                    "<ErrorResponse><Error><Code>Throttling</Code><Message>{TEXT}</Message></Error></ErrorResponse>"
-                ),
-            ),
-            Self::Ec2Query => (
-                503,
-                "text/xml",
-                format!(
-                    "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>{TEXT}</Message></Error></Errors></Response>"
-                ),
-            ),
-        };
-        let answer = Response::builder().status(status).header("content-type", content);
-        let answer = answer.header("x-amzn-errortype", "ThrottlingException");
-        answer.body(Full::new(Bytes::from(body))).expect("a response")
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,131 @@
+//! Deploys with the latency of a real account.
+
+use std::process::Command;
+use std::time::Duration;
+
+use snapwarden_proxy::{Call, Latency, Proxy, Scenario};
+
+use super::fleet::write;
+use super::local::{Local, Ran, timed};
+use super::{Outcome, Row, Scope, number};
+use crate::failure::{Exit, Failure};
+use crate::tools::venv;
+
+/// What AWS's control planes take to answer, in milliseconds, from a machine near the Region.
+const LATENCY_MS: u32 = 40;
+
+/// Measures the life of an environment, and the same with CloudFormation and with cargo-lambda.
+pub(super) fn run(scope: Scope<'_>) -> Result<Outcome, Failure> {
+    let (workspace, progress) = (scope.context.workspace(), scope.context.progress());
+    let folder = scope.bundle()?.display().to_string();
+    let local = Local::start(scope)?;
+    let proxy = Proxy::listen(0, 0).map_err(|error| Failure::caused_by(Exit::Failed, &error))?;
+    let connected = proxy.connect(&local.general, &local.ec2);
+    connected.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    let latency = Latency { ms: LATENCY_MS, ms_per_call_under_way: 0 };
+    proxy.play(&Scenario { latency, ..Scenario::default() });
+    let through =
+        [("SNAPWARDEN_LOCAL_ENDPOINT", proxy.general()), ("SNAPWARDEN_LOCAL_ENDPOINT_EC2", proxy.ec2())];
+    let deploy = ["deploy", "--bundle", &folder, "--yes"];
+    let task = progress.start("deploying, changing and destroying");
+    let mut rows = Vec::new();
+    for (what, arguments) in [
+        ("deploy", &deploy[..]),
+        ("deploy of no change", &deploy),
+        ("deploy of one change", &deploy),
+        ("destroy", &["destroy", "--yes"]),
+    ] {
+        if what == "deploy of one change" {
+            local.environment(&local.text().replace("cron(0 2 * * ? *)", "cron(0 1 * * ? *)"))?;
+        }
+        proxy.forget();
+        let ran = local.run(arguments, &through)?;
+        rows.push(row(format!("snapwarden: {what}"), ran, &proxy.calls()));
+    }
+    task.done("");
+    let task = progress.start("the same with others");
+    let peers = venv::ensure(workspace, &venv::PEERS, progress)?;
+    let script = peers.folder().join("cloudformation.py");
+    write(&script, include_str!("peers/cloudformation.py"))?;
+    for step in ["deploy", "deploy of no change", "deploy of one change", "destroy"] {
+        let mut command = Command::new(peers.program("python"));
+        command.arg("-I").arg(&script).args([step, &folder]);
+        rows.push(peer(format!("CloudFormation: {step}"), command, &proxy)?);
+    }
+    let program = workspace.target().join("lambda/aarch64-unknown-linux-musl/lambda/snapwarden-backup");
+    if program.is_file() {
+        let mut command = Command::new(peers.program("cargo-lambda"));
+        command.args(["lambda", "deploy", "bench", "--binary-path"]).arg(program);
+        command.args(["--endpoint-url", proxy.general(), "--region", "eu-central-1", "--iam-role"]);
+        command
+            .arg("arn:aws:iam::123456789012:role/bench")
+            .current_dir(workspace.root().join("functions/backup"));
+        rows.push(peer("cargo-lambda: one function, nothing else".to_owned(), command, &proxy)?);
+    }
+    task.done("");
+    Ok(Outcome {
+        name: "deploy",
+        about: "40 ms a call. Chain: the most calls each of which came after the answer to the one before; by chain: \
+                wall by the chain's latency, which is as quick as that order of calls can be.",
+        rows,
+    })
+}
+
+fn peer(what: String, mut command: Command, proxy: &Proxy) -> Result<Row, Failure> {
+    proxy.forget();
+    command.envs([
+        ("AWS_ENDPOINT_URL", proxy.general()),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_DEFAULT_REGION", "eu-central-1"),
+    ]);
+    let ran = timed(command)?;
+    Ok(row(what, ran, &proxy.calls()))
+}
+
+fn row(what: String, ran: Ran, calls: &[Call]) -> Row {
+    let chain = chain(calls) as u64;
+    let wall = ran.wall.as_secs_f64();
+    let shortest = number(chain) * f64::from(LATENCY_MS) / 1_000.0;
+    let mutating = calls.iter().filter(|call| call.mutating).count();
+    Row::new(what)
+        .with("wall", wall, "s")
+        .with("calls", number(calls.len() as u64), "")
+        .with("mutating", number(mutating as u64), "")
+        .with("chain", number(chain), "")
+        .with("by chain", wall / shortest, "×")
+}
+
+/// The most calls in a row that did not overlap.
+fn chain(calls: &[Call]) -> usize {
+    let mut calls: Vec<(Duration, Duration)> =
+        calls.iter().filter_map(|call| Some((call.came, call.ended?))).collect();
+    // Among intervals, those that end first leave the most room.
+    calls.sort_by_key(|(_, ended)| *ended);
+    let (mut length, mut reached) = (0, Duration::ZERO);
+    for (came, ended) in calls {
+        if came >= reached {
+            (length, reached) = (length + 1, ended);
+        }
+    }
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use snapwarden_proxy::Call;
+
+    use super::*;
+
+    #[test]
+    fn calls_side_by_side_make_no_chain() {
+        let call = |came: u64, ended: u64| {
+            let (head, ()) = hyper::Request::post("/").body(()).unwrap().into_parts();
+            let milliseconds = Duration::from_millis;
+            Call { came: milliseconds(came), ended: Some(milliseconds(ended)), ..Call::of(&head, b"") }
+        };
+        assert_eq!(chain(&[call(0, 40), call(1, 41), call(2, 42)]), 1);
+        assert_eq!(chain(&[call(0, 40), call(40, 80), call(10, 90), call(85, 125)]), 3);
+    }
+}

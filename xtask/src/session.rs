@@ -118,7 +118,7 @@ impl Session {
     /// What effects in another Region need, with the environment's names there.
     pub(crate) async fn in_region(&self, context: &Context, region: &Region) -> Result<Cloudside, Failure> {
         let aws = match self.environment.cloud {
-            Cloud::Aws => Aws::connect(region).await,
+            Cloud::Aws => Aws::connect(region, context.profile()).await,
             Cloud::Local => {
                 Aws::local(region, &local_endpoints(context, &Identity::from(&self.environment))?)
             }

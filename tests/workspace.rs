@@ -37,7 +37,7 @@ fn the_program_and_the_tests_share_one_build() {
 fn dependencies_are_what_deny_toml_allows() {
     let program = std::env::var_os("SNAPWARDEN_CARGO_DENY");
     let program = program.expect("run these tests with `cargo xtask test`, which prepares what they need");
-    let checks = ["--offline", "--locked", "--all-features", "check", "licenses", "bans", "sources"];
+    let checks = ["--locked", "--all-features", "check", "licenses", "bans", "sources"];
     let output =
         Command::new(program).current_dir(checkout()).args(checks).output().expect("cargo-deny starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

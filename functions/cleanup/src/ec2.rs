@@ -1,6 +1,7 @@
 //! The calls that a cleanup makes, beside those that read its inventory.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use aws_sdk_ec2::types;
 use snapwarden_domain::names::EnvironmentName;
@@ -86,8 +87,36 @@ pub(crate) async fn may_delete(client: &Ec2, id: &str) -> Result<(), Failure> {
     }
 }
 
+/// Those of the snapshots that EC2 still lists after some seconds, all where it cannot be asked; and why it could not be,
+/// with `then`, what happens next, where the time was over.
+pub(crate) async fn left(
+    client: &Ec2,
+    environment: &EnvironmentName,
+    deleted: BTreeSet<String>,
+    deadline: Deadline,
+    then: &str,
+) -> (BTreeSet<String>, Result<(), Failure>) {
+    // EC2's lists lag behind its actions by some seconds.
+    const PAUSES_SECS: [u64; 4] = [0, 2, 5, 10];
+
+    let mut doubtful = deleted;
+    let look = async {
+        for pause in PAUSES_SECS {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            doubtful = still_listed(client, environment, &doubtful).await?;
+            if doubtful.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let looked = deadline.before_the_end(look).await;
+    let looked = looked.unwrap_or_else(|| Err(Failure::new("the function was out of time", then)));
+    (doubtful, looked)
+}
+
 /// Which of these snapshots EC2 still lists.
-pub(crate) async fn still_listed(
+async fn still_listed(
     client: &Ec2,
     environment: &EnvironmentName,
     ids: &BTreeSet<String>,

@@ -202,27 +202,11 @@ impl Run<'_> {
     ///
     /// What cannot be seen, for want of an answer or of time, fails the run without hiding what it did.
     async fn verify(&mut self) {
-        // EC2's lists lag behind its actions by some seconds.
-        const PAUSES_SECS: [u64; 4] = [0, 2, 5, 10];
-
         let Invocation { ec2: client, settings, deadline, .. } = self.invocation;
-        let mut doubtful: BTreeSet<_> =
-            self.report.deleted.iter().map(|deleted| deleted.snapshot.clone()).collect();
-        let look = async {
-            for pause in PAUSES_SECS {
-                tokio::time::sleep(Duration::from_secs(pause)).await;
-                doubtful = ec2::still_listed(client, &settings.environment, &doubtful).await?;
-                if doubtful.is_empty() {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        let looked = deadline.before_the_end(look).await;
-        let in_time = looked.unwrap_or_else(|| {
-            Err(Failure::new("the function was out of time", "the next run deletes what is still there"))
-        });
-        if let Err(failure) = in_time {
+        let deleted = self.report.deleted.iter().map(|deleted| deleted.snapshot.clone()).collect();
+        let then = "the next run deletes what is still there";
+        let (doubtful, looked) = ec2::left(client, &settings.environment, deleted, *deadline, then).await;
+        if let Err(failure) = looked {
             let count = doubtful.len();
             let what = format!("{count} deletion{} could not be verified", if count == 1 { "" } else { "s" });
             self.report.problems.push(failure.during(&what));

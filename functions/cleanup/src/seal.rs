@@ -4,7 +4,6 @@
 //! no place, is the next one's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use snapwarden_domain::inventory::{Snapshot, State};
@@ -218,25 +217,9 @@ impl Pass<'_> {
 
     /// Those that EC2 still lists after some seconds; all, where it cannot be asked.
     async fn still_there(&mut self, ids: BTreeSet<String>) -> BTreeSet<String> {
-        // EC2's lists lag behind its actions by some seconds.
-        const PAUSES_SECS: [u64; 4] = [0, 2, 5, 10];
-
         let Invocation { ec2: client, settings, deadline, .. } = self.invocation;
-        let mut doubtful = ids;
-        let look = async {
-            for pause in PAUSES_SECS {
-                tokio::time::sleep(Duration::from_secs(pause)).await;
-                doubtful = ec2::still_listed(client, &settings.environment, &doubtful).await?;
-                if doubtful.is_empty() {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        let looked = deadline.before_the_end(look).await;
-        let looked = looked.unwrap_or_else(|| {
-            Err(Failure::new("the function was out of time", "the next pass looks again"))
-        });
+        let (doubtful, looked) =
+            ec2::left(client, &settings.environment, ids, *deadline, "the next pass looks again").await;
         self.report
             .problems
             .extend(looked.err().map(|failure| failure.during("deletions could not be verified")));

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use snapwarden_deployer::environment::parse;
-use snapwarden_tests::{Local, bundle, checkout};
+use snapwarden_tests::{Local, bundle, checkout, copy_bundle};
 
 /// Whoever mistypes a key must find it by its line, not by a night without backups.
 #[test]
@@ -110,10 +110,7 @@ fn wrong_flags_end_with_2() {
 fn a_damaged_bundle_is_refused_before_anything_is_changed() {
     let local = Local::new();
     let copy = local.path("bundle");
-    fs::create_dir(&copy).unwrap();
-    for file in ["bundle.json", "backup.zip", "cleanup.zip"] {
-        fs::copy(Path::new(&bundle()).join(file), copy.join(file)).unwrap();
-    }
+    copy_bundle(&copy);
     let zip = copy.join("backup.zip");
     let mut bytes = fs::read(&zip).unwrap();
     let middle = bytes.len() / 2;

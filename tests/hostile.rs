@@ -241,13 +241,10 @@ fn tags() {
 #[test]
 fn bundles() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = Path::new(&snapwarden_tests::bundle()).to_owned();
-    for file in ["bundle.json", "backup.zip", "cleanup.zip"] {
-        fs::copy(whole.join(file), folder.path().join(file)).unwrap();
-    }
+    snapwarden_tests::copy_bundle(folder.path());
     let load = || Bundle::load(folder.path());
     let written = load().unwrap();
-    for file in ["bundle.json", "backup.zip"] {
+    for file in ["bundle.json", "backup.zip", "sbom.cdx.json"] {
         let path = folder.path().join(file);
         let bytes = fs::read(&path).unwrap();
         damaged(if file == "bundle.json" { 100 } else { 20 }, std::slice::from_ref(&bytes), |damaged| {
@@ -255,6 +252,7 @@ fn bundles() {
             match load() {
                 Ok(bundle) => {
                     prop_assert!(bundle.backup == written.backup && bundle.cleanup == written.cleanup);
+                    prop_assert!(bundle.sbom == written.sbom);
                 }
                 Err(error) => is_readable(&error.to_string())?,
             }

@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use snapwarden_tests::proxy::{Calls, Effect, Proxy, Rule};
-use snapwarden_tests::{Local, block_on, bundle};
+use snapwarden_tests::{Local, block_on, bundle, copy_bundle};
 
 /// The records, the newest first.
 fn releases(local: &Local, environment: &str) -> Vec<Value> {
@@ -107,13 +107,10 @@ fn releases_are_recorded_and_every_one_can_be_returned_to() {
 /// A folder with a bundle whose backup function is another program.
 fn broken_bundle(local: &Local) -> String {
     let folder = local.path("broken");
-    fs::create_dir_all(&folder).unwrap();
-    let good = std::path::PathBuf::from(bundle());
-    for to in ["backup.zip", "cleanup.zip"] {
-        fs::copy(good.join("cleanup.zip"), folder.join(to)).unwrap();
-    }
+    copy_bundle(&folder);
+    fs::copy(folder.join("cleanup.zip"), folder.join("backup.zip")).unwrap();
     let mut manifest: Value =
-        serde_json::from_str(&fs::read_to_string(good.join("bundle.json")).unwrap()).unwrap();
+        serde_json::from_str(&fs::read_to_string(folder.join("bundle.json")).unwrap()).unwrap();
     manifest["functions"]["backup"] = manifest["functions"]["cleanup"].clone();
     manifest["functions"]["backup"]["zip"] = json!("backup.zip");
     fs::write(folder.join("bundle.json"), manifest.to_string()).unwrap();

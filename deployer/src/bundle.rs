@@ -1,9 +1,10 @@
-//! The bundle: what is deployed. Two zips as Lambda takes them, and a manifest that says what they are.
+//! The bundle: what is deployed. Two zips as Lambda takes them, a bill of what they are made of, and a manifest that
+//! says what they are.
 
 mod archive;
+mod manifest;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Cursor, Read};
@@ -11,16 +12,16 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zip::ZipArchive;
+
+pub use manifest::{Artifact, Document, Documents, FORMAT, Functions, Git, Manifest, Toolchain};
 
 /// The manifest's file name in the bundle's folder.
 pub const MANIFEST_FILE: &str = "bundle.json";
 
-/// The form of the manifest that this version writes and reads.
-pub const FORMAT: u32 = 2;
+/// The file name of the software bill of materials.
+pub const SBOM_FILE: &str = "sbom.cdx.json";
 
 /// The one file in each zip: Lambda's `provided` runtimes start the program of this name.
 pub const ENTRY: &str = "bootstrap";
@@ -37,6 +38,8 @@ pub struct Bundle {
     pub backup: Vec<u8>,
     /// The cleanup function's zip.
     pub cleanup: Vec<u8>,
+    /// The software bill of materials of both, CycloneDX 1.5; absent where the zips were received without.
+    pub sbom: Option<Vec<u8>>,
 }
 
 impl Bundle {
@@ -46,7 +49,11 @@ impl Bundle {
         let manifest = Manifest::parse(&read(&path)?).map_err(|problem| BundleError { path, problem })?;
         let backup = load_zip(dir, &manifest.functions.backup)?;
         let cleanup = load_zip(dir, &manifest.functions.cleanup)?;
-        Ok(Self { manifest, backup, cleanup })
+        let sbom = match &manifest.sbom {
+            Some(document) => Some(load_document(dir, document)?),
+            None => None,
+        };
+        Ok(Self { manifest, backup, cleanup, sbom })
     }
 
     /// A bundle of zips that were received from somewhere, such as from the functions of another environment. Nothing
@@ -66,8 +73,9 @@ impl Bundle {
         let unknown = || "unknown".to_owned();
         let toolchain = Toolchain { route: unknown(), rustc: unknown() };
         let target = unknown();
-        let manifest = Manifest { format: FORMAT, target, toolchain, git, functions, documents: None };
-        Ok(Self { manifest, backup, cleanup })
+        let manifest =
+            Manifest { format: FORMAT, target, toolchain, git, functions, documents: None, sbom: None };
+        Ok(Self { manifest, backup, cleanup, sbom: None })
     }
 
     /// The zip whose digest is `code_sha256`, as Lambda writes it.
@@ -84,145 +92,6 @@ impl fmt::Debug for Bundle {
     /// Leaves out the zips' megabytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bundle").field("manifest", &self.manifest).finish_non_exhaustive()
-    }
-}
-
-/// What `bundle.json` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// The target that the functions are compiled for, such as `aarch64-unknown-linux-musl`.
-    pub target: String,
-    /// What compiled them.
-    pub toolchain: Toolchain,
-    /// The commit they were built from; absent outside a repository.
-    pub git: Option<Git>,
-    /// The two functions.
-    pub functions: Functions,
-    /// What a deploy of them goes by besides; absent where the zips were received without.
-    pub documents: Option<Documents>,
-}
-
-/// The documents of the checkout that a bundle was built from, each by its SHA-256 in hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Documents {
-    /// The policies of each role, as they stand in `policies/`.
-    pub policies: BTreeMap<String, String>,
-    /// The JSON schema of environment files.
-    pub environment_schema: String,
-}
-
-impl Documents {
-    /// Those that this program was built with.
-    pub fn of_this_program() -> Self {
-        let digest = |text: &str| hex::encode(Sha256::digest(text));
-        let policies = crate::policy::texts().map(|(role, text)| (role.to_owned(), digest(text)));
-        let schema = crate::environment::schema().to_string();
-        Self { policies: policies.collect(), environment_schema: digest(&schema) }
-    }
-
-    /// The names of those that differ.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        let roles = self.policies.keys().chain(other.policies.keys());
-        let mut different: Vec<String> = roles
-            .filter(|role| self.policies.get(*role) != other.policies.get(*role))
-            .map(|role| format!("policies/{role}.yaml"))
-            .collect();
-        different.sort();
-        different.dedup();
-        if self.environment_schema != other.environment_schema {
-            different.push("the schema of environment files".to_owned());
-        }
-        different
-    }
-}
-
-/// The compiler that made a bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Toolchain {
-    /// How the target's standard library was come by.
-    pub route: String,
-    /// The compiler's version, such as `rustc 1.95.0 (59807616e 2026-04-14)`.
-    pub rustc: String,
-}
-
-/// The state of the repository that a bundle was built from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Git {
-    /// The commit's full id.
-    pub commit: String,
-    /// Whether the working tree differed from that commit.
-    pub dirty: bool,
-    /// When it was committed; absent where git did not say.
-    #[serde(default)]
-    pub committed_at: Option<Timestamp>,
-}
-
-/// The functions of a bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Functions {
-    /// The one that makes snapshots.
-    pub backup: Artifact,
-    /// The one that deletes expired ones.
-    pub cleanup: Artifact,
-}
-
-/// One function's zip.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Artifact {
-    /// The zip's file name, beside the manifest.
-    pub zip: String,
-    /// The zip's size.
-    pub zip_bytes: u64,
-    /// The zip's SHA-256 in hexadecimal, as `sha256sum` prints it.
-    pub sha256: String,
-    /// The same digest in base64, as Lambda reports it in `CodeSha256`.
-    pub code_sha256: String,
-    /// The program's size.
-    pub binary_bytes: u64,
-    /// The program's SHA-256 in hexadecimal.
-    pub binary_sha256: String,
-}
-
-impl Artifact {
-    /// Describes `zip`, which holds `binary` and is written under the name `file`.
-    pub fn describe(file: &str, zip: &[u8], binary: &[u8]) -> Self {
-        let digest = Sha256::digest(zip);
-        Self {
-            zip: file.to_owned(),
-            zip_bytes: zip.len() as u64,
-            sha256: hex::encode(digest),
-            code_sha256: STANDARD.encode(digest),
-            binary_bytes: binary.len() as u64,
-            binary_sha256: hex::encode(Sha256::digest(binary)),
-        }
-    }
-}
-
-impl Manifest {
-    /// The manifest as text; equal manifests give equal bytes.
-    pub fn render(&self) -> Result<String, serde_json::Error> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-
-    fn parse(text: &[u8]) -> Result<Self, Problem> {
-        // The format comes first: a manifest of another format may well hold fields that are unknown here.
-        #[derive(Deserialize)]
-        struct Envelope {
-            format: u32,
-        }
-        let Envelope { format } = serde_json::from_slice(text).map_err(Problem::Manifest)?;
-        if format != FORMAT {
-            return Err(Problem::Format { found: format });
-        }
-        serde_json::from_slice(text).map_err(Problem::Manifest)
     }
 }
 
@@ -259,7 +128,7 @@ pub enum Problem {
         found: u32,
     },
     /// The manifest points outside the bundle's folder.
-    #[error("the manifest names a zip that is not a plain file name")]
+    #[error("the manifest names a file that is not a plain file name")]
     NotBeside,
     /// The zip is not the one that the manifest describes.
     #[error("does not match the manifest: it has {found}, and the manifest says {wanted}")]
@@ -281,13 +150,27 @@ pub enum Problem {
 }
 
 fn load_zip(dir: &Path, artifact: &Artifact) -> Result<Vec<u8>, BundleError> {
-    let path = dir.join(&artifact.zip);
-    if Path::new(&artifact.zip).file_name() != Some(artifact.zip.as_ref()) {
+    let verify = |zip: &[u8]| verify_digest(zip, artifact).and_then(|()| verify_contents(zip, artifact));
+    load_file(dir, &artifact.zip, verify)
+}
+
+fn load_document(dir: &Path, document: &Document) -> Result<Vec<u8>, BundleError> {
+    load_file(dir, &document.file, |contents| document.verify(contents))
+}
+
+/// A file of the bundle's folder, and of no other, if it is as the manifest says.
+fn load_file(
+    dir: &Path,
+    name: &str,
+    verify: impl FnOnce(&[u8]) -> Result<(), Problem>,
+) -> Result<Vec<u8>, BundleError> {
+    let path = dir.join(name);
+    if Path::new(name).file_name() != Some(name.as_ref()) {
         return Err(BundleError { path, problem: Problem::NotBeside });
     }
-    let zip = read(&path)?;
-    match verify_digest(&zip, artifact).and_then(|()| verify_contents(&zip, artifact)) {
-        Ok(()) => Ok(zip),
+    let contents = read(&path)?;
+    match verify(&contents) {
+        Ok(()) => Ok(contents),
         Err(problem) => Err(BundleError { path, problem }),
     }
 }
@@ -394,8 +277,9 @@ pub(crate) mod tests {
                 cleanup: Artifact::describe("cleanup.zip", b"another", PROGRAM),
             },
             documents: None,
+            sbom: None,
         };
-        Bundle { manifest, backup: zip, cleanup: b"another".to_vec() }
+        Bundle { manifest, backup: zip, cleanup: b"another".to_vec(), sbom: None }
     }
 
     /// The same, in which both zips hold a program.
@@ -404,22 +288,9 @@ pub(crate) mod tests {
         bundle.cleanup = bundle.backup.clone();
         bundle.manifest.functions.cleanup = Artifact::describe("cleanup.zip", &bundle.cleanup, PROGRAM);
         bundle.manifest.documents = Some(Documents::of_this_program());
+        bundle.sbom = Some(b"{}".to_vec());
+        bundle.manifest.sbom = Some(Document::describe(SBOM_FILE, b"{}"));
         bundle
-    }
-
-    /// Rights and code that were never tried together must not be taken for a release that was proven.
-    #[test]
-    fn documents_that_differ_are_named() {
-        let ours = Documents::of_this_program();
-        assert_eq!(ours.differences(&ours), [""; 0]);
-        let mut other = ours.clone();
-        other.policies.insert("backup".to_owned(), "0".repeat(64));
-        other.policies.remove("cleanup");
-        other.environment_schema.clear();
-        assert_eq!(
-            ours.differences(&other),
-            ["policies/backup.yaml", "policies/cleanup.yaml", "the schema of environment files"]
-        );
     }
 
     #[test]
@@ -466,20 +337,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn manifests_that_this_version_did_not_write_are_refused() {
-        let written = good().manifest.render().unwrap();
-        assert_eq!(Manifest::parse(written.as_bytes()).unwrap(), good().manifest);
-        for (from, to, why) in [
-            (r#""format": 2"#, r#""format": 3, "new": 0"#, "is of format 3, and this version reads format 2"),
-            (r#""git""#, r#""svn": 1, "git""#, "unknown field `svn`"),
-            (r#""target""#, r#""goal""#, "unknown field `goal`"),
-        ] {
-            let text = Manifest::parse(written.replace(from, to).as_bytes()).unwrap_err().to_string();
-            assert!(text.contains(why), "{why:?} is missing in: {text}");
-        }
-    }
-
-    #[test]
     fn errors_name_the_file() {
         let nowhere = Path::new("/nowhere/bundle");
         let text = Bundle::load(nowhere).unwrap_err().to_string();
@@ -488,7 +345,7 @@ pub(crate) mod tests {
         let text = load_zip(nowhere, &outside).unwrap_err().to_string();
         assert_eq!(
             text,
-            "/nowhere/bundle/../backup.zip: the manifest names a zip that is not a plain file name"
+            "/nowhere/bundle/../backup.zip: the manifest names a file that is not a plain file name"
         );
     }
 }

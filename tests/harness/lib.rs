@@ -228,6 +228,15 @@ pub fn bundle() -> String {
         .expect("run these tests with `cargo xtask test`, which builds the bundle")
 }
 
+/// Copies the bundle to a folder, where it can be damaged.
+pub fn copy_bundle(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    for file in std::fs::read_dir(bundle()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+}
+
 /// Runs a future to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,4 +1,4 @@
-//! A bundle as one file, which pipelines carry from job to job: a zip of the manifest and the two zips.
+//! A bundle as one file, which pipelines carry from job to job: a zip of all its files.
 //!
 //! The manifest names everything else by its digest, so the manifest's own digest names the whole bundle. Equal bundles
 //! give equal files.
@@ -44,6 +44,9 @@ impl Bundle {
         add(MANIFEST_FILE, manifest.as_bytes())?;
         add(&functions.backup.zip, &self.backup)?;
         add(&functions.cleanup.zip, &self.cleanup)?;
+        if let (Some(document), Some(sbom)) = (&self.manifest.sbom, &self.sbom) {
+            add(&document.file, sbom)?;
+        }
         Ok(archive.finish().map_err(Problem::NotZip)?.into_inner())
     }
 
@@ -52,7 +55,11 @@ impl Bundle {
         let mut archive = ZipArchive::new(Cursor::new(archive)).map_err(Problem::NotZip)?;
         let manifest = Manifest::parse(&entry(&mut archive, MANIFEST_FILE)?)?;
         let (of_backup, of_cleanup) = (&manifest.functions.backup, &manifest.functions.cleanup);
-        let expected = [MANIFEST_FILE, of_backup.zip.as_str(), of_cleanup.zip.as_str()];
+        let of_sbom = manifest.sbom.as_ref();
+        let expected: Vec<&str> = [MANIFEST_FILE, of_backup.zip.as_str(), of_cleanup.zip.as_str()]
+            .into_iter()
+            .chain(of_sbom.map(|document| document.file.as_str()))
+            .collect();
         if archive.len() != expected.len() {
             return Err(Problem::NotABundle(format!(
                 "it holds {} files instead of just {}",
@@ -61,7 +68,15 @@ impl Bundle {
             )));
         }
         let (backup, cleanup) = (zip(&mut archive, of_backup)?, zip(&mut archive, of_cleanup)?);
-        Ok(Self { manifest, backup, cleanup })
+        let sbom = match of_sbom {
+            Some(document) => {
+                let contents = entry(&mut archive, &document.file)?;
+                document.verify(&contents)?;
+                Some(contents)
+            }
+            None => None,
+        };
+        Ok(Self { manifest, backup, cleanup, sbom })
     }
 
     /// The digest of the manifest and so of everything in the bundle, in hexadecimal.
@@ -101,6 +116,7 @@ mod tests {
         let arrived = Bundle::unpack(&file).unwrap();
         assert_eq!(arrived.manifest, bundle.manifest);
         assert_eq!((arrived.backup, arrived.cleanup), (bundle.backup, bundle.cleanup));
+        assert_eq!(arrived.sbom, bundle.sbom, "what auditors ask for comes along");
     }
 
     #[test]
@@ -120,6 +136,9 @@ mod tests {
         let mut exchanged = bundle.clone();
         exchanged.backup.push(0);
         assert!(refusal(&exchanged.pack().unwrap()).contains("does not match the manifest"));
+        let mut rewritten = bundle.clone();
+        rewritten.sbom = Some(b"{ }".to_vec());
+        assert!(refusal(&rewritten.pack().unwrap()).contains("does not match the manifest"));
         let mut renamed = bundle;
         renamed.manifest.functions.cleanup.zip = "backup.zip".to_owned();
         assert!(renamed.pack().is_err(), "two files of one name");

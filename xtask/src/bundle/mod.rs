@@ -18,8 +18,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use snapwarden_deployer::bundle::{
-    Artifact, Bundle, BundleError, Documents, FORMAT, Functions, MANIFEST_FILE, Manifest,
-    Toolchain as ToolchainInfo,
+    Artifact, Bundle, BundleError, Document, Documents, FORMAT, Functions, MANIFEST_FILE, Manifest,
+    SBOM_FILE, Toolchain as ToolchainInfo,
 };
 
 use self::compile::Programs;
@@ -58,6 +58,13 @@ pub(crate) fn verify(workspace: &Workspace, progress: &Progress, built: &Bundle)
         let second = write_zip(elsewhere.root(), &first.zip, program)?;
         if second != *first {
             different.push(format!("\n  {}: {} here, {} there", first.zip, first.sha256, second.sha256));
+        }
+    }
+    if let Some(first) = &built.manifest.sbom {
+        let bill = sbom::describe(elsewhere.root()).map_err(BuildError::from)?;
+        let second = Document::describe(SBOM_FILE, bill.as_bytes());
+        if second != *first {
+            different.push(format!("\n  {SBOM_FILE}: {} here, {} there", first.sha256, second.sha256));
         }
     }
     if different.is_empty() {
@@ -138,7 +145,8 @@ impl From<BundleError> for Failure {
 /// error about digests, and never the one's manifest with the other's zips.
 fn write(dir: &Path, programs: &Programs, toolchain: &Toolchain, root: &Path) -> Result<(), BuildError> {
     fs::create_dir_all(dir).map_err(failed("write", dir))?;
-    write_if_changed(&dir.join(sbom::SBOM_FILE), sbom::describe(root)?.as_bytes())?;
+    let sbom = sbom::describe(root)?;
+    write_if_changed(&dir.join(SBOM_FILE), sbom.as_bytes())?;
     let manifest = Manifest {
         format: FORMAT,
         target: TARGET.to_owned(),
@@ -152,6 +160,7 @@ fn write(dir: &Path, programs: &Programs, toolchain: &Toolchain, root: &Path) ->
             cleanup: write_zip(dir, "cleanup.zip", &programs.cleanup)?,
         },
         documents: Some(Documents::of_this_program()),
+        sbom: Some(Document::describe(SBOM_FILE, sbom.as_bytes())),
     };
     write_if_changed(&dir.join(MANIFEST_FILE), manifest.render()?.as_bytes())
 }

@@ -14,9 +14,6 @@ use super::cargo::{BACKUP, CLEANUP};
 use super::toolchain::TARGET;
 use crate::tools::command::{self, CommandError};
 
-/// The bill's file name in the bundle's folder.
-pub(crate) const SBOM_FILE: &str = "sbom.cdx.json";
-
 /// The bill of the checkout in `root`.
 pub(crate) fn describe(root: &Path) -> Result<String, SbomError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

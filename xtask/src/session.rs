@@ -264,6 +264,12 @@ impl<E> Session<E> {
         Ok(registry().observe(&cloudside).await?)
     }
 
+    /// The same right after a plan was carried out on what was observed before.
+    pub(crate) async fn observe_after(&self, before: &Observed, plan: &Plan) -> Result<Observed, Failure> {
+        let cloudside = self.cloudside(None, Arc::new(|_| ()));
+        Ok(registry().observe_after(&cloudside, before, plan).await?)
+    }
+
     /// Everything the environment holds that can be read, and which kinds cannot.
     pub(crate) async fn observe_readable(&self) -> (Observed, BTreeMap<&'static str, AwsError>) {
         registry().observe_readable(&self.cloudside(None, Arc::new(|_| ()))).await

@@ -1,6 +1,6 @@
 //! Kinds behind one face, so that plan and apply need to know none of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Blueprint, Context, FoundOf, KINDS, Kind, StepError};
 use crate::cloudformation::Resource;
 use crate::error::AwsError;
-use crate::plan::Order;
+use crate::plan::{Order, Plan, Verb};
 use crate::release::canary::Canary;
 use crate::rights::{Purpose, Right};
 use crate::scope::{PROTECTED_TAG, Scope};
@@ -230,7 +230,27 @@ impl Registry {
 
     /// Everything the environment holds. Only asks, never changes.
     pub async fn observe(self, cx: &Context) -> Result<Observed, AwsError> {
-        let kinds = self.0.iter().copied();
+        self.observe_kinds(cx, |_| true).await
+    }
+
+    /// The same a moment after `before`, where nothing but the plan's steps has come in between: only the kinds that
+    /// it changes are asked for again.
+    pub async fn observe_after(
+        self,
+        cx: &Context,
+        before: &Observed,
+        plan: &Plan,
+    ) -> Result<Observed, AwsError> {
+        let steps = plan.steps.iter().filter(|step| step.verb != Verb::Keep);
+        let changed: BTreeSet<&str> = steps.map(|step| step.resource.kind.as_str()).collect();
+        let mut now = self.observe_kinds(cx, |kind| changed.contains(kind)).await?;
+        let unchanged = before.iter().filter(|(resource, _)| !changed.contains(resource.kind.as_str()));
+        now.extend(unchanged.map(|(resource, found)| (resource.clone(), found.clone())));
+        Ok(now)
+    }
+
+    async fn observe_kinds(self, cx: &Context, which: impl Fn(&str) -> bool) -> Result<Observed, AwsError> {
+        let kinds = self.0.iter().copied().filter(|kind| which(kind.name()));
         let found = futures::future::try_join_all(kinds.map(|kind| observe(kind, cx))).await?;
         Ok(found.into_iter().flatten().collect())
     }

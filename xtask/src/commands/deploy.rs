@@ -176,7 +176,7 @@ pub(super) async fn release(
                 }
             };
             let report = apply_plan(context, &session, Some(bundle.clone()), &plan, guard, again).await?;
-            let now = see_it_done(context, &session, &plan).await?;
+            let now = see_it_done(context, &session, &now, &plan).await?;
             let (how, git) = (how.clone(), bundle.manifest.git.clone());
             let provenance = Provenance { how, git, plan: &plan, report: &report };
             let settled = settle(context, &session, &now, provenance).await?;
@@ -230,16 +230,18 @@ pub(super) fn changed_meanwhile(context: &Context, before: &Observed, now: &Obse
 /// Seconds between looks; about a minute in all.
 const PAUSES: [u64; 6] = [1, 2, 5, 10, 20, 30];
 
-/// Looks whether AWS shows everything as it was planned: what was not seen is not reported as done.
+/// Looks whether AWS shows everything as it was planned: what was not seen is not reported as done. `before` is what the
+/// plan was carried out on.
 pub(super) async fn see_it_done<E>(
     context: &Context,
     session: &Session<E>,
+    before: &Observed,
     plan: &Plan,
 ) -> Result<Observed, Failure> {
     let task = context.progress().start("looking at the result");
     let mut pauses = PAUSES.into_iter();
     loop {
-        let seen = session.observe().await;
+        let seen = session.observe_after(before, plan).await;
         let different: Vec<_> = match &seen {
             Ok(observed) => {
                 let different = plan.steps.iter().filter(|step| !step.is_done(observed));

@@ -126,7 +126,7 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 }
                 let plan = plan_destroy(&session, &now)?;
                 let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
-                see_it_done(context, &session, &plan).await?;
+                see_it_done(context, &session, &now, &plan).await?;
                 History::forget(&session.aws, &session.scope).await?;
                 Ok((report, outcome))
             })

@@ -54,7 +54,7 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
             check_protection(&session.scope, protect, &now, args)?;
             let plan = plan_drain(context, &session, &now, draining)?;
             let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
-            let now = see_it_done(context, &session, &plan).await?;
+            let now = see_it_done(context, &session, &now, &plan).await?;
             let git = history(&session).await?.newest().and_then(|newest| newest.git.clone());
             let provenance = Provenance { how: How::Deployed, git, plan: &plan, report: &report };
             settle(context, &session, &now, provenance).await?;

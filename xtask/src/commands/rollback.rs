@@ -86,7 +86,7 @@ pub(crate) fn cmd_rollback(context: &Context, args: &RollbackArgs) -> CommandRes
                 let plan = plan.clone().with_revisions_of(&now);
                 let again = args.again(release.number);
                 let report = apply_plan(context, &session, None, &plan, guard, &again).await?;
-                let now = see_it_done(context, &session, &plan).await?;
+                let now = see_it_done(context, &session, &now, &plan).await?;
                 let provenance = Provenance {
                     how: How::RolledBackTo(release.number),
                     git: release.git.clone(),

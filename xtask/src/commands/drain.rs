@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
 use snapwarden_deployer::draining::Draining;
+use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, owned, plan};
@@ -28,6 +29,13 @@ use crate::session::{Approval, Session};
 /// a deploy.
 pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResult {
     let session = Session::open(context).await?;
+    if session.environment.engine == Engine::Cloudformation {
+        return Err(Failure::new(
+            Exit::Usage,
+            "an environment whose engine is CloudFormation cannot drain yet",
+        )
+        .hint("make its `backup.schedule` one that is far away, and deploy; docs/cloudformation.md"));
+    }
     let observed = session.observe().await?;
     if observed.is_empty() {
         return Err(Failure::new(Exit::Failed, "nothing is deployed that could be drained"));

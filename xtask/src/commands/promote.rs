@@ -19,6 +19,7 @@ use snapwarden_deployer::scope::Function;
 use super::deploy::{DeployArgs, Planned, release};
 use super::release::history;
 use super::releases::commit;
+use super::stack;
 use super::status::difference;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
@@ -87,6 +88,7 @@ pub(crate) fn cmd_promote(context: &Context, args: &PromoteArgs) -> CommandResul
     }
     let from = context.of_environment(&args.from, args.from_profile.as_deref());
     let to = context.of_environment(&args.to, None);
+    stack::refuse(&to, "promote")?;
     block_on(async {
         let source = Source::look(&from).await?;
         let bundle = Arc::new(source.bundle(&from, args).await?);

@@ -8,10 +8,10 @@ use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::release::{Content, Gone, How, Release};
 use snapwarden_deployer::world::{Observed, fingerprint};
 
-use super::cleanup_diff;
 use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::release::{Provenance, Settled, history, settle};
 use super::releases::{Shown, commit};
+use super::{cleanup_diff, stack};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -58,6 +58,7 @@ impl RollbackArgs {
 /// Moves the aliases back, gives the roles the release's rights, and records it. Schedules, alarms and what else is no
 /// part of a release stay as they are.
 pub(crate) fn cmd_rollback(context: &Context, args: &RollbackArgs) -> CommandResult {
+    stack::refuse(context, "rollback")?;
     block_on(async {
         let mut session = Session::open(context).await?;
         session.with_canary &= !args.no_canary;

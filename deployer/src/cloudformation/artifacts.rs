@@ -11,10 +11,10 @@ use aws_sdk_s3::types::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::template::artifact_key;
+use super::template::{artifact_key, logical_id};
 use crate::bundle::Bundle;
 use crate::environment::Environment;
 use crate::error::{AwsError, Call, OrAbsent};
@@ -76,15 +76,25 @@ impl Artifacts {
 
     /// Makes the bucket where it is ours to make, private, encrypted and versioned.
     pub async fn ensure(&self, cx: &Context) -> Result<(), StepError> {
-        if self.exists(cx).await? {
-            return Ok(());
-        }
+        let exists = self.exists(cx).await?;
         if self.is_given {
+            if exists {
+                return Ok(());
+            }
             return Err(StepError::Failed {
                 what: "the artifact bucket that the environment's file names is not there",
                 state: format!("{} in account {}", self.bucket, cx.scope.account),
             });
         }
+        if !exists {
+            self.create(cx).await?;
+        } else if self.is_set_up(cx).await? {
+            return Ok(());
+        }
+        self.set_up(cx).await
+    }
+
+    async fn create(&self, cx: &Context) -> Result<(), AwsError> {
         let s3 = &cx.aws.s3;
         let region = cx.scope.region.as_str();
         // The first Region ever is the one that must not be named.
@@ -93,8 +103,19 @@ impl Artifacts {
             CreateBucketConfiguration::builder().location_constraint(constraint).build()
         });
         let call = s3.create_bucket().bucket(&self.bucket).set_create_bucket_configuration(place);
-        call.send().await.call("s3:CreateBucket")?;
-        self.set_up(cx).await
+        match call.send().await.call("s3:CreateBucket") {
+            // Another environment's deploy was quicker, or the answer to the first attempt was lost.
+            Err(error) if error.code == "BucketAlreadyOwnedByYou" => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// Whether everything was set that is to be, of which versioning is the last: a deploy may have died before it.
+    async fn is_set_up(&self, cx: &Context) -> Result<bool, AwsError> {
+        let call = cx.aws.s3.get_bucket_versioning().bucket(&self.bucket);
+        let call = call.expected_bucket_owner(cx.scope.account.as_str());
+        let versioning = call.send().await.call("s3:GetBucketVersioning")?;
+        Ok(versioning.status == Some(BucketVersioningStatus::Enabled))
     }
 
     async fn set_up(&self, cx: &Context) -> Result<(), StepError> {
@@ -118,52 +139,77 @@ impl Artifacts {
             .send()
             .await
             .call("s3:PutEncryptionConfiguration")?;
+        self.put_policy(cx, json!([self.encrypted_only(&cx.scope)])).await?;
         let versioned = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
         let call = s3.put_bucket_versioning().bucket(&self.bucket).expected_bucket_owner(owner);
         call.versioning_configuration(versioned).send().await.call("s3:PutBucketVersioning")?;
-        let call = s3.put_bucket_policy().bucket(&self.bucket).expected_bucket_owner(owner);
-        call.policy(self.policy(&cx.scope, None)).send().await.call("s3:PutBucketPolicy")?;
         Ok(())
     }
 
-    /// Lets the accounts of a fleet read the code.
+    /// Lets the accounts of a fleet read the code; those of other environments' fleets go on to.
     pub async fn share(&self, cx: &Context, readers: &Readers) -> Result<(), AwsError> {
-        let call = cx.aws.s3.put_bucket_policy().bucket(&self.bucket);
-        let call = call.expected_bucket_owner(cx.scope.account.as_str());
-        call.policy(self.policy(&cx.scope, Some(readers))).send().await.call("s3:PutBucketPolicy").map(drop)
+        let wanted = self.reading(&cx.scope, readers);
+        let call = cx.aws.s3.get_bucket_policy().bucket(&self.bucket);
+        let answer = call.expected_bucket_owner(cx.scope.account.as_str()).send().await;
+        let present = match answer.call("s3:GetBucketPolicy") {
+            Err(error) if error.code == "NoSuchBucketPolicy" => None,
+            answer => answer?.policy,
+        };
+        let present = present.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let statements = present.as_ref().and_then(|policy| policy["Statement"].as_array());
+        let mut statements = statements.cloned().unwrap_or_else(|| vec![self.encrypted_only(&cx.scope)]);
+        if statements.contains(&wanted) {
+            return Ok(());
+        }
+        statements.retain(|statement| statement["Sid"] != wanted["Sid"]);
+        statements.push(wanted);
+        self.put_policy(cx, statements.into()).await
     }
 
-    /// Nobody reads or writes in plain, and only a fleet's accounts read from elsewhere.
-    fn policy(&self, scope: &Scope, readers: Option<&Readers>) -> String {
-        let arn = format!("arn:{}:s3:::{}", scope.partition(), self.bucket);
-        let mut statements = vec![json!({
+    async fn put_policy(&self, cx: &Context, statements: Value) -> Result<(), AwsError> {
+        let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
+        let call = cx.aws.s3.put_bucket_policy().bucket(&self.bucket).policy(policy);
+        let call = call.expected_bucket_owner(cx.scope.account.as_str());
+        call.send().await.call("s3:PutBucketPolicy").map(drop)
+    }
+
+    /// Nobody reads or writes in plain.
+    fn encrypted_only(&self, scope: &Scope) -> Value {
+        let arn = self.arn(scope);
+        json!({
             "Sid": "OnlyEncryptedConnections",
             "Effect": "Deny",
             "Principal": "*",
             "Action": "s3:*",
             "Resource": [arn, format!("{arn}/*")],
             "Condition": { "Bool": { "aws:SecureTransport": "false" } },
-        })];
-        if let Some(readers) = readers {
-            let mut read = json!({
-                "Sid": "FleetReadsCode",
-                "Effect": "Allow",
-                "Principal": "*",
-                "Action": "s3:GetObject",
-                "Resource": format!("{arn}/snapwarden/*"),
-            });
-            match readers {
-                Readers::Organization(id) => {
-                    read["Condition"] = json!({ "StringEquals": { "aws:PrincipalOrgID": id } });
-                }
-                Readers::Accounts(accounts) => {
-                    let root = |account| format!("arn:{}:iam::{account}:root", scope.partition());
-                    read["Principal"] = json!({ "AWS": accounts.iter().map(root).collect::<Vec<_>>() });
-                }
+        })
+    }
+
+    /// A fleet's accounts read the code, which is all that they may.
+    fn reading(&self, scope: &Scope, readers: &Readers) -> Value {
+        let mut statement = json!({
+            // All environments of the account and Region share the bucket.
+            "Sid": logical_id(scope.environment.as_str(), "FleetReadsCode"),
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": format!("{}/snapwarden/*", self.arn(scope)),
+        });
+        match readers {
+            Readers::Organization(id) => {
+                statement["Condition"] = json!({ "StringEquals": { "aws:PrincipalOrgID": id } });
             }
-            statements.push(read);
+            Readers::Accounts(accounts) => {
+                let root = |account| format!("arn:{}:iam::{account}:root", scope.partition());
+                statement["Principal"] = json!({ "AWS": accounts.iter().map(root).collect::<Vec<_>>() });
+            }
         }
-        json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
+        statement
+    }
+
+    fn arn(&self, scope: &Scope) -> String {
+        format!("arn:{}:s3:::{}", scope.partition(), self.bucket)
     }
 
     /// Puts both functions' zips where the template's parameters say they are; how many had not been there.

@@ -49,7 +49,7 @@ fn default_auto_deploy() -> bool {
 pub(super) fn checked_fleet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Fleet>, D::Error> {
     let Some(fleet) = Option::<Fleet>::deserialize(deserializer)? else { return Ok(None) };
     let units = !fleet.organizational_units.is_empty();
-    if units == !fleet.accounts.is_empty() {
+    if units != fleet.accounts.is_empty() {
         return Err(D::Error::custom("name either organizational_units or accounts"));
     }
     if units && fleet.organization.is_none() {

@@ -191,12 +191,12 @@ async fn deploy(context: &Context, args: &DeployArgs) -> CommandResult {
     let stage = Stage::set(context, args.bundle.as_ref()).await?;
     stage.session.approve(context, &stage.plan, "Apply this to the fleet of", args.yes)?;
     if !stage.plan.is_empty() {
-        exclusively(context, &stage.session, "fleet deploy", args.break_lock, async |_| {
+        exclusively(context, &stage.session, "fleet deploy", args.break_lock, async |guard| {
             let source = stage.upload(context).await?;
             let found = find(&stage.session).await?;
             let task = context.progress().start("going through the accounts");
             let cx = cloudside(context, &stage.session);
-            let failures = fleet::deploy(&cx, &stage.wanted, &source, found.as_ref()).await?;
+            let failures = fleet::deploy(&cx, &stage.wanted, &source, found.as_ref(), guard).await?;
             task.done("");
             all_or_failure(context, &failures, "fleet deploy")
         })
@@ -231,6 +231,7 @@ async fn status(context: &Context) -> CommandResult {
 }
 
 async fn destroy(context: &Context, args: &DestroyArgs) -> CommandResult {
+    let fleet = fleet_of(context)?;
     let session = Session::open(context).await?;
     let name = session.scope.environment.as_str();
     if session.environment.protect && args.confirm.as_deref() != Some(name) {
@@ -241,9 +242,10 @@ async fn destroy(context: &Context, args: &DestroyArgs) -> CommandResult {
     let plan = fleet::plan(&session.scope.stack(), None, found.as_ref());
     session.approve(context, &plan, "Delete the fleet of", args.yes)?;
     if let Some(found) = &found {
-        exclusively(context, &session, "fleet destroy", args.break_lock, async |_| {
+        exclusively(context, &session, "fleet destroy", args.break_lock, async |guard| {
             let task = context.progress().start("going through the accounts");
-            let failures = fleet::destroy(&cloudside(context, &session), found).await?;
+            let cx = cloudside(context, &session);
+            let failures = fleet::destroy(&cx, found, &fleet, guard).await?;
             task.done("");
             all_or_failure(context, &failures, "fleet destroy")
         })

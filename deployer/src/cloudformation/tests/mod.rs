@@ -1,6 +1,9 @@
 //! What the emulators cannot show: CloudFormation's answers to changes, failures and drift, with the SDK's own clients and
 //! no network.
 
+mod artifacts;
+mod fleet;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,22 +18,18 @@ use aws_sdk_cloudformation::operation::describe_stack_events::DescribeStackEvent
 use aws_sdk_cloudformation::operation::describe_stack_resource_drifts::DescribeStackResourceDriftsOutput;
 use aws_sdk_cloudformation::operation::describe_stacks::DescribeStacksOutput;
 use aws_sdk_cloudformation::operation::detect_stack_drift::DetectStackDriftOutput;
+use aws_sdk_cloudformation::operation::get_template::GetTemplateOutput;
 use aws_sdk_cloudformation::operation::list_change_sets::ListChangeSetsOutput;
 use aws_sdk_cloudformation::types::{
-    Change, ChangeAction, ChangeSetStatus, ChangeSetSummary, DeploymentMode, OnStackFailure, Replacement,
-    ResourceChange, ResourceStatus, StackDriftDetectionStatus, StackDriftStatus, StackEvent,
-    StackResourceDrift, StackResourceDriftStatus, StackStatus,
+    Change, ChangeAction, ChangeSetStatus, ChangeSetSummary, ChangeSetType, DeploymentMode, OnStackFailure,
+    Replacement, ResourceChange, ResourceStatus, ResourceToImport, StackDriftDetectionStatus,
+    StackDriftStatus, StackEvent, StackResourceDrift, StackResourceDriftStatus, StackStatus, TemplateStage,
 };
-use aws_sdk_s3::error::ErrorMetadata;
-use aws_sdk_s3::operation::create_bucket::CreateBucketOutput;
-use aws_sdk_s3::operation::head_bucket::{HeadBucketError, HeadBucketOutput};
-use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
-use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use serde_json::json;
 
-use super::artifacts::{Artifacts, Source};
-use super::change_set::{self, Request};
+use super::artifacts::Source;
+use super::change_set::{self, Parameters, Request};
 use super::stack::Stack;
 use super::*;
 use crate::apply::{Guard, Halt};
@@ -43,7 +42,7 @@ use crate::plan::Verb;
 use crate::scope::{Function, Scope};
 
 fn environment() -> Environment {
-    parse(Path::new("local.yaml"), include_str!("../../../environments/local.yaml")).unwrap()
+    parse(Path::new("local.yaml"), include_str!("../../../../environments/local.yaml")).unwrap()
 }
 
 pub(crate) fn scope() -> Scope {
@@ -71,7 +70,7 @@ fn context(aws: Aws) -> (Context, Arc<Mutex<Vec<String>>>) {
             Event::Started { resource, verb } => format!("{verb:?} {resource} began"),
             Event::Done { resource, verb, .. } => format!("{verb:?} {resource} done"),
             Event::Failed { resource, error, .. } => format!("{resource} failed: {error}"),
-            Event::Waiting { .. } => return,
+            Event::Waiting { .. } | Event::Prepared { .. } => return,
         };
         heard.lock().unwrap().push(line);
     });
@@ -80,12 +79,14 @@ fn context(aws: Aws) -> (Context, Arc<Mutex<Vec<String>>>) {
 
 fn request(template: &Template) -> Request<'_> {
     Request {
-        template,
+        names: &template.names,
         source: Source::Body(template.body()),
-        parameters: BTreeMap::from([(ARTIFACT_BUCKET.to_owned(), "bucket".to_owned())]),
+        parameters: Parameters::Given([(ARTIFACT_BUCKET.to_owned(), "bucket".to_owned())].into()),
         tags: scope().tags(&environment()),
         role: None,
         adopt: false,
+        import: Vec::new(),
+        reverts_drift: true,
     }
 }
 
@@ -227,6 +228,54 @@ async fn a_refused_first_change_set_takes_its_empty_stack_along_unless_another_i
     }
 }
 
+/// An import that says anything else is refused as a whole, and one that fails must not take along what it imported.
+#[tokio::test(start_paused = true)]
+async fn an_import_names_each_resource_and_changes_nothing() {
+    let create = mock!(aws_sdk_cloudformation::Client::create_change_set)
+        .match_requests(|request| {
+            let [resource] = request.resources_to_import() else { return false };
+            let identifier = resource.resource_identifier();
+            request.change_set_type() == Some(&ChangeSetType::Import)
+                && request.on_stack_failure().is_none()
+                && request.deployment_mode().is_none()
+                && request.import_existing_resources().is_none()
+                && resource.logical_resource_id() == Some("BackupRole")
+                && identifier.is_some_and(|identifier| identifier["RoleName"] == "r")
+        })
+        .then_output(|| CreateChangeSetOutput::builder().id("arn:change-set").stack_id("arn:stack").build());
+    let describe = mock!(aws_sdk_cloudformation::Client::describe_change_set).then_output(|| {
+        let imported =
+            ResourceChange::builder().action(ChangeAction::Import).logical_resource_id("BackupRole");
+        let imported = Change::builder().resource_change(imported.build()).build();
+        DescribeChangeSetOutput::builder().status(ChangeSetStatus::CreateComplete).changes(imported).build()
+    });
+    let (cx, _) = context(aws(&[&create, &describe]));
+    let template = a_template();
+    let role = ResourceToImport::builder().logical_resource_id("BackupRole").resource_type("AWS::IAM::Role");
+    let import = vec![role.resource_identifier("RoleName", "r").build()];
+    let request = Request { import, ..request(&template) };
+    let change_set = change_set::create(&cx, request, None).await.unwrap().unwrap();
+    let step = &change_set.plan.steps[0];
+    assert_eq!((step.verb, step.resource.kind.as_str()), (Verb::Update, "role"));
+    assert_eq!(step.changes[0].to.as_deref(), Some("taken over"));
+}
+
+/// A rollback puts a change into the template that the stack has; one that something else wrote it must not touch.
+#[tokio::test(start_paused = true)]
+async fn the_stacks_own_template_is_read_back_or_refused() {
+    for (body, good) in [("{\"Resources\":{}}", true), ("Resources: {}", false)] {
+        let get = mock!(aws_sdk_cloudformation::Client::get_template)
+            .match_requests(|request| request.template_stage() == Some(&TemplateStage::Original))
+            .then_output(move || GetTemplateOutput::builder().template_body(body).build());
+        let (cx, _) = context(aws(&[&get]));
+        let read = stack::template(&cx).await;
+        assert_eq!(read.is_ok(), good, "{read:?}");
+        if let Err(error) = read {
+            assert!(error.to_string().contains("none of Snapwarden's"), "{error}");
+        }
+    }
+}
+
 fn event(id: u32, token: &str, logical: &str, status: ResourceStatus, reason: &str) -> StackEvent {
     let physical = if logical == "snapwarden-local" { "arn:stack" } else { "physical" };
     let event =
@@ -235,7 +284,7 @@ fn event(id: u32, token: &str, logical: &str, status: ResourceStatus, reason: &s
     event.resource_status_reason(reason).build()
 }
 
-struct Free;
+pub(super) struct Free;
 
 #[async_trait(?Send)]
 impl Guard for Free {
@@ -244,7 +293,7 @@ impl Guard for Free {
     }
 }
 
-struct Interrupted;
+pub(super) struct Interrupted;
 
 #[async_trait(?Send)]
 impl Guard for Interrupted {
@@ -391,65 +440,4 @@ async fn drift_reads_like_our_own_plan_and_says_of_what_nothing_is_known() {
             "dashboard snapwarden-local-eu-central-1: CloudFormation does not compare this type",
         ]
     );
-}
-
-fn s3(rules: &[&Rule]) -> Context {
-    let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules);
-    context(Aws { s3: client, ..aws(&[]) }).0
-}
-
-fn refusal(code: &str) -> ErrorMetadata {
-    ErrorMetadata::builder().code(code).build()
-}
-
-/// Names of buckets are everybody's: somebody else may have taken ours and wait for our code to overwrite it.
-#[tokio::test(start_paused = true)]
-async fn a_bucket_of_somebody_else_is_never_used() {
-    let head = mock!(aws_sdk_s3::Client::head_bucket)
-        .match_requests(|request| request.expected_bucket_owner() == Some("123456789012"))
-        .then_error(|| HeadBucketError::generic(refusal("Forbidden")));
-    let create =
-        mock!(aws_sdk_s3::Client::create_bucket).then_output(|| CreateBucketOutput::builder().build());
-    let cx = s3(&[&head, &create]);
-    let artifacts = Artifacts::of(&environment(), &scope());
-    assert_eq!(artifacts.bucket, "snapwarden-artifacts-123456789012-eu-central-1");
-    assert!(artifacts.ensure(&cx).await.is_err());
-    assert_eq!(create.num_calls(), 0);
-}
-
-/// A bucket that the file names is set up by somebody, and not behind their back by us.
-#[tokio::test(start_paused = true)]
-async fn a_bucket_that_the_file_names_is_never_made() {
-    let head =
-        mock!(aws_sdk_s3::Client::head_bucket).then_error(|| HeadBucketError::generic(refusal("NotFound")));
-    let create =
-        mock!(aws_sdk_s3::Client::create_bucket).then_output(|| CreateBucketOutput::builder().build());
-    let cx = s3(&[&head, &create]);
-    let artifacts = Artifacts { bucket: "acme".to_owned(), is_given: true };
-    let error = artifacts.ensure(&cx).await.unwrap_err();
-    assert!(error.to_string().contains("acme in account 123456789012"), "{error}");
-    assert_eq!(create.num_calls(), 0);
-}
-
-/// What a stack runs is what was built: S3 is told the digest, and what lies there under it is not sent again.
-#[tokio::test(start_paused = true)]
-async fn code_is_uploaded_once_under_its_digest() {
-    let bundle = good();
-    let code = bundle.manifest.functions.backup.code_sha256.clone();
-    let length = i64::try_from(bundle.cleanup.len()).unwrap();
-    let there = artifact_key(&bundle.manifest.functions.cleanup.code_sha256);
-    let head = mock!(aws_sdk_s3::Client::head_object)
-        .match_requests(move |request| request.key() == Some(&there))
-        .then_output(move || HeadObjectOutput::builder().content_length(length).build());
-    let absent =
-        mock!(aws_sdk_s3::Client::head_object).then_error(|| HeadObjectError::generic(refusal("NotFound")));
-    let bucket = mock!(aws_sdk_s3::Client::head_bucket).then_output(|| HeadBucketOutput::builder().build());
-    let put = mock!(aws_sdk_s3::Client::put_object)
-        .match_requests(move |request| request.checksum_sha256() == Some(&code))
-        .then_output(|| PutObjectOutput::builder().build());
-    let cx = s3(&[&head, &absent, &bucket, &put]);
-    let artifacts = Artifacts::of(&environment(), &scope());
-    artifacts.ensure(&cx).await.unwrap();
-    assert_eq!(artifacts.upload_code(&cx, &bundle).await.unwrap(), 1);
-    assert_eq!(put.num_calls(), 1);
 }

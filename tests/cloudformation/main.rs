@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what a test cannot do fails it")]
 
 mod fleet;
+mod import;
 mod read_back;
+mod rights;
 mod stack;
 
 use std::collections::BTreeMap;
@@ -121,7 +123,7 @@ fn logs_that_are_to_be_kept_and_versions_that_may_be_running_outlive_the_stack()
             let wanted = match resource["Type"].as_str().unwrap() {
                 "AWS::Logs::LogGroup" if keeps => Some("RetainExceptOnCreate"),
                 "AWS::Logs::LogGroup" | "AWS::SQS::Queue" => Some("Delete"),
-                "AWS::Lambda::Version" => Some("Retain"),
+                "AWS::Lambda::Version" => Some("RetainExceptOnCreate"),
                 _ => None,
             };
             assert_eq!(policy, wanted, "{name}: {id}");

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use aws_sdk_cloudformation::types::{
     Capability, ChangeAction, ChangeSetStatus, ChangeSetType, DeploymentMode, ExecutionStatus,
-    OnStackFailure, Parameter, PolicyAction, Replacement, ResourceChange, Tag,
+    OnStackFailure, Parameter, PolicyAction, Replacement, ResourceChange, ResourceToImport, Tag,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::artifacts::Source;
 use super::stack::{Stack, State, is_absent};
-use super::template::Template;
+use super::template::Names;
 use crate::error::{AwsError, Call, ErrorClass};
 use crate::kinds::{Context, StepError};
 use crate::plan::{Plan, Step, Verb};
@@ -23,18 +23,48 @@ use crate::world::ResourceId;
 /// What a change set is made of.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// The template.
-    pub template: &'a Template,
-    /// Where CloudFormation finds its text.
+    /// What the template's resources are called.
+    pub names: &'a Names,
+    /// Where CloudFormation finds the template's text.
     pub source: Source,
     /// What the template's parameters are.
-    pub parameters: BTreeMap<String, String>,
+    pub parameters: Parameters,
     /// The tags of the stack itself.
     pub tags: BTreeMap<String, String>,
     /// The role that CloudFormation acts as.
     pub role: Option<String>,
     /// Take resources of those names into the stack instead of failing because they exist.
     pub adopt: bool,
+    /// What comes into the stack as it is; then the template holds nothing else.
+    pub import: Vec<ResourceToImport>,
+    /// Put back what somebody changed by hand, where there is a stack (source: CloudFormation User Guide, "Using
+    /// drift-aware change sets").
+    pub reverts_drift: bool,
+}
+
+/// What the parameters of a template are.
+#[derive(Clone, Debug)]
+pub enum Parameters {
+    /// These values.
+    Given(BTreeMap<String, String>),
+    /// What they are already: all that the template of the stack has.
+    AsBefore(Vec<String>),
+}
+
+impl Parameters {
+    fn all(self) -> Vec<Parameter> {
+        let parameter = |name| Parameter::builder().parameter_key(name);
+        match self {
+            Self::Given(values) => {
+                let given = |(name, value)| parameter(name).parameter_value(value).build();
+                values.into_iter().map(given).collect()
+            }
+            Self::AsBefore(names) => {
+                let before = |name| parameter(name).use_previous_value(true).build();
+                names.into_iter().map(before).collect()
+            }
+        }
+    }
 }
 
 /// A change set that can be executed.
@@ -47,7 +77,9 @@ pub struct ChangeSet {
     pub stack: String,
     /// Whether it makes the stack.
     pub creates: bool,
-    /// What it does, in our own form.
+    /// Whether it leads to the last template, or to the one before the canaries; see [`super::stages`].
+    pub is_last: bool,
+    /// What it does, and what follows on it, in our own form.
     pub plan: Plan,
 }
 
@@ -55,9 +87,6 @@ pub struct ChangeSet {
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// Has CloudFormation work out what the template changes; `None` where it changes nothing.
-///
-/// A change set of a stack that there is puts back what somebody changed by hand, as a deploy of the direct engine does
-/// (source: CloudFormation User Guide, "Using drift-aware change sets").
 pub async fn create(
     cx: &Context,
     request: Request<'_>,
@@ -67,14 +96,22 @@ pub async fn create(
     let name = format!("snapwarden-{:016x}", fastrand::u64(..));
     let call = cx.aws.cloudformation.create_change_set().stack_name(cx.scope.stack()).change_set_name(&name);
     let call = call.set_description(cx.release_note()).client_token(&name);
-    let call = call.change_set_type(if creates { ChangeSetType::Create } else { ChangeSetType::Update });
-    let call = call.set_deployment_mode((!creates && !request.adopt).then_some(DeploymentMode::RevertDrift));
+    let imports = !request.import.is_empty();
+    let call = call.change_set_type(match creates {
+        _ if imports => ChangeSetType::Import,
+        true => ChangeSetType::Create,
+        false => ChangeSetType::Update,
+    });
+    let call = call.set_resources_to_import(imports.then_some(request.import));
+    let reverts = request.reverts_drift && !creates && !request.adopt && !imports;
+    let call = call.set_deployment_mode(reverts.then_some(DeploymentMode::RevertDrift));
     // A stack that could not be made is of no use; but what was taken over must not go with it.
     let failure = if request.adopt { OnStackFailure::DoNothing } else { OnStackFailure::Delete };
-    let call = call.set_on_stack_failure(creates.then_some(failure));
-    let call = call.import_existing_resources(request.adopt).capabilities(Capability::CapabilityNamedIam);
-    let parameter = |(name, value)| Parameter::builder().parameter_key(name).parameter_value(value).build();
-    let call = call.set_parameters(Some(request.parameters.into_iter().map(parameter).collect()));
+    let call = call.set_on_stack_failure((creates && !imports).then_some(failure));
+    let call = call
+        .set_import_existing_resources(request.adopt.then_some(true))
+        .capabilities(Capability::CapabilityNamedIam);
+    let call = call.set_parameters(Some(request.parameters.all()));
     let tag = |(key, value)| Tag::builder().key(key).value(value).build();
     let call = call.set_tags(Some(request.tags.into_iter().map(tag).collect())).set_role_arn(request.role);
     let call = match request.source {
@@ -86,8 +123,8 @@ pub async fn create(
     let (status, reason) = until_worked_out(cx, &id).await?;
     if status == ChangeSetStatus::CreateComplete {
         let changes = changes(cx, &id).await?;
-        let plan = plan(&changes, &request.template.names);
-        return Ok(Some(ChangeSet { id, stack, creates, plan }));
+        let plan = plan(&changes, request.names);
+        return Ok(Some(ChangeSet { id, stack, creates, is_last: true, plan }));
     }
     discard(cx, &id, creates.then_some(stack.as_str())).await?;
     if changes_nothing(&reason) { Ok(None) } else { Err(refused(reason)) }
@@ -169,13 +206,13 @@ fn refused(reason: String) -> StepError {
 }
 
 /// The changes in the form of our own plans, in the order of the resources. Pure.
-fn plan(changes: &[ResourceChange], names: &BTreeMap<String, ResourceId>) -> Plan {
+fn plan(changes: &[ResourceChange], names: &Names) -> Plan {
     let mut steps: Vec<Step> = changes.iter().map(|change| step(change, names)).collect();
     steps.sort_by(|a, b| a.resource.cmp(&b.resource));
     Plan { steps, left_alone: Vec::new() }
 }
 
-fn step(change: &ResourceChange, names: &BTreeMap<String, ResourceId>) -> Step {
+fn step(change: &ResourceChange, names: &Names) -> Step {
     let verb = match (change.action(), change.replacement()) {
         (Some(ChangeAction::Add), _) => Verb::Create,
         // It leaves the template and stays, as its deletion policy says.
@@ -207,18 +244,13 @@ fn step(change: &ResourceChange, names: &BTreeMap<String, ResourceId>) -> Step {
 }
 
 /// What we call a resource of the stack; what only an earlier template had goes by its physical ID.
-fn name(change: &ResourceChange, names: &BTreeMap<String, ResourceId>) -> ResourceId {
+fn name(change: &ResourceChange, names: &Names) -> ResourceId {
     let logical = change.logical_resource_id().unwrap_or_default();
     named(names, logical, change.resource_type(), change.physical_resource_id())
 }
 
 /// What we call a resource that CloudFormation names by its logical ID, its type and its physical ID.
-pub(super) fn named(
-    names: &BTreeMap<String, ResourceId>,
-    logical: &str,
-    kind: Option<&str>,
-    physical: Option<&str>,
-) -> ResourceId {
+pub(super) fn named(names: &Names, logical: &str, kind: Option<&str>, physical: Option<&str>) -> ResourceId {
     names.get(logical).cloned().unwrap_or_else(|| {
         let physical = physical.filter(|id| !id.is_empty());
         ResourceId::new(kind.unwrap_or("resource"), physical.unwrap_or(logical))

@@ -110,8 +110,9 @@ impl Watch<'_> {
         let of_resource = cx.for_resource(&resource);
         match told(status, event.resource_status_reason().unwrap_or_default()) {
             Some(Told::Started(verb)) => {
+                let before = self.running.insert(resource, (verb, Instant::now()));
                 // CloudFormation says it twice: when it begins, and when it knows what it has begun.
-                if self.running.insert(resource, (verb, Instant::now())).is_none() {
+                if before.is_none() {
                     of_resource.tell(|resource| Event::Started { resource, verb });
                 }
             }

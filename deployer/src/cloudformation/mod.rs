@@ -9,14 +9,16 @@ pub mod change_set;
 pub mod drift;
 pub mod fleet;
 pub mod follow;
+pub mod import;
 pub mod saved;
 pub mod stack;
+pub mod stages;
 mod template;
 mod yaml;
 
 pub use template::{
-    ARTIFACT_BUCKET, Format, Parameter, Resource, Template, artifact_key, fleet_template, key_parameter,
-    logical_id, tags, template,
+    ARTIFACT_BUCKET, Format, Names, Parameter, Resource, Template, artifact_key, fleet_template,
+    key_parameter, logical_id, tags, template,
 };
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::change_set::ChangeSet;
@@ -15,7 +16,7 @@ use crate::saved_plan::SavedPlanError;
 use crate::scope::{Function, Scope};
 
 /// Versions of the file's form. Another form is refused, not guessed at.
-const FORMAT: &str = "change set 1";
+const FORMAT: &str = "change set 2";
 
 /// A change set with everything that must still be true when it is executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct SavedChangeSet {
     region: String,
     /// The code to deploy, as Lambda's `CodeSha256`.
     code: BTreeMap<Function, String>,
+    /// The digest of the template that the stack has in the end.
+    template: String,
     /// What to execute.
     pub change_set: ChangeSet,
     /// The digest of all the above, so that a file that was edited or cut is noticed.
@@ -35,13 +38,19 @@ pub struct SavedChangeSet {
 
 impl SavedChangeSet {
     /// A change set with the moment it was made for.
-    pub fn new(scope: &Scope, code: BTreeMap<Function, String>, change_set: ChangeSet) -> Self {
+    pub fn new(
+        scope: &Scope,
+        code: BTreeMap<Function, String>,
+        template: &Value,
+        change_set: ChangeSet,
+    ) -> Self {
         let mut saved = Self {
             format: FORMAT.to_owned(),
             environment: scope.environment.to_string(),
             account: scope.account.to_string(),
             region: scope.region.to_string(),
             code,
+            template: digest(template),
             change_set,
             digest: String::new(),
         };
@@ -81,8 +90,14 @@ impl SavedChangeSet {
         }
     }
 
-    /// Whether it is about this environment and this code.
-    pub fn check(&self, scope: &Scope, code: &BTreeMap<Function, String>) -> Result<(), SavedPlanError> {
+    /// Whether it is about this environment, this code and this template: CloudFormation keeps the first template of
+    /// two, and the last one is made anew.
+    pub fn check(
+        &self,
+        scope: &Scope,
+        code: &BTreeMap<Function, String>,
+        template: &Value,
+    ) -> Result<(), SavedPlanError> {
         let stale = |what: String| Err(SavedPlanError::Stale { what });
         for (what, planned, now) in [
             ("environment", &self.environment, scope.environment.as_str()),
@@ -93,17 +108,23 @@ impl SavedChangeSet {
                 return stale(format!("it is for {what} {planned}, not {now}"));
             }
         }
-        if self.code == *code {
-            Ok(())
-        } else {
-            stale("it deploys other code than the bundle holds".to_owned())
+        if self.code != *code {
+            return stale("it deploys other code than the bundle holds".to_owned());
         }
+        if self.template != digest(template) {
+            return stale("the environment's file, or this checkout, says something else by now".to_owned());
+        }
+        Ok(())
     }
 
     fn own_digest(&self) -> String {
         let bare = Self { digest: String::new(), ..self.clone() };
-        hex::encode(Sha256::digest(serde_json::json!(bare).to_string()))
+        digest(&json!(bare))
     }
+}
+
+fn digest(value: &Value) -> String {
+    hex::encode(Sha256::digest(value.to_string()))
 }
 
 #[cfg(test)]
@@ -116,10 +137,11 @@ mod tests {
             id: "arn:change-set".to_owned(),
             stack: "arn:stack".to_owned(),
             creates: false,
+            is_last: true,
             plan: Plan::default(),
         };
         let code = BTreeMap::from([(Function::Backup, "a".to_owned())]);
-        SavedChangeSet::new(&crate::cloudformation::tests::scope(), code, change_set)
+        SavedChangeSet::new(&crate::cloudformation::tests::scope(), code, &json!({ "a": 1 }), change_set)
     }
 
     /// Somebody approved the file, and not what an editor or a full disk made of it.
@@ -131,7 +153,7 @@ mod tests {
         assert_eq!(SavedChangeSet::read(&path).unwrap(), saved());
         let text = fs::read_to_string(&path).unwrap();
         for (from, to) in
-            [("arn:stack", "arn:other"), ("change set 1", "change set 2"), ("\"digest\"", "\"sum\"")]
+            [("arn:stack", "arn:other"), ("change set 2", "change set 3"), ("\"digest\"", "\"sum\"")]
         {
             assert!(text.contains(from), "{from}");
             fs::write(&path, text.replace(from, to)).unwrap();
@@ -140,11 +162,17 @@ mod tests {
     }
 
     #[test]
-    fn another_environment_or_other_code_is_refused() {
+    fn another_environment_other_code_or_another_template_is_refused() {
         let scope = crate::cloudformation::tests::scope();
-        assert!(saved().check(&scope, &saved().code).is_ok());
-        assert!(matches!(saved().check(&scope, &BTreeMap::new()), Err(SavedPlanError::Stale { .. })));
-        let elsewhere = Scope { region: "eu-west-1".to_owned().try_into().unwrap(), ..scope };
-        assert!(matches!(saved().check(&elsewhere, &saved().code), Err(SavedPlanError::Stale { .. })));
+        let (code, template) = (saved().code, json!({ "a": 1 }));
+        assert!(saved().check(&scope, &code, &template).is_ok());
+        let elsewhere = Scope { region: "eu-west-1".to_owned().try_into().unwrap(), ..scope.clone() };
+        for (scope, code, template) in [
+            (&scope, &BTreeMap::new(), &template),
+            (&elsewhere, &code, &template),
+            (&scope, &code, &json!({ "a": 2 })),
+        ] {
+            assert!(matches!(saved().check(scope, code, template), Err(SavedPlanError::Stale { .. })));
+        }
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_sdk_cloudformation::types::TemplateStage;
 use serde::Serialize;
+use serde_json::Value;
 use snapwarden_domain::tags;
 
 use crate::error::{AwsError, Call};
-use crate::kinds::Context;
+use crate::kinds::{Context, StepError};
 use crate::scope::Scope;
 use crate::wait;
 
@@ -118,6 +120,17 @@ pub async fn describe(cx: &Context, name: &str) -> Result<Option<Stack>, AwsErro
     }))
 }
 
+/// The stack's template as it was handed in: ours is JSON.
+pub async fn template(cx: &Context) -> Result<Value, StepError> {
+    let call = cx.aws.cloudformation.get_template().stack_name(cx.scope.stack());
+    let call = call.template_stage(TemplateStage::Original);
+    let body = call.send().await.call("cloudformation:GetTemplate")?.template_body.unwrap_or_default();
+    serde_json::from_str(&body).map_err(|error| StepError::Failed {
+        what: "the stack's template is none of Snapwarden's; deploy first",
+        state: error.to_string(),
+    })
+}
+
 /// To CloudFormation an unknown name is a wrong request.
 pub(super) fn is_absent(error: &AwsError) -> bool {
     error.code == "ValidationError" && error.message.contains("does not exist")
@@ -185,7 +198,10 @@ mod tests {
             let way_out = stack(status).way_out(&crate::cloudformation::tests::scope());
             match says {
                 Some(text) => {
-                    assert!(way_out.as_deref().is_some_and(|way| way.contains(text)), "{status}: {way_out:?}")
+                    assert!(
+                        way_out.as_deref().is_some_and(|way| way.contains(text)),
+                        "{status}: {way_out:?}"
+                    );
                 }
                 None => assert_eq!(way_out, None, "{status}"),
             }

@@ -31,8 +31,11 @@ pub struct Template {
     outputs: BTreeMap<&'static str, Value>,
     /// What the direct engine calls the resources, by logical ID; here the account and the Region are the environment's.
     #[serde(skip)]
-    pub names: BTreeMap<String, ResourceId>,
+    pub names: Names,
 }
+
+/// What the direct engine calls a stack's resources, by logical ID.
+pub type Names = BTreeMap<String, ResourceId>;
 
 /// Something that whoever makes a stack may choose; always a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -53,16 +56,16 @@ pub struct Parameter {
 #[serde(rename_all = "PascalCase")]
 pub struct Resource {
     #[serde(skip)]
-    id: String,
+    pub(super) id: String,
     #[serde(rename = "Type")]
-    kind: &'static str,
+    pub(super) kind: &'static str,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     depends_on: BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion_policy: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     update_replace_policy: Option<&'static str>,
-    properties: Value,
+    pub(super) properties: Value,
 }
 
 impl Resource {
@@ -98,7 +101,12 @@ pub enum Format {
 impl Template {
     /// The template as short as it gets, as CloudFormation takes it.
     pub fn body(&self) -> String {
-        json!(self).to_string()
+        self.document().to_string()
+    }
+
+    /// The template as data.
+    pub fn document(&self) -> Value {
+        json!(self)
     }
 
     /// The template's text; equal templates give equal bytes.
@@ -147,9 +155,8 @@ pub fn fleet_template(
         resource.properties = in_each_region(std::mem::take(&mut resource.properties));
     }
     if let Some(bucket) = template.parameters.get_mut(ARTIFACT_BUCKET) {
-        bucket.description =
-            "What the S3 buckets with the functions' zips are called, without the -REGION at their end"
-                .to_owned();
+        "What the S3 buckets with the functions' zips are called, without the -REGION at their end"
+            .clone_into(&mut bucket.description);
     }
     Ok(template)
 }

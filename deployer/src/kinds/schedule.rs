@@ -218,7 +218,7 @@ impl Kind for Schedule {
         for name in &names {
             let answer = cx.aws.scheduler.get_schedule().group_name(&group).name(name).send().await;
             let Some(schedule) = answer.call("scheduler:GetSchedule").or_absent()? else { continue };
-            let ours = Function::ALL.map(Scope::schedule).into_iter();
+            let ours = Function::ALL.map(Scope::schedule).into_iter().chain([Scope::SEALING_SCHEDULE]);
             let mut of_a_stack = ours.filter(|ours| !names.iter().any(|name| name == ours));
             let of_a_stack = of_a_stack.find(|ours| cx.scope.schedule_of_a_stack(ours) == *name);
             let created = schedule.creation_date.and_then(|date| Timestamp::from_second(date.secs()).ok());
@@ -292,6 +292,27 @@ impl Kind for Schedule {
         let call = cx.aws.scheduler.delete_schedule().group_name(cx.scope.schedule_group()).name(name);
         call.send().await.call("scheduler:DeleteSchedule").or_absent()?;
         Ok(())
+    }
+}
+
+impl Schedule {
+    /// Deletes the schedules of the direct engine that a stack has made anew: after those of the stack are there, so that
+    /// no night is without. Tells which.
+    pub async fn leave_to_stack(cx: &Context) -> Result<Vec<String>, AwsError> {
+        let group = cx.scope.schedule_group();
+        let mut left = Vec::new();
+        for name in Function::ALL.map(Scope::schedule).into_iter().chain([Scope::SEALING_SCHEDULE]) {
+            let is_there = async |name: &str| {
+                let call = cx.aws.scheduler.get_schedule().group_name(&group).name(name).send().await;
+                Ok::<_, AwsError>(call.call("scheduler:GetSchedule").or_absent()?.is_some())
+            };
+            if is_there(name).await? && is_there(&cx.scope.schedule_of_a_stack(name)).await? {
+                let call = cx.aws.scheduler.delete_schedule().group_name(&group).name(name);
+                call.send().await.call("scheduler:DeleteSchedule").or_absent()?;
+                left.push(name.to_owned());
+            }
+        }
+        Ok(left)
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct DeployArgs {
     pub(super) yes: bool,
     /// Make new versions live without a dry run before; such a release cannot be promoted
     #[arg(long)]
-    no_canary: bool,
+    pub(super) no_canary: bool,
     /// Take the environment's lock from whoever holds it
     #[arg(long)]
     pub(super) break_lock: bool,
@@ -69,7 +69,7 @@ impl DeployArgs {
 
     /// The command that goes on where this one stopped, without the environment. A saved plan is not what there is to do
     /// any more.
-    fn again(&self) -> String {
+    pub(super) fn again(&self) -> String {
         let mut command = "deploy".to_owned();
         for (flag, given) in [
             ("--no-canary", self.no_canary),
@@ -87,7 +87,7 @@ impl DeployArgs {
     }
 
     /// Refuses to lift the protection that AWS remembers without the environment's name: an edit of the file must not.
-    fn check_protection(&self, session: &Session, plan: &Plan) -> CommandResult {
+    pub(super) fn check_protection(&self, session: &Session, plan: &Plan) -> CommandResult {
         let name = session.scope.environment.as_str();
         if !plan.lifts_protection() || self.confirm.as_deref() == Some(name) {
             return Ok(());
@@ -125,6 +125,11 @@ pub(super) struct Released {
 }
 
 impl Released {
+    /// What an engine has done.
+    pub(super) fn new(session: Session, report: Report, observed: Observed, settled: Settled) -> Self {
+        Self { session, report, observed, settled }
+    }
+
     /// Shows what exists now.
     pub(super) fn show(&self, context: &Context) -> CommandResult {
         let Self { session, report, observed, settled } = self;

@@ -104,7 +104,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         // Log groups that were kept are still marked as protected, and need no confirmation to be kept.
         if !nothing {
             check_protection(&session.scope, protect, &observed, args)?;
-            check_rights(context, &session, &plan).await?;
+            if !(by_stack && session.environment.stack_role.is_some()) {
+                check_rights(context, &session, &plan).await?;
+            }
         }
         // What dies right before its end leaves nothing else than the records of the releases, or its lock.
         if !nothing

@@ -99,13 +99,18 @@ impl PlanScope {
         session: &Session,
         observed: &Observed,
     ) -> Option<Draining> {
-        let draining = Draining::of(observed, &session.scope).filter(|_| !self.resume);
+        let draining = self.goes_on_draining(session, observed);
         if let Some(draining) = draining {
             let resume = context.command_line("deploy --resume");
             let note = format!("this environment drains {draining}: no backups; `{resume}` makes them again");
             context.progress().note(&note);
         }
         draining
+    }
+
+    /// The same, without a word.
+    pub(super) fn goes_on_draining(&self, session: &Session, observed: &Observed) -> Option<Draining> {
+        Draining::of(observed, &session.scope).filter(|_| !self.resume)
     }
 
     /// What a deploy should lead to, as far as AWS would take it.

@@ -78,7 +78,7 @@ fn what_the_direct_engine_has_made_comes_into_a_stack_unchanged() {
             names: &template.names,
             source: Source::Body(import.template.to_string()),
             parameters: Parameters::Given([(ARTIFACT_BUCKET.to_owned(), "acme".to_owned())].into()),
-            tags: scope.tags(&environment),
+            tags: BTreeMap::new(),
             role: None,
             adopt: false,
             import: import.resources,

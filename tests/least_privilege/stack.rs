@@ -35,16 +35,15 @@ fn every_recorded_call_of_a_command_on_a_stack_is_allowed() {
 #[test]
 fn every_right_on_stacks_and_artifacts_is_needed() {
     let all: Vec<_> = STACK.iter().flat_map(recorded).collect();
-    let mut policy = policy(&STACK[0], Access::DEPLOY);
+    let policy = policy(&STACK[0], Access::DEPLOY);
     // What it reads and records is what the direct engine does, whose policy is held against those calls.
-    policy["Statement"].as_array_mut().unwrap().retain(|statement| {
-        let actions = statement["Action"].to_string();
-        ["cloudformation:", "s3:", "iam:PassRole"].iter().any(|ours| actions.contains(ours))
-    });
+    let ours = |unused: &String| {
+        ["cloudformation:", "s3:", "iam:PassRole"].iter().any(|action| unused.contains(action))
+    };
     let unused = unused(&policy, &all);
     // AWS does not say which calls take it; it would be one whose tags leave some out.
     let known = |unused: &String| unused.contains("cloudformation:UntagResource");
-    let unused: Vec<_> = unused.into_iter().filter(|unused| !known(unused)).collect();
+    let unused: Vec<_> = unused.into_iter().filter(|unused| ours(unused) && !known(unused)).collect();
     assert_eq!(unused, Vec::<String>::new());
 }
 

@@ -113,7 +113,9 @@ pub async fn create(
         .capabilities(Capability::CapabilityNamedIam);
     let call = call.set_parameters(Some(request.parameters.all()));
     let tag = |(key, value)| Tag::builder().key(key).value(value).build();
-    let call = call.set_tags(Some(request.tags.into_iter().map(tag).collect())).set_role_arn(request.role);
+    // An import is refused that sets the stack's tags: the deploy that follows does it.
+    let tags = (!imports).then(|| request.tags.into_iter().map(tag).collect());
+    let call = call.set_tags(tags).set_role_arn(request.role);
     let call = match request.source {
         Source::Body(text) => call.template_body(text),
         Source::Url(url) => call.template_url(url),

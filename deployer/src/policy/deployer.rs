@@ -47,7 +47,7 @@ impl Access {
 
 /// The policy document for one environment.
 pub fn deployer_policy(scope: &Scope, access: Access) -> Value {
-    policy_of(deployer_statements(scope, access))
+    policy_of(deployer_statements(scope, access, &[]))
 }
 
 /// A policy of these statements.
@@ -76,7 +76,7 @@ pub fn with_simulation(mut policy: Value, principal: &str) -> Value {
 pub fn lint_deployer(scope: &Scope, access: Access) -> Vec<Finding> {
     let name =
         if access == Access::READ_ONLY { "the deployer's read-only policy" } else { "the deployer's policy" };
-    let statements = deployer_statements(scope, access);
+    let statements = deployer_statements(scope, access, &[]);
     let reason = |sid: &str| {
         let (reason, _) = statements.iter().find(|(_, statement)| statement["Sid"] == sid)?;
         Some((*reason).to_owned())
@@ -84,15 +84,19 @@ pub fn lint_deployer(scope: &Scope, access: Access) -> Vec<Finding> {
     lint(name, &deployer_policy(scope, access), Use::Managed, reason)
 }
 
-/// The statements of that document, each with the reason for its wildcards.
-pub(super) fn deployer_statements(scope: &Scope, access: Access) -> Vec<(&'static str, Value)> {
+/// The statements of that document, and of what else is allowed, each with the reason for its wildcards.
+pub(super) fn deployer_statements(
+    scope: &Scope,
+    access: Access,
+    more: &[Right],
+) -> Vec<(&'static str, Value)> {
     let of_one = |right: Right| match right.resources {
         Resources::Lock | Resources::Releases if access.deploy => {
             Right { resources: Resources::Parameters, ..right }
         }
         _ => right,
     };
-    statements_of(scope, access.rights().into_iter().map(of_one).collect())
+    statements_of(scope, access.rights().into_iter().chain(more.iter().copied()).map(of_one).collect())
 }
 
 /// Statements that give these rights.

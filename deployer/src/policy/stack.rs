@@ -65,14 +65,14 @@ pub fn stack_policy(environment: &Environment, scope: &Scope) -> Value {
     policy_of(stack_statements(environment, scope))
 }
 
-/// Who may assume that role.
-pub fn stack_trust(scope: &Scope) -> Value {
+/// Who may assume that role: whether CloudFormation names the account that it acts for when it assumes one, AWS does not
+/// say, and a condition on a key that is absent denies. Who may hand the role to CloudFormation is what limits it.
+pub fn stack_trust() -> Value {
     let statement = json!({
         "Sid": "CloudFormation",
         "Effect": "Allow",
         "Principal": { "Service": "cloudformation.amazonaws.com" },
         "Action": "sts:AssumeRole",
-        "Condition": { "StringEquals": { "aws:SourceAccount": scope.account } },
     });
     json!({ "Version": "2012-10-17", "Statement": [statement] })
 }
@@ -106,9 +106,10 @@ type Statements = Vec<(&'static str, Value)>;
 const NAMED: &str = "these resources by name";
 
 fn stack_deployer_statements(environment: &Environment, scope: &Scope, access: Access) -> Statements {
-    let mut statements = deployer_statements(scope, Access { engine: Engine::Cloudformation, ..access });
-    let rights = LOOKING.iter().chain(CHANGING.iter().filter(|_| access.deploy));
-    statements.extend(statements_of(scope, rights.copied().collect()));
+    let rights: Vec<Right> =
+        LOOKING.iter().chain(CHANGING.iter().filter(|_| access.deploy)).copied().collect();
+    let access = Access { engine: Engine::Cloudformation, ..access };
+    let mut statements = deployer_statements(scope, access, &rights);
     if !access.deploy {
         return statements;
     }

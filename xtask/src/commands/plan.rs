@@ -78,7 +78,7 @@ impl PlanScope {
         observed: &Observed,
     ) -> Result<Plan, Failure> {
         let options = Options { adopt: self.adopt, ..Options::default() };
-        let desired = self.desired(session, bundle, self.draining(context, session, observed))?;
+        let desired = Self::desired(session, bundle, self.draining(context, session, observed))?;
         let plan = plan(&registry(), &session.scope, &desired, observed, &options)?;
         let both: Desired =
             plan.pending().filter_map(|step| Some((step.resource.clone(), step.interim.clone()?))).collect();
@@ -115,7 +115,6 @@ impl PlanScope {
 
     /// What a deploy should lead to, as far as AWS would take it.
     pub(super) fn desired(
-        &self,
         session: &Session,
         bundle: &Bundle,
         draining: Option<Draining>,

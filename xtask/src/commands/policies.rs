@@ -102,7 +102,7 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             if findings.is_empty() { Ok(()) } else { Err(Failure::said(Exit::Attention)) }
         }
         PoliciesCommand::Stack => {
-            let (trust, permissions) = (stack_trust(&scope), stack_policy(&environment, &scope));
+            let (trust, permissions) = (stack_trust(), stack_policy(&environment, &scope));
             json_result(context, &json!({ "trust": trust, "permissions": permissions }))
         }
         PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),

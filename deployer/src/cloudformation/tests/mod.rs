@@ -239,6 +239,7 @@ async fn an_import_names_each_resource_and_changes_nothing() {
                 && request.on_stack_failure().is_none()
                 && request.deployment_mode().is_none()
                 && request.import_existing_resources().is_none()
+                && request.tags().is_empty()
                 && resource.logical_resource_id() == Some("BackupRole")
                 && identifier.is_some_and(|identifier| identifier["RoleName"] == "r")
         })

@@ -93,7 +93,7 @@ impl Change<'_> {
 
     /// What the first change has left, which is no more than what was shown.
     async fn finish(&self, first: &ChangeSet, guard: &dyn Guard) -> CommandResult {
-        let stack = changeable(self.context, self.session, self.cx).await?;
+        let stack = changeable(self.context, self.session, self.cx, false).await?;
         let Some(last) = self.create(&self.stages.last, stack.as_ref(), false, false, Vec::new()).await?
         else {
             return Ok(());
@@ -181,7 +181,7 @@ pub(super) async fn apply(
     again: &str,
 ) -> Result<Report, Failure> {
     let cx = session.cloudside(None, render_apply::listener(context.progress()));
-    let Some(stack) = changeable(context, session, &cx).await? else {
+    let Some(stack) = changeable(context, session, &cx, false).await? else {
         let message = format!("there is no stack {}", session.scope.stack());
         return Err(Failure::new(Exit::Refused, message)
             .hint("the direct engine made this environment; docs/cloudformation.md says how it moves"));

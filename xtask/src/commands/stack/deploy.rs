@@ -60,24 +60,24 @@ impl Stage {
     /// The same of an environment that is looked at already.
     pub(in crate::commands) async fn of(
         context: &Context,
-        scope: &PlanScope,
+        flags: &PlanScope,
         session: Session,
         bundle: Arc<Bundle>,
         again: String,
     ) -> Result<Self, Failure> {
         let observed = session.observe().await?;
         session.check_role_names(context, &observed).await?;
-        let direct = scope.plan(context, &session, &bundle, &observed)?;
-        let draining = scope.goes_on_draining(&session, &observed);
-        let desired = scope.desired(&session, &bundle, draining)?;
+        let direct = flags.plan(context, &session, &bundle, &observed)?;
+        let draining = flags.goes_on_draining(&session, &observed);
+        let desired = PlanScope::desired(&session, &bundle, draining)?;
         let code = code_of(&bundle);
         let template = template(&session.environment, &code, draining)?;
         let policies = role_policies(&session.environment, &session.scope)?;
-        let (environment, scope_) = (&session.environment, &session.scope);
-        let blueprint = Blueprint { environment, scope: scope_, policies: &policies, code: &code, draining };
+        let (environment, scope) = (&session.environment, &session.scope);
+        let blueprint = Blueprint { environment, scope, policies: &policies, code: &code, draining };
         let stages = Stages::of(template.document(), &template.names, &direct, &blueprint);
-        let artifacts = Artifacts::of(environment, scope_);
-        let (names, adopt) = (template.names, scope.adopt);
+        let artifacts = Artifacts::of(environment, scope);
+        let (names, adopt) = (template.names, flags.adopt);
         Ok(Self { session, bundle, observed, names, stages, direct, desired, artifacts, adopt, again })
     }
 
@@ -105,7 +105,7 @@ impl Stage {
     /// Has CloudFormation work out what a deploy would change; `None` where it is nothing.
     pub(super) async fn prepare(&self, context: &Context) -> Result<Option<ChangeSet>, Failure> {
         let cx = self.cloudside(context);
-        let stack = changeable(context, &self.session, &cx).await?;
+        let stack = changeable(context, &self.session, &cx, self.adopt).await?;
         let adopt = is_new(stack.as_ref()) && self.takes_over(context)?;
         self.change(context, &cx).prepare(stack.as_ref(), adopt).await
     }
@@ -114,7 +114,7 @@ impl Stage {
     /// that, or there is nothing of the kind.
     pub(super) async fn prepare_import(&self, context: &Context) -> Result<Option<ChangeSet>, Failure> {
         let cx = self.cloudside(context);
-        let stack = changeable(context, &self.session, &cx).await?;
+        let stack = changeable(context, &self.session, &cx, self.adopt).await?;
         if !self.adopt || !is_new(stack.as_ref()) || self.beside_logs().is_empty() {
             return Ok(None);
         }
@@ -204,7 +204,7 @@ pub(in crate::commands) async fn release(
     cleanup_diff::approve(context, session, direct, args.accept_deletions).await?;
     let change_set = match saved {
         Some(saved) => {
-            changeable(context, session, &stage.cloudside(context)).await?;
+            changeable(context, session, &stage.cloudside(context), true).await?;
             saved
                 .check(&session.scope, &code_of(&stage.bundle), &stage.stages.last)
                 .map_err(|error| anew(context, args.plan.as_deref(), error.into()))?;

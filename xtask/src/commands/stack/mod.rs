@@ -50,19 +50,26 @@ pub(super) async fn check_rights_by_engine(
     check_rights(context, session, plan).await
 }
 
-/// The environment's stack, if it is ours. What is under way is waited for: it may be what a command began that was
-/// killed.
+/// The environment's stack, if it is ours; with `adopt` also one that is nobody's, as it is right after an import. What is
+/// under way is waited for: it may be what a command began that was killed.
 async fn settled<E>(
     context: &Context,
     session: &Session<E>,
     cx: &Cloudside,
+    adopt: bool,
 ) -> Result<Option<Stack>, Failure> {
     let Some(mut stack) = stack::find(cx).await? else { return Ok(None) };
     let name = session.scope.stack();
-    if !stack.is_of(&session.scope) {
+    let is_free = adopt && stack.owner().is_none();
+    if !stack.is_of(&session.scope) && !is_free {
+        let hint = match stack.owner() {
+            None => {
+                "look at it, and if it is yours, take it over with --adopt; otherwise rename the environment"
+            }
+            Some(_) => "rename the environment, or delete that stack",
+        };
         let owner = stack.owner().map_or("no environment".to_owned(), |owner| format!("environment {owner}"));
-        return Err(Failure::new(Exit::Refused, format!("the stack {name} belongs to {owner}"))
-            .hint("rename the environment, or delete that stack"));
+        return Err(Failure::new(Exit::Refused, format!("the stack {name} belongs to {owner}")).hint(hint));
     }
     if stack.state() == State::Busy {
         let task = context.progress().start(format!("waiting for CloudFormation, which is busy with {name}"));
@@ -78,8 +85,9 @@ async fn changeable<E>(
     context: &Context,
     session: &Session<E>,
     cx: &Cloudside,
+    adopt: bool,
 ) -> Result<Option<Stack>, Failure> {
-    let Some(stack) = settled(context, session, cx).await? else { return Ok(None) };
+    let Some(stack) = settled(context, session, cx, adopt).await? else { return Ok(None) };
     let Some(way_out) = stack.way_out(&session.scope) else { return Ok(Some(stack)) };
     let reason = stack.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let message = format!("the stack {} is in {}{reason}", session.scope.stack(), stack.status);
@@ -93,7 +101,7 @@ pub(super) async fn delete_stack(
     guard: &dyn Guard,
 ) -> Result<bool, Failure> {
     let cx = session.cloudside(None, render_apply::listener(context.progress()));
-    let Some(stack) = settled(context, session, &cx).await? else { return Ok(false) };
+    let Some(stack) = settled(context, session, &cx, false).await? else { return Ok(false) };
     if stack.protected {
         stack::protect(&cx, false).await?;
     }
@@ -142,7 +150,9 @@ fn check_ended<E>(context: &Context, session: &Session<E>, ended: &Ended, again:
 }
 
 fn failures(ended: &Ended) -> String {
-    ended.failures.iter().map(|(resource, why)| format!("\n  failed: {resource}: {why}")).collect()
+    let lines: Vec<String> =
+        ended.failures.iter().map(|(resource, why)| format!("\n  failed: {resource}: {why}")).collect();
+    lines.concat()
 }
 
 /// Marks what CloudFormation does because of one command.

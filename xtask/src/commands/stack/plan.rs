@@ -19,7 +19,7 @@ use crate::{output, render};
 pub(in crate::commands) async fn plan_stack(context: &Context, args: &PlanArgs) -> CommandResult {
     let stage = Stage::set(context, &args.scope, args.scope.code()).await?;
     if args.drift {
-        return show_drift(context, &stage, args.exit_code).await;
+        return show_drift(context, &stage, args).await;
     }
     let imported = stage.prepare_import(context).await?;
     let imports = imported.is_some();
@@ -61,9 +61,9 @@ pub(in crate::commands) async fn plan_stack(context: &Context, args: &PlanArgs) 
     Ok(())
 }
 
-async fn show_drift(context: &Context, stage: &Stage, exit_code: bool) -> CommandResult {
+async fn show_drift(context: &Context, stage: &Stage, args: &PlanArgs) -> CommandResult {
     let cx = stage.cloudside(context);
-    if settled(context, &stage.session, &cx).await?.is_none() {
+    if settled(context, &stage.session, &cx, args.scope.adopt).await?.is_none() {
         return Err(Failure::new(Exit::Failed, format!("there is no stack {}", stage.session.scope.stack()))
             .hint(format!("deploy first: {}", context.command_line("deploy"))));
     }
@@ -80,7 +80,7 @@ async fn show_drift(context: &Context, stage: &Stage, exit_code: bool) -> Comman
         "unknown": drift.unknown,
     });
     output::result(context, &value, render::plan::text(&drift.plan, context.verbose()))?;
-    if exit_code && !drift.plan.is_empty() {
+    if args.exit_code && !drift.plan.is_empty() {
         return Err(Failure::said(Exit::ChangesPending));
     }
     Ok(())

@@ -21,6 +21,10 @@ pub struct Aws {
     pub iam: aws_sdk_iam::Client,
     /// Lambda: the functions and their releases.
     pub lambda: aws_sdk_lambda::Client,
+    /// CloudFormation: the stack, where it is the engine.
+    pub cloudformation: aws_sdk_cloudformation::Client,
+    /// S3: what CloudFormation takes the code from.
+    pub s3: aws_sdk_s3::Client,
     /// CloudWatch: the alarms and the dashboard.
     pub cloudwatch: aws_sdk_cloudwatch::Client,
     /// CloudWatch Logs: the log groups.
@@ -128,6 +132,8 @@ impl Aws {
         Self {
             iam: fenced!(aws_sdk_iam, general),
             lambda: fenced!(aws_sdk_lambda, general),
+            cloudformation: fenced!(aws_sdk_cloudformation, general),
+            s3: fenced!(aws_sdk_s3, general),
             cloudwatch: fenced!(aws_sdk_cloudwatch, general),
             logs: fenced!(aws_sdk_cloudwatchlogs, general),
             scheduler: fenced!(aws_sdk_scheduler, general),

@@ -3,6 +3,7 @@
 pub mod deployer;
 pub mod lint;
 pub mod reference;
+pub mod stack;
 pub mod trust;
 
 use std::collections::BTreeMap;

@@ -81,6 +81,8 @@ pub enum Resources {
     AllAlarms,
     /// The dashboard.
     Dashboard,
+    /// The stack, where CloudFormation is the engine.
+    Stack,
 }
 
 /// What limits a right beyond its resources.
@@ -142,6 +144,7 @@ impl Resources {
             Self::Alarms => vec![scope.alarm_arn(&scope.alarm("*"))],
             Self::AllAlarms => vec![scope.alarm_arn("*")],
             Self::Dashboard => vec![scope.dashboard_arn()],
+            Self::Stack => vec![scope.arn("cloudformation", &format!("stack/{}/*", scope.stack()))],
             Self::Lock => vec![scope.arn("ssm", &format!("parameter{}", scope.lock_parameter()))],
             Self::Releases => vec![scope.arn("ssm", &format!("parameter{}", scope.releases_parameter()))],
             Self::Parameters => [Self::Lock.arns(scope), Self::Releases.arns(scope)].concat(),
@@ -162,6 +165,7 @@ impl Resources {
             }
             Self::AllAlarms => "CloudWatch authorises a listing for all alarms",
             Self::FunctionVersions => "Lambda numbers the versions",
+            Self::Stack => "CloudFormation makes the last part of a stack's ARN",
             _ => return None,
         })
     }
@@ -185,9 +189,18 @@ pub const OPERATING: [&[Right]; 2] = [invoke::RIGHTS, dead_letters::RIGHTS];
 
 /// All rights that are needed for these purposes, of all kinds.
 pub fn rights(purposes: &[Purpose]) -> BTreeSet<Right> {
-    let of_kinds = purposes.iter().flat_map(|purpose| KINDS.iter().flat_map(|kind| kind.rights(*purpose)));
+    of_kinds(purposes).chain(of_others(purposes)).collect()
+}
+
+/// Those that kinds need.
+pub(crate) fn of_kinds(purposes: &[Purpose]) -> impl Iterator<Item = Right> {
+    purposes.iter().flat_map(|purpose| KINDS.iter().flat_map(|kind| kind.rights(*purpose))).copied()
+}
+
+/// Those that commands need whatever the engine is.
+pub(crate) fn of_others(purposes: &[Purpose]) -> impl Iterator<Item = Right> {
     let others = OTHERS.iter().filter(|(purpose, _)| purposes.contains(purpose));
-    of_kinds.chain(others.flat_map(|(_, rights)| rights.iter())).copied().collect()
+    others.flat_map(|(_, rights)| rights.iter()).copied()
 }
 
 #[cfg(test)]

@@ -94,6 +94,11 @@ impl Scope {
         format!("snapwarden-{}", self.environment)
     }
 
+    /// The environment's stack, where CloudFormation is the engine.
+    pub fn stack(&self) -> String {
+        format!("snapwarden-{}", self.environment)
+    }
+
     /// A function's name.
     pub fn function(&self, function: Function) -> String {
         format!("snapwarden-{}-{}", self.environment, function.as_str())

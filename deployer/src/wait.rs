@@ -85,6 +85,13 @@ pub const QUEUE_NAME: Reason = Reason {
     limit: Duration::from_secs(90),
 };
 
+/// CloudFormation goes through the accounts of a stack set for one operation at a time.
+pub const STACK_SET_BUSY: Reason = Reason {
+    text: "CloudFormation to finish another operation on the stack set",
+    explains: |error| error.code.starts_with("OperationInProgress"),
+    limit: Duration::from_hours(12),
+};
+
 /// A schedule group is deleted in the background, and cannot be made anew before that is over.
 pub const GROUP_DELETION: Reason = Reason {
     text: "EventBridge Scheduler to finish deleting the schedule group",

@@ -14,6 +14,10 @@ import json
 from importlib import metadata, resources
 
 DETAILS = {
+    "cloudformation": """
+        CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet DescribeStackDriftDetectionStatus
+        DescribeStackEvents DescribeStackResourceDrifts DescribeStacks DetectStackDrift ExecuteChangeSet GetTemplate
+        ListChangeSets TagResource UntagResource UpdateTerminationProtection""",
     "cloudwatch": """
         DeleteAlarms DeleteDashboards DescribeAlarms GetDashboard ListTagsForResource PutDashboard PutMetricAlarm
         PutMetricData SetAlarmState TagResource UntagResource""",
@@ -25,26 +29,31 @@ DETAILS = {
         AttachRolePolicy CreateRole CreateUser DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy
         DetachRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies ListRolePolicies ListRoleTags PassRole
         PutRolePermissionsBoundary PutRolePolicy SimulatePrincipalPolicy TagRole UntagRole UpdateAssumeRolePolicy
-        UpdateRole""",
+        UpdateRole UpdateRoleDescription""",
     "kms": """
         CreateGrant Decrypt DescribeKey GenerateDataKey GenerateDataKeyWithoutPlaintext PutKeyPolicy ReEncryptFrom
         ReEncryptTo ScheduleKeyDeletion""",
     "lambda": """
         AddPermission CreateAlias CreateFunction DeleteAlias DeleteFunction DeleteFunctionConcurrency
-        DeleteFunctionEventInvokeConfig GetAlias GetFunction GetFunctionConcurrency GetFunctionConfiguration
-        GetFunctionEventInvokeConfig GetFunctionRecursionConfig GetPolicy GetProvisionedConcurrencyConfig
+        DeleteFunctionEventInvokeConfig GetAlias GetFunction GetFunctionConcurrency GetFunctionCodeSigningConfig
+        GetFunctionConfiguration GetFunctionEventInvokeConfig GetFunctionRecursionConfig GetPolicy
+        GetProvisionedConcurrencyConfig GetRuntimeManagementConfig
         InvokeFunction ListAliases ListTags ListVersionsByFunction PublishVersion PutFunctionConcurrency
         PutFunctionEventInvokeConfig PutFunctionRecursionConfig RemovePermission TagResource UntagResource UpdateAlias
         UpdateFunctionCode UpdateFunctionConfiguration UpdateFunctionEventInvokeConfig""",
     "logs": """
-        CreateLogGroup CreateLogStream DeleteLogGroup DeleteMetricFilter DeleteRetentionPolicy DescribeLogGroups
-        DescribeMetricFilters FilterLogEvents ListTagsForResource PutLogEvents PutMetricFilter PutRetentionPolicy
+        CreateLogGroup CreateLogStream DeleteLogGroup DeleteMetricFilter DeleteRetentionPolicy DescribeIndexPolicies
+        DescribeLogGroups DescribeMetricFilters DescribeResourcePolicies FilterLogEvents GetDataProtectionPolicy
+        ListTagsForResource PutLogEvents PutMetricFilter PutRetentionPolicy
         TagResource UntagResource""",
+    "s3": """
+        CreateBucket GetBucketPolicy GetBucketVersioning GetObject ListBucket PutBucketPolicy
+        PutBucketPublicAccessBlock PutBucketVersioning PutEncryptionConfiguration PutObject""",
     "scheduler": """
         CreateSchedule CreateScheduleGroup DeleteSchedule DeleteScheduleGroup GetSchedule GetScheduleGroup
         ListScheduleGroups ListSchedules ListTagsForResource TagResource UntagResource UpdateSchedule""",
     "sns": """
-        CreateTopic DeleteTopic GetSubscriptionAttributes GetTopicAttributes ListSubscriptionsByTopic
+        CreateTopic DeleteTopic GetDataProtectionPolicy GetSubscriptionAttributes GetTopicAttributes ListSubscriptionsByTopic
         ListTagsForResource Publish SetSubscriptionAttributes SetTopicAttributes Subscribe TagResource Unsubscribe
         UntagResource""",
     "sqs": """

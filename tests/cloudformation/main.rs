@@ -3,15 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what a test cannot do fails it")]
 
+mod fleet;
+mod import;
 mod read_back;
+mod rights;
+mod stack;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-use snapwarden_deployer::cloudformation::{ARTIFACT_BUCKET, Format, Template, template};
+use serde_json::{Value, json};
+use snapwarden_deployer::cloudformation::{ARTIFACT_BUCKET, Format, Template, fleet_template, template};
 use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::{Environment, parse};
 use snapwarden_deployer::kinds::{Blueprint, registry};
@@ -119,7 +123,7 @@ fn logs_that_are_to_be_kept_and_versions_that_may_be_running_outlive_the_stack()
             let wanted = match resource["Type"].as_str().unwrap() {
                 "AWS::Logs::LogGroup" if keeps => Some("RetainExceptOnCreate"),
                 "AWS::Logs::LogGroup" | "AWS::SQS::Queue" => Some("Delete"),
-                "AWS::Lambda::Version" => Some("Retain"),
+                "AWS::Lambda::Version" => Some("RetainExceptOnCreate"),
                 _ => None,
             };
             assert_eq!(policy, wanted, "{name}: {id}");
@@ -190,6 +194,28 @@ fn cfn_lint_has_nothing_to_say() {
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.trim().is_empty(), "{region}: {said}");
     }
+}
+
+/// A StackSet gives one template to all of them: what it says of one account or Region is wrong in every other.
+#[test]
+fn a_fleets_template_holds_in_every_account_and_region() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut environment) = environments().into_iter().find(|(name, _)| name == "fullest-1").unwrap();
+    environment.notify.kms_key = None;
+    environment.tags.clear();
+    let template = fleet_template(&environment, &code()).unwrap();
+    let text = template.text(Format::Json);
+    for fixed in [environment.account.as_str(), environment.region.as_str()] {
+        assert!(!text.contains(fixed), "{fixed}");
+    }
+    assert!(text.contains("arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/backup-boundary"), "{text}");
+    let bucket = &value(&template)["Resources"]["BackupFunction"]["Properties"]["Code"]["S3Bucket"];
+    assert_eq!(*bucket, json!({ "Fn::Sub": "${ArtifactBucket}-${AWS::Region}" }));
+    let [yaml, _] = written(folder.path(), "fleet", &template);
+    let mut lint = Command::new(cfn_lint());
+    lint.args(["--include-checks", "I", "--regions", "eu-central-1", "us-east-1", "--template"]).arg(yaml);
+    let output = lint.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// In YAML `on` may be a truth value and `012` a number. Read as CloudFormation reads it, with YAML 1.1.

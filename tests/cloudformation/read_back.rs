@@ -362,6 +362,10 @@ fn role(p: &mut Properties) -> (String, Value) {
 }
 
 fn alarm(p: &mut Properties) -> (String, Value) {
+    // No property: it is heeded only when the alarm is made. What takes silence for trouble rings without it at once.
+    let waits = p.take("WarmUpConfiguration")["OnlyStartEvaluatingAfterWarmUpPeriodEnds"] == true;
+    let missing_data = p.text("TreatMissingData");
+    assert_eq!(waits, missing_data == "breaching", "{}", p.id);
     let dimensions = p.take("Dimensions");
     let dimensions: BTreeMap<String, Value> = dimensions
         .as_array()
@@ -383,7 +387,7 @@ fn alarm(p: &mut Properties) -> (String, Value) {
             "datapoints_to_alarm": p.take("DatapointsToAlarm"),
             "comparison": p.text("ComparisonOperator"),
             "threshold": p.take("Threshold"),
-            "missing_data": p.text("TreatMissingData"),
+            "missing_data": missing_data,
         },
         "actions_enabled": p.take("ActionsEnabled"),
         "alarm_actions": p.take("AlarmActions"),

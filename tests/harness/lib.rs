@@ -9,6 +9,7 @@
 
 pub mod browser;
 pub mod proxy;
+pub mod recursive_loops;
 
 use std::fs;
 use std::future::Future;

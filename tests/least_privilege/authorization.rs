@@ -41,6 +41,8 @@ pub(crate) fn requests(call: &Call, world: &World) -> Vec<Request> {
         Some(("ssm", operation)) => asked.ssm(operation),
         Some(("sns", operation)) => asked.sns(operation),
         Some(("cloudwatch", operation)) => asked.cloudwatch(operation),
+        Some(("cloudformation", operation)) => asked.cloudformation(operation),
+        Some(("s3", _)) => asked.s3(),
         _ => panic!("{} is not in the table of what calls are authorised for", call.action),
     };
     for request in &requests {
@@ -313,6 +315,28 @@ impl Asked<'_> {
             }
             _ => self.unknown(),
         }
+    }
+
+    /// Change sets are authorised as their stack, and a stack's ARN ends in what CloudFormation makes.
+    fn cloudformation(&self, operation: &str) -> Vec<Request> {
+        if operation == "DescribeStackDriftDetectionStatus" {
+            return vec![self.plain("*", Context::default())];
+        }
+        let stack = self.arn("cloudformation", &format!("stack/{}/1a2b", self.scope.stack()));
+        let mut requests = vec![self.plain(&stack, self.tagging(Context::default()))];
+        requests.extend(self.also_tags("cloudformation:TagResource", &stack));
+        // Source: CloudFormation User Guide, "CloudFormation service role".
+        if self.has("RoleARN") {
+            let context = Context::default().with("iam:PassedToService", "cloudformation.amazonaws.com");
+            requests.push(Self::other("iam:PassRole", self.text("RoleARN"), context));
+        }
+        requests
+    }
+
+    fn s3(&self) -> Vec<Request> {
+        let bucket = format!("arn:{}:s3:::{}", self.partition(), self.text("Bucket"));
+        let resource = if self.has("Key") { format!("{bucket}/{}", self.text("Key")) } else { bucket };
+        vec![self.plain(&resource, Context::default())]
     }
 
     /// The call's own action.

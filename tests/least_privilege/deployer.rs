@@ -30,7 +30,7 @@ fn looks(run: &&Run) -> bool {
 fn access(run: &Run) -> Access {
     let operate = run.of.starts_with("invoke") || run.of.starts_with("dead-letters");
     let purge = run.of.contains("purge") && !operate;
-    Access { deploy: !looks(&run) && !operate, purge, operate }
+    Access { deploy: !looks(&run) && !operate, purge, operate, ..Access::READ_ONLY }
 }
 
 fn bounded(run: &&Run) -> bool {

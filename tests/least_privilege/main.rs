@@ -18,3 +18,4 @@ mod minimality;
 mod recording;
 mod restorer;
 mod roles;
+mod stack;

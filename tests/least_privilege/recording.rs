@@ -10,6 +10,7 @@ use snapwarden_deployer::aws::Aws;
 use snapwarden_deployer::environment::{Environment, parse};
 use snapwarden_deployer::scope::Scope;
 use snapwarden_tests::proxy::{Call, Calls, Effect, Proxy, Rule};
+use snapwarden_tests::recursive_loops::RecursiveLoops;
 use snapwarden_tests::{Local, block_on, bundle};
 
 use crate::authorization::World;
@@ -38,6 +39,30 @@ pub(crate) struct Run {
 /// The recording.
 pub(crate) static RECORDING: LazyLock<Recording> = LazyLock::new(record);
 
+/// What the commands did to an environment whose engine is CloudFormation.
+pub(crate) static STACK: LazyLock<Vec<Run>> = LazyLock::new(record_stack);
+
+/// Takes a stack through its whole life.
+fn record_stack() -> Vec<Run> {
+    let engine = "engine: cloudformation\n\
+                  cloudformation: { role: \"arn:aws:iam::123456789012:role/cloudformation\" }\nlogs: delete";
+    let local = Local::with("logs: delete", engine);
+    local.ok(&["local", "up"]);
+    let _loops = RecursiveLoops::of(&local);
+    let mut recorder = Recorder::of(local);
+    recorder.command(&["plan", "--bundle", &bundle()]);
+    recorder.deploy();
+    recorder.command(&["plan", "--drift", "--bundle", &bundle()]);
+    recorder.local.edit("memory_mb: 256", "memory_mb: 512");
+    recorder.local.edit("logs: delete", "protect: true\nlogs: delete");
+    recorder.deploy();
+    recorder.command(&["rollback"]);
+    recorder.command(&["status"]);
+    recorder.command(&["destroy", "--drain", "--confirm", "local"]);
+    recorder.command(&["destroy", "--confirm", "local"]);
+    recorder.recording.commands
+}
+
 /// Takes the environment through its whole life.
 fn record() -> Recording {
     // No floor, so that there is something to delete, and roles that are not where IAM puts them by itself.
@@ -48,12 +73,7 @@ fn record() -> Recording {
     local.edit("logs: delete", &encryption);
     // Few releases, so that there are versions to delete.
     local.edit("logs: delete", "releases: { keep: 2 }\nlogs: delete");
-    let mut recorder = Recorder {
-        functions: Proxy::of_functions(&local),
-        commands: Proxy::of(&local),
-        local,
-        recording: Recording { functions: Vec::new(), commands: Vec::new(), restores: Vec::new() },
-    };
+    let mut recorder = Recorder::of(local);
     recorder.command(&["plan", "--bundle", &bundle()]);
     recorder.deploy();
     recorder.local.json(&["local", "seed"]);
@@ -107,6 +127,15 @@ struct Recorder {
 }
 
 impl Recorder {
+    fn of(local: Local) -> Self {
+        Self {
+            functions: Proxy::of_functions(&local),
+            commands: Proxy::of(&local),
+            local,
+            recording: Recording { functions: Vec::new(), commands: Vec::new(), restores: Vec::new() },
+        }
+    }
+
     fn deploy(&mut self) {
         self.command(&["deploy", "--bundle", &bundle()]);
     }

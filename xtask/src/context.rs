@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jiff::Timestamp;
-use snapwarden_deployer::environment::{self, Environment, Finding, Identity};
+use snapwarden_deployer::environment::{self, Engine, Environment, Finding, Identity};
 
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
@@ -87,6 +87,11 @@ impl Context {
     pub(crate) fn identity(&self) -> Result<Identity, Failure> {
         environment::load_identity(&self.environments, &self.env)
             .map_err(|error| Failure::caused_by(Exit::Usage, &error))
+    }
+
+    /// What makes the environment, as its file says.
+    pub(crate) fn engine(&self) -> Result<Engine, Failure> {
+        Ok(self.environment()?.engine)
     }
 
     /// A command for this environment, as people type it.

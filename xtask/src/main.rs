@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use commands::{
     adopt_snapshots, bench as bench_command, build, bundle as bundle_command, cleanup_diff, dead_letters,
-    deploy, destroy, invoke, local as local_command, logs, plan, policies, promote, releases, report,
+    deploy, destroy, fleet, invoke, local as local_command, logs, plan, policies, promote, releases, report,
     restore, rollback, status, synth, test,
 };
 use context::{Context, GlobalArgs};
@@ -75,6 +75,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// What the roles may do, and what whoever deploys has to be allowed
     Policies(policies::PoliciesArgs),
+    /// The same environment in many accounts and Regions: a CloudFormation StackSet
+    Fleet(fleet::FleetArgs),
     /// Write the environment as a CloudFormation template
     Synth(synth::SynthArgs),
     /// The local AWS environment: emulators on this machine
@@ -119,6 +121,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Report(args) => report::cmd_report(context, &args),
         Command::Restore(args) => restore::cmd_restore(context, &args),
         Command::Policies(args) => policies::cmd_policies(context, &args),
+        Command::Fleet(args) => fleet::cmd_fleet(context, &args),
         Command::Synth(args) => synth::cmd_synth(context, &args),
         Command::Local(args) => local_command::cmd_local(context, args),
         Command::Bench(args) => bench_command::cmd_bench(context, &args),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use snapwarden_deployer::aws::{Aws, Caller, LocalEndpoints};
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Severity};
+use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Region, Severity};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, endpoints, registry};
@@ -114,6 +114,18 @@ impl Session {
         let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
         let endpoints = endpoints(&environment.notify);
         Ok(Self { endpoints, ..Self::reach(context, environment, scope, &identity).await? })
+    }
+
+    /// What effects in another Region need, with the environment's names there.
+    pub(crate) async fn in_region(&self, context: &Context, region: &Region) -> Result<Cloudside, Failure> {
+        let aws = match self.environment.cloud {
+            Cloud::Aws => Aws::connect(region, context.profile()).await,
+            Cloud::Local => {
+                Aws::local(region, &local_endpoints(context, &Identity::from(&self.environment))?)
+            }
+        };
+        let scope = Scope { region: region.clone(), ..self.scope.clone() };
+        Ok(Cloudside::new(aws, scope, None, Arc::new(|_| ())))
     }
 
     /// Everything the environment should hold, with the given code in its functions.

@@ -41,9 +41,25 @@ impl Anywhere {
         }
     }
 
+    /// The environment as each of many accounts gets it: an ARN of the file's own account is one of each account's.
+    pub(super) fn of_each_account(&self, environment: &Environment) -> Environment {
+        let mut each = environment.clone();
+        let own = format!(":{}:", environment.account);
+        let boundary = each.iam.permissions_boundary.take();
+        each.iam.permissions_boundary = boundary
+            .map(|arn| arn.as_str().replace(&own, &format!(":{}:", self.account)).try_into().unwrap_or(arn));
+        each
+    }
+
     /// The environment's scope, there.
     pub(super) fn scope(&self, environment: &Environment) -> Scope {
         Scope { account: self.account.clone(), region: self.region.clone(), ..Scope::of(environment) }
+    }
+
+    /// A name as it is in the environment's own account and Region.
+    pub(super) fn at_home(&self, name: &str, environment: &Environment) -> String {
+        name.replace(self.account.as_str(), environment.account.as_str())
+            .replace(self.region.as_str(), environment.region.as_str())
     }
 
     /// Puts pseudo parameters wherever a text names the account, the Region, or the partition they would be in.

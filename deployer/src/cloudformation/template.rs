@@ -29,7 +29,13 @@ pub struct Template {
     /// What a stack holds, by logical ID.
     pub resources: BTreeMap<String, Resource>,
     outputs: BTreeMap<&'static str, Value>,
+    /// What the direct engine calls the resources, by logical ID; here the account and the Region are the environment's.
+    #[serde(skip)]
+    pub names: Names,
 }
+
+/// What the direct engine calls a stack's resources, by logical ID.
+pub type Names = BTreeMap<String, ResourceId>;
 
 /// Something that whoever makes a stack may choose; always a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,16 +56,16 @@ pub struct Parameter {
 #[serde(rename_all = "PascalCase")]
 pub struct Resource {
     #[serde(skip)]
-    id: String,
+    pub(super) id: String,
     #[serde(rename = "Type")]
-    kind: &'static str,
+    pub(super) kind: &'static str,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     depends_on: BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion_policy: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     update_replace_policy: Option<&'static str>,
-    properties: Value,
+    pub(super) properties: Value,
 }
 
 impl Resource {
@@ -93,6 +99,16 @@ pub enum Format {
 }
 
 impl Template {
+    /// The template as short as it gets, as CloudFormation takes it.
+    pub fn body(&self) -> String {
+        self.document().to_string()
+    }
+
+    /// The template as data.
+    pub fn document(&self) -> Value {
+        json!(self)
+    }
+
     /// The template's text; equal templates give equal bytes.
     pub fn text(&self, format: Format) -> String {
         let value = json!(self);
@@ -124,7 +140,48 @@ pub fn template(
     code: &BTreeMap<Function, String>,
     draining: Option<Draining>,
 ) -> Result<Template, PolicyError> {
+    rendered(environment, &Anywhere::apart_from(environment), code, draining)
+}
+
+/// The template of an environment that a StackSet brings to many accounts and Regions. Code comes from a bucket in each
+/// Region, whose name ends in the Region's; what the file says of its own account is said of each account.
+pub fn fleet_template(
+    environment: &Environment,
+    code: &BTreeMap<Function, String>,
+) -> Result<Template, PolicyError> {
     let anywhere = Anywhere::apart_from(environment);
+    let mut template = rendered(&anywhere.of_each_account(environment), &anywhere, code, None)?;
+    for resource in template.resources.values_mut() {
+        resource.properties = in_each_region(std::mem::take(&mut resource.properties));
+    }
+    if let Some(bucket) = template.parameters.get_mut(ARTIFACT_BUCKET) {
+        "What the S3 buckets with the functions' zips are called, without the -REGION at their end"
+            .clone_into(&mut bucket.description);
+    }
+    Ok(template)
+}
+
+/// A bucket has to be in the Region of the function.
+fn in_each_region(value: Value) -> Value {
+    if value == json!({ "Ref": ARTIFACT_BUCKET }) {
+        return json!({ "Fn::Sub": format!("${{{ARTIFACT_BUCKET}}}-${{AWS::Region}}") });
+    }
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, in_each_region(value)))
+            .collect::<Map<_, _>>()
+            .into(),
+        other => other,
+    }
+}
+
+fn rendered(
+    environment: &Environment,
+    anywhere: &Anywhere,
+    code: &BTreeMap<Function, String>,
+    draining: Option<Draining>,
+) -> Result<Template, PolicyError> {
     let scope = anywhere.scope(environment);
     let policies = role_policies(environment, &scope)?;
     let blueprint = Blueprint { environment, scope: &scope, policies: &policies, code, draining };
@@ -134,14 +191,18 @@ pub fn template(
         .iter()
         .filter_map(|(resource, parts)| Some((resource, parts.first()?.id.as_str())))
         .collect();
-    let mut resources = BTreeMap::new();
+    let (mut resources, mut names) = (BTreeMap::new(), BTreeMap::new());
     for (resource, parts) in &rendered {
         let needs = registry().needs(resource, &scope);
         let needs = needs.iter().filter_map(|need| ids.get(need)).map(|id| (*id).to_owned());
         let needs: BTreeSet<String> = needs.collect();
-        for part in parts {
+        for (index, part) in parts.iter().enumerate() {
             let properties = anywhere.with_pseudo_parameters(part.properties.clone());
             let part = Resource { depends_on: needs.clone(), properties, ..part.clone() };
+            let name = anywhere.at_home(&resource.name, environment);
+            // What only belongs to a resource goes by CloudFormation's name for it.
+            let kind = if index == 0 { resource.kind.as_str() } else { part.kind };
+            names.insert(part.id.clone(), ResourceId::new(kind, name));
             resources.insert(part.id.clone(), part);
         }
     }
@@ -157,6 +218,7 @@ pub fn template(
         parameters: parameters(code),
         resources,
         outputs,
+        names,
     })
 }
 

@@ -42,8 +42,10 @@ fn block(value: &Value, depth: usize, text: &mut String) {
         }
         Value::Array(items) if !items.is_empty() => {
             for item in items {
-                let _ = write!(text, "\n{:indent$}-", "", indent = depth * 2);
-                block(item, depth + 1, text);
+                // The first line of what is below stands behind the hyphen, where its own indentation would end.
+                let mut inner = String::new();
+                block(item, depth + 1, &mut inner);
+                let _ = write!(text, "\n{:indent$}- {}", "", inner.trim_start(), indent = depth * 2);
             }
         }
         Value::String(leaf) => {
@@ -77,12 +79,12 @@ mod tests {
 
     #[test]
     fn a_document_is_in_blocks_with_the_known_parts_first() {
-        let value = json!({ "Resources": { "A": { "Properties": { "x": [1, [true], {}], "y": null }, "Type": "AWS::X" } }, "Description": "d" });
+        let value = json!({ "Resources": { "A": { "Properties": { "x": [1, [true], { "b": 2, "c": 3 }], "y": null }, "Type": "AWS::X" } }, "Description": "d" });
         let text = document(&value);
         assert_eq!(
             text,
-            "Description: d\nResources:\n  A:\n    Type: AWS::X\n    Properties:\n      x:\n        - 1\n        -\n          \
-             - true\n        - {}\n      \"y\": null\n"
+            "Description: d\nResources:\n  A:\n    Type: AWS::X\n    Properties:\n      x:\n        - 1\n        - - true\n        \
+             - b: 2\n          c: 3\n      \"y\": null\n"
         );
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use snapwarden_domain::names::EnvironmentName;
 
 use super::load::{self, LoadError};
-use super::{AccountId, Cloud, Environment, Iam, LogsOnDestroy, Pricing, Region};
+use super::{AccountId, Cloud, Cloudformation, Engine, Environment, Iam, LogsOnDestroy, Pricing, Region};
 
 /// Which environment a file is about, and what a destroy of it has to respect.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,10 @@ pub struct Identity {
     pub environment: EnvironmentName,
     /// Where it lives.
     pub cloud: Cloud,
+    /// What makes and deletes it.
+    pub engine: Engine,
+    /// The ARN of the role that CloudFormation acts as.
+    pub stack_role: Option<String>,
     /// The only AWS account that may be touched.
     pub account: AccountId,
     /// The AWS Region.
@@ -37,6 +41,8 @@ impl From<&Environment> for Identity {
         Self {
             environment: file.environment.clone(),
             cloud: file.cloud,
+            engine: file.engine,
+            stack_role: file.cloudformation.role.as_ref().map(ToString::to_string),
             account: file.account.clone(),
             region: file.region.clone(),
             iam: file.iam.clone(),
@@ -49,7 +55,7 @@ impl From<&Environment> for Identity {
 
 /// Reads from `<folder>/<name>.yaml` only what a destroy needs.
 ///
-/// Name, account, Region, cloud and the roles' names must be right, since they decide what is touched. A `protect` or `logs` that cannot
+/// Name, account, Region, cloud, engine and the roles' names must be right, since they decide what is touched. A `protect` or `logs` that cannot
 /// be understood counts as the careful choice: protected, and logs kept.
 pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
     let (path, text) = load::read(folder, name)?;
@@ -58,6 +64,8 @@ pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
     Ok(Identity {
         environment: file.environment,
         cloud: file.cloud,
+        engine: file.engine,
+        stack_role: file.cloudformation.role.as_ref().map(ToString::to_string),
         account: file.account,
         region: file.region,
         iam: file.iam,
@@ -73,6 +81,10 @@ struct Excerpt {
     environment: EnvironmentName,
     #[serde(default)]
     cloud: Cloud,
+    #[serde(default)]
+    engine: Engine,
+    #[serde(default)]
+    cloudformation: Cloudformation,
     account: AccountId,
     region: Region,
     #[serde(default)]

@@ -3,7 +3,9 @@
 //! Every value is checked by its own type while it is read, so an error carries the line and the key it stands at.
 
 mod bounded;
+mod cloudformation;
 mod encryption;
+mod fleet;
 mod iam;
 mod identity;
 mod lint;
@@ -29,7 +31,9 @@ use snapwarden_domain::retention::Retention;
 use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
+pub use cloudformation::{BucketName, Cloudformation, Engine, ServiceRoleArn};
 pub use encryption::{Encryption, KmsKey, Requirement};
+pub use fleet::{Fleet, OrganizationId, OrganizationalUnit};
 pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
 pub use lint::{Finding, Severity};
@@ -49,6 +53,15 @@ pub struct Environment {
     /// Where it lives: AWS, or the emulators on this machine.
     #[serde(default)]
     pub cloud: Cloud,
+    /// What makes the environment what this file says; docs/cloudformation.md says how one moves from one to the other.
+    #[serde(default)]
+    pub engine: Engine,
+    /// What CloudFormation is given, where it is the engine.
+    #[serde(default)]
+    pub cloudformation: Cloudformation,
+    /// The accounts and Regions that `cargo xtask fleet` brings this environment to.
+    #[serde(default, deserialize_with = "fleet::checked_fleet")]
+    pub fleet: Option<Fleet>,
     /// The only AWS account that may be touched.
     pub account: AccountId,
     /// The AWS Region, such as `eu-central-1`.

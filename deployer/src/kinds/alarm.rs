@@ -110,6 +110,10 @@ impl Kind for Alarm {
             "AlarmActions": wanted.alarm_actions,
             "OKActions": wanted.ok_actions,
             "InsufficientDataActions": wanted.insufficient_data_actions,
+            "WarmUpConfiguration": warm_up_minutes(&wanted.condition).map(|minutes| json!({
+                "WarmUpPeriodDurationInMinutes": minutes,
+                "OnlyStartEvaluatingAfterWarmUpPeriodEnds": true,
+            })),
             "Tags": cloudformation::tags(&wanted.tags),
         });
         let what = name.strip_prefix(&blueprint.scope.alarm("")).unwrap_or(name);
@@ -234,7 +238,11 @@ async fn put(cx: &Context, name: &str, wanted: &Properties, is_new: bool) -> Res
     let call = call.set_alarm_actions(Some(wanted.alarm_actions.clone()));
     let call = call.set_ok_actions(Some(wanted.ok_actions.clone()));
     let call = call.set_insufficient_data_actions(Some(wanted.insufficient_data_actions.clone()));
-    let call = call.set_warm_up_configuration(warm_up(&wanted.condition));
+    let warm_up = warm_up_minutes(&wanted.condition).map(|minutes| {
+        let whole = WarmUpConfiguration::builder().only_start_evaluating_after_warm_up_period_ends(true);
+        whole.warm_up_period_duration_in_minutes(minutes).build()
+    });
+    let call = call.set_warm_up_configuration(warm_up);
     let call = call.set_tags(is_new.then(|| cloudwatch_tags(&wanted.tags)));
     call.send().await.call("cloudwatch:PutMetricAlarm")?;
     Ok(())
@@ -243,11 +251,9 @@ async fn put(cx: &Context, name: &str, wanted: &Properties, is_new: bool) -> Res
 /// What keeps an alarm silent that takes silence for trouble, until the first run is overdue.
 ///
 /// CloudWatch heeds it when an alarm is made, so it is no property: a later change of it would change nothing.
-fn warm_up(condition: &Condition) -> Option<WarmUpConfiguration> {
+fn warm_up_minutes(condition: &Condition) -> Option<i32> {
     let minutes = condition.evaluation_periods.saturating_mul(condition.period_seconds) / 60;
-    let minutes = minutes.clamp(1, LONGEST_WARM_UP_MINUTES);
-    let whole = WarmUpConfiguration::builder().only_start_evaluating_after_warm_up_period_ends(true);
-    (condition.missing_data == "breaching").then(|| whole.warm_up_period_duration_in_minutes(minutes).build())
+    (condition.missing_data == "breaching").then(|| minutes.clamp(1, LONGEST_WARM_UP_MINUTES))
 }
 
 fn properties(alarm: MetricAlarm, tags: BTreeMap<String, String>) -> Properties {

@@ -102,10 +102,10 @@ impl Kind for Alias {
 
     /// A version cannot be changed: whatever it freezes names it, so that another version is another resource. Those that
     /// came before stay, since runs may be under way on them; they go with their function.
-    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+    fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
         let function = function_of(name);
         let word = last_word(function);
-        let frozen = hex::encode(Sha256::digest(json!(wanted.serves).to_string()));
+        let frozen = hex::encode(Sha256::digest(at_home(blueprint, &json!(wanted.serves).to_string())));
         let version = logical_id(&format!("{word}-version-{}", &frozen[..12]), "");
         let properties = json!({
             "FunctionName": function,
@@ -115,7 +115,10 @@ impl Kind for Alias {
         let frozen = json!({ "FunctionName": function, "CodeSha256": wanted.serves.code_sha256 });
         vec![
             Resource::new(logical_id(word, "Alias"), "AWS::Lambda::Alias", properties),
-            Resource::new(version, "AWS::Lambda::Version", frozen).when_it_goes("Retain", "Retain"),
+            // A version that a failed change had published would keep the next attempt from publishing it: Lambda
+            // publishes nothing twice, and CloudFormation takes no version for its own that it did not publish.
+            Resource::new(version, "AWS::Lambda::Version", frozen)
+                .when_it_goes("RetainExceptOnCreate", "Retain"),
         ]
     }
 
@@ -196,15 +199,7 @@ impl Kind for Alias {
         }
         let function = function_of(name);
         let version = published(cx, function, &wanted.serves).await?;
-        let canary = if cx.with_canary {
-            canary::fly(cx, function, &version).await?
-        } else {
-            Canary::skipped(&version)
-        };
-        if canary.outcome != canary::Outcome::Failed {
-            return Ok(Some(canary));
-        }
-        Err(StepError::Canary { function: function.to_owned(), version, why: canary.summary })
+        try_out(cx, function, version).await.map(Some)
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
@@ -260,6 +255,27 @@ impl Kind for Alias {
 }
 
 impl Alias {
+    /// The newest published version that is what is wanted of an alias; publishes none.
+    pub async fn version_like(cx: &Context, name: &str, wanted: &Value) -> Result<Option<String>, StepError> {
+        let wanted =
+            Properties::deserialize(wanted).map_err(|error| StepError::Malformed(error.to_string()))?;
+        let versions = release::versions(&cx.aws, function_of(name)).await?;
+        Ok(newest_like(&versions, &wanted.serves))
+    }
+
+    /// Has the version do a dry run that a stack has published for an alias, before the alias moves to it.
+    pub async fn try_published(cx: &Context, name: &str, wanted: &Value) -> Result<Canary, StepError> {
+        let Some(version) = Self::version_like(cx, name, wanted).await? else {
+            return Err(StepError::Changed { what: format!("what CloudFormation published for {name}") });
+        };
+        try_out(cx, function_of(name), version).await
+    }
+
+    /// Whether the alias serves, in one of these, what it does not serve in the other.
+    pub(crate) fn serves_another(found: &Value, wanted: &Value) -> bool {
+        ["serves", "published"].iter().any(|property| found[property] != wanted[property])
+    }
+
     /// What is wanted of an alias that serves this published version.
     pub(crate) fn serving(configuration: &FunctionConfiguration) -> Value {
         json!(Properties {
@@ -281,12 +297,28 @@ impl Properties {
 /// The newest published version that is what is wanted, or a new one: what an interrupted deploy has published is used,
 /// and a release before is still there.
 async fn published(cx: &Context, function: &str, wanted: &Version) -> Result<String, StepError> {
-    let versions = release::versions(&cx.aws, function).await?;
-    let like = |configuration: &&FunctionConfiguration| Version::found(configuration) == *wanted;
-    match versions.iter().rev().find(like).and_then(FunctionConfiguration::version) {
-        Some(version) => Ok(version.to_owned()),
+    match newest_like(&release::versions(&cx.aws, function).await?, wanted) {
+        Some(version) => Ok(version),
         None => publish(cx, function, wanted).await,
     }
+}
+
+/// Of versions in their order, the last one that is what is wanted. Pure.
+fn newest_like(versions: &[FunctionConfiguration], wanted: &Version) -> Option<String> {
+    let like = |configuration: &&FunctionConfiguration| Version::found(configuration) == *wanted;
+    versions.iter().rev().find(like)?.version().map(str::to_owned)
+}
+
+/// Has a version do a dry run, unless nobody wants one. One that fails does not go live.
+async fn try_out(cx: &Context, function: &str, version: String) -> Result<Canary, StepError> {
+    if !cx.with_canary {
+        return Ok(Canary::skipped(&version));
+    }
+    let canary = canary::fly(cx, function, &version).await?;
+    if canary.outcome != canary::Outcome::Failed {
+        return Ok(canary);
+    }
+    Err(StepError::Canary { function: function.to_owned(), version, why: canary.summary })
 }
 
 /// Publishes `$LATEST` and makes sure that what was published is what is wanted.
@@ -308,6 +340,16 @@ async fn publish(cx: &Context, function: &str, wanted: &Version) -> Result<Strin
     } else {
         Err(StepError::Changed { what: format!("version {version} of {function}") })
     }
+}
+
+/// What names a version must name it wherever it is rendered for: for a template that holds in any account, and for one
+/// that is patched with what is found in the environment's own.
+fn at_home(blueprint: &Blueprint<'_>, text: &str) -> String {
+    let (there, home) = (blueprint.scope, Scope::of(blueprint.environment));
+    let arns = [there.partition(), home.partition()].map(|partition| format!("arn:{partition}:"));
+    text.replace(there.account.as_str(), home.account.as_str())
+        .replace(there.region.as_str(), home.region.as_str())
+        .replace(&arns[0], &arns[1])
 }
 
 /// Lambda's own form of a time: `2026-11-24T18:00:00.000+0000`.

@@ -27,6 +27,8 @@ pub trait AnyKind: Send + Sync {
     fn declare(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Value)>;
     /// [`Kind::render`] of everything that the kind declares, by name.
     fn render(&self, blueprint: &Blueprint<'_>) -> Vec<(String, Vec<Resource>)>;
+    /// [`Kind::render`] of one resource; nothing where the properties are not those of this kind.
+    fn render_one(&self, blueprint: &Blueprint<'_>, name: &str, wanted: &Value) -> Vec<Resource>;
     /// [`Kind::parent`].
     fn parent(&self, name: &str, scope: &Scope) -> Option<ResourceId>;
     /// [`Kind::needs`].
@@ -88,6 +90,10 @@ impl<K: Kind> AnyKind for Erased<K> {
             (name, resources)
         };
         K::declare(blueprint).into_iter().map(render).collect()
+    }
+
+    fn render_one(&self, blueprint: &Blueprint<'_>, name: &str, wanted: &Value) -> Vec<Resource> {
+        from_value(wanted).map(|wanted| K::render(blueprint, name, &wanted)).unwrap_or_default()
     }
 
     fn parent(&self, name: &str, scope: &Scope) -> Option<ResourceId> {

@@ -55,6 +55,9 @@ pub struct Properties {
 pub struct Handle {
     /// When it was made: a `rate(…)` counts from there.
     pub created: Option<Timestamp>,
+    /// Its name on AWS, where a stack made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_as: Option<String>,
 }
 
 #[async_trait(?Send)]
@@ -205,13 +208,19 @@ impl Kind for Schedule {
             return Ok(Vec::new());
         }
         let pages = cx.aws.scheduler.list_schedules().group_name(&group).into_paginator().items().send();
-        let mut found = Vec::new();
+        let mut names = Vec::new();
         for listed in pages.collect::<Vec<_>>().await {
             // Without the group there are no schedules.
             let Some(listed) = listed.call("scheduler:ListSchedules").or_absent()? else { break };
-            let name = listed.name.unwrap_or_default();
-            let answer = cx.aws.scheduler.get_schedule().group_name(&group).name(&name).send().await;
+            names.push(listed.name.unwrap_or_default());
+        }
+        let mut found = Vec::new();
+        for name in &names {
+            let answer = cx.aws.scheduler.get_schedule().group_name(&group).name(name).send().await;
             let Some(schedule) = answer.call("scheduler:GetSchedule").or_absent()? else { continue };
+            let ours = Function::ALL.map(Scope::schedule).into_iter().chain([Scope::SEALING_SCHEDULE]);
+            let mut of_a_stack = ours.filter(|ours| !names.iter().any(|name| name == ours));
+            let of_a_stack = of_a_stack.find(|ours| cx.scope.schedule_of_a_stack(ours) == *name);
             let created = schedule.creation_date.and_then(|date| Timestamp::from_second(date.secs()).ok());
             let window = schedule.flexible_time_window.and_then(|window| window.maximum_window_in_minutes);
             let target = schedule.target;
@@ -236,7 +245,9 @@ impl Kind for Schedule {
                     .and_then(|config| config.arn)
                     .unwrap_or_default(),
             };
-            found.push((name, Found { properties, handle: Handle { created }, tags: None, revision: None }));
+            let handle = Handle { created, made_as: of_a_stack.map(|_| name.clone()) };
+            let name = of_a_stack.map_or_else(|| name.clone(), str::to_owned);
+            found.push((name, Found { properties, handle, tags: None, revision: None }));
         }
         Ok(found)
     }
@@ -260,9 +271,10 @@ impl Kind for Schedule {
     async fn update(
         cx: &Context,
         name: &str,
-        _: &FoundOf<Self>,
+        found: &FoundOf<Self>,
         wanted: &Properties,
     ) -> Result<(), StepError> {
+        let name = found.handle.made_as.as_deref().unwrap_or(name);
         let (window, target) = (wanted.window()?, wanted.target()?);
         wait::retry(cx, &[wait::ROLE_FOR_SCHEDULER], async || {
             let call = cx.aws.scheduler.update_schedule().group_name(cx.scope.schedule_group()).name(name);
@@ -275,10 +287,32 @@ impl Kind for Schedule {
         Ok(())
     }
 
-    async fn delete(cx: &Context, name: &str, _: &FoundOf<Self>) -> Result<(), StepError> {
+    async fn delete(cx: &Context, name: &str, found: &FoundOf<Self>) -> Result<(), StepError> {
+        let name = found.handle.made_as.as_deref().unwrap_or(name);
         let call = cx.aws.scheduler.delete_schedule().group_name(cx.scope.schedule_group()).name(name);
         call.send().await.call("scheduler:DeleteSchedule").or_absent()?;
         Ok(())
+    }
+}
+
+impl Schedule {
+    /// Deletes the schedules of the direct engine that a stack has made anew: after those of the stack are there, so that
+    /// no night is without. Tells which.
+    pub async fn leave_to_stack(cx: &Context) -> Result<Vec<String>, AwsError> {
+        let group = cx.scope.schedule_group();
+        let mut left = Vec::new();
+        for name in Function::ALL.map(Scope::schedule).into_iter().chain([Scope::SEALING_SCHEDULE]) {
+            let is_there = async |name: &str| {
+                let call = cx.aws.scheduler.get_schedule().group_name(&group).name(name).send().await;
+                Ok::<_, AwsError>(call.call("scheduler:GetSchedule").or_absent()?.is_some())
+            };
+            if is_there(name).await? && is_there(&cx.scope.schedule_of_a_stack(name)).await? {
+                let call = cx.aws.scheduler.delete_schedule().group_name(&group).name(name);
+                call.send().await.call("scheduler:DeleteSchedule").or_absent()?;
+                left.push(name.to_owned());
+            }
+        }
+        Ok(left)
     }
 }
 

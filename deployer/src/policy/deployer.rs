@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use snapwarden_domain::tags;
 
 use super::lint::{Finding, Use, lint};
-use crate::rights::{Condition, OPERATING, PURGING, Purpose, Resources, Right, rights};
+use crate::environment::Engine;
+use crate::rights::{Condition, OPERATING, PURGING, Purpose, Resources, Right, of_others, rights};
 use crate::scope::Scope;
 
 /// Which commands the policy is for, beside `plan`, `status` and the others that only look.
@@ -18,18 +19,25 @@ pub struct Access {
     pub purge: bool,
     /// `invoke` and `dead-letters`.
     pub operate: bool,
+    /// What makes and changes what there is: CloudFormation does it with rights of its own.
+    pub engine: Engine,
 }
 
 impl Access {
     /// Nothing that changes anything.
-    pub const READ_ONLY: Self = Self { deploy: false, purge: false, operate: false };
+    pub const READ_ONLY: Self = Self { deploy: false, purge: false, operate: false, engine: Engine::Direct };
     /// What a pipeline needs.
     pub const DEPLOY: Self = Self { deploy: true, ..Self::READ_ONLY };
     /// All commands but `adopt-snapshots`.
-    pub const ALL: Self = Self { deploy: true, purge: true, operate: true };
+    pub const ALL: Self = Self { deploy: true, purge: true, operate: true, engine: Engine::Direct };
 
     fn rights(self) -> BTreeSet<Right> {
-        let mut granted = rights(if self.deploy { &Purpose::ALL } else { &[Purpose::Observe] });
+        let purposes: &[Purpose] = if self.deploy { &Purpose::ALL } else { &[Purpose::Observe] };
+        let mut granted = rights(match self.engine {
+            Engine::Direct => purposes,
+            Engine::Cloudformation => &[Purpose::Observe],
+        });
+        granted.extend(of_others(purposes));
         for (given, more) in [(self.purge, PURGING), (self.operate, OPERATING)] {
             granted.extend(more.into_iter().flatten().filter(|_| given));
         }
@@ -39,8 +47,12 @@ impl Access {
 
 /// The policy document for one environment.
 pub fn deployer_policy(scope: &Scope, access: Access) -> Value {
-    let statements: Vec<Value> =
-        statements(scope, access).into_iter().map(|(_, statement)| statement).collect();
+    policy_of(deployer_statements(scope, access, &[]))
+}
+
+/// A policy of these statements.
+pub(super) fn policy_of(statements: Vec<(&'static str, Value)>) -> Value {
+    let statements: Vec<Value> = statements.into_iter().map(|(_, statement)| statement).collect();
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
@@ -64,28 +76,39 @@ pub fn with_simulation(mut policy: Value, principal: &str) -> Value {
 pub fn lint_deployer(scope: &Scope, access: Access) -> Vec<Finding> {
     let name =
         if access == Access::READ_ONLY { "the deployer's read-only policy" } else { "the deployer's policy" };
-    let statements = statements(scope, access);
+    let statements = deployer_statements(scope, access, &[]);
     let reason = |sid: &str| {
-        let (resources, _) = statements.iter().find(|(_, statement)| statement["Sid"] == sid)?;
-        let named = !resources.arns(scope).iter().any(|arn| arn.contains(['*', '?']));
-        resources.why_wildcard().or(named.then_some("these resources by name")).map(str::to_owned)
+        let (reason, _) = statements.iter().find(|(_, statement)| statement["Sid"] == sid)?;
+        Some((*reason).to_owned())
     };
     lint(name, &deployer_policy(scope, access), Use::Managed, reason)
 }
 
-fn statements(scope: &Scope, access: Access) -> Vec<(Resources, Value)> {
+/// The statements of that document, and of what else is allowed, each with the reason for its wildcards.
+pub(super) fn deployer_statements(
+    scope: &Scope,
+    access: Access,
+    more: &[Right],
+) -> Vec<(&'static str, Value)> {
+    let of_one = |right: Right| match right.resources {
+        Resources::Lock | Resources::Releases if access.deploy => {
+            Right { resources: Resources::Parameters, ..right }
+        }
+        _ => right,
+    };
+    statements_of(scope, access.rights().into_iter().chain(more.iter().copied()).map(of_one).collect())
+}
+
+/// Statements that give these rights.
+pub(super) fn statements_of(scope: &Scope, rights: BTreeSet<Right>) -> Vec<(&'static str, Value)> {
     let bounded = scope.iam.permissions_boundary.is_some();
     let mut statements: BTreeMap<(Resources, Condition), BTreeSet<&str>> = BTreeMap::new();
-    for Right { action, resources, condition } in access.rights() {
+    for Right { action, resources, condition } in rights {
         let condition = match condition {
             Condition::OnlyBounded if !bounded => continue,
             Condition::OnlyUnbounded if bounded => continue,
             Condition::OnlyBounded | Condition::Bounded if bounded => Condition::Bounded,
             Condition::OnlyBounded | Condition::Bounded | Condition::OnlyUnbounded => Condition::Always,
-            other => other,
-        };
-        let resources = match resources {
-            Resources::Lock | Resources::Releases if access.deploy => Resources::Parameters,
             other => other,
         };
         statements.entry((resources, condition)).or_default().insert(action);
@@ -100,7 +123,9 @@ fn statements(scope: &Scope, access: Access) -> Vec<(Resources, Value)> {
         if let Some((key, value)) = condition_key(condition, scope) {
             statement.insert("Condition".to_owned(), json!({ "StringEquals": { key: value } }));
         }
-        (resources, Value::Object(statement))
+        let named = !resources.arns(scope).iter().any(|arn| arn.contains(['*', '?']));
+        let reason = resources.why_wildcard().or(named.then_some("these resources by name"));
+        (reason.unwrap_or_default(), Value::Object(statement))
     });
     statements.collect()
 }

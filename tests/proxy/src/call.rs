@@ -60,7 +60,11 @@ impl Call {
             let operation = form.get("Action").and_then(Value::as_str).map(str::to_owned);
             (if service == "ec2" { Protocol::Ec2Query } else { Protocol::Query }, operation, form)
         } else {
-            let (operation, labels) = route(&service, &head.method, path).unzip();
+            let routed = match service.as_str() {
+                "s3" => s3(&head.method, path, head.uri.query().unwrap_or_default()),
+                _ => route(&service, &head.method, path),
+            };
+            let (operation, labels) = routed.unzip();
             (Protocol::RestJson, operation, labels.unwrap_or_default())
         };
         if matches!(protocol, Protocol::AwsJson | Protocol::RestJson) {
@@ -218,6 +222,30 @@ fn route(service: &str, method: &Method, path: &str) -> Option<(String, Map<Stri
     })
 }
 
+/// The right that a call of S3 takes: its path is the bucket and the key, and its query says which part of a bucket is
+/// meant (source: S3 User Guide, "Required permissions for Amazon S3 API operations"). Its answers, which are XML, are
+/// not disturbed.
+fn s3(method: &Method, path: &str, query: &str) -> Option<(String, Map<String, Value>)> {
+    let (bucket, key) = path.trim_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
+    let part = |name: &str| query.split('&').any(|field| field.split('=').next() == Some(name));
+    let action = match (method.as_str(), key.is_empty()) {
+        ("GET" | "HEAD", false) => "GetObject",
+        ("PUT", false) => "PutObject",
+        ("HEAD", true) => "ListBucket",
+        ("GET", true) if part("versioning") => "GetBucketVersioning",
+        ("GET", true) if part("policy") => "GetBucketPolicy",
+        ("PUT", true) if part("versioning") => "PutBucketVersioning",
+        ("PUT", true) if part("policy") => "PutBucketPolicy",
+        ("PUT", true) if part("encryption") => "PutEncryptionConfiguration",
+        ("PUT", true) if part("publicAccessBlock") => "PutBucketPublicAccessBlock",
+        ("PUT", true) => "CreateBucket",
+        _ => return None,
+    };
+    let labels = [("Bucket", bucket), ("Key", key)];
+    let labels = labels.map(|(name, value)| (name.to_owned(), Value::String(decoded(value))));
+    Some((action.to_owned(), labels.into_iter().collect()))
+}
+
 /// The fields of `a=b&c=d`; a key that comes more than once becomes a list.
 fn form(text: &str) -> Map<String, Value> {
     let mut fields = Map::new();
@@ -334,6 +362,21 @@ mod tests {
                 "",
             ),
             (call(group, "scheduler", ""), "scheduler:DeleteScheduleGroup", true, "Name", "g"),
+            (call(Request::head("/b"), "s3", ""), "s3:ListBucket", false, "Bucket", "b"),
+            (
+                call(Request::put("/b?versioning"), "s3", "<a/>"),
+                "s3:PutBucketVersioning",
+                true,
+                "Bucket",
+                "b",
+            ),
+            (
+                call(Request::put("/b/c/d.zip?x-id=PutObject"), "s3", "PK"),
+                "s3:PutObject",
+                true,
+                "Key",
+                "c/d.zip",
+            ),
             (
                 call(post("/service/Granite/operation/PutMetricAlarm"), "monitoring", ""),
                 "cloudwatch:PutMetricAlarm",

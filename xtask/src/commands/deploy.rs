@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use snapwarden_deployer::apply::{Guard, Report, apply};
 use snapwarden_deployer::bundle::Bundle;
+use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::release::How;
@@ -16,11 +17,11 @@ use snapwarden_deployer::rights::simulation;
 use snapwarden_deployer::saved_plan::SavedPlan;
 use snapwarden_deployer::world::{Observed, differences, fingerprint};
 
-use super::cleanup_diff;
 use super::plan::PlanScope;
 use super::release::{Provenance, Settled, history, is_unrecorded, settle};
 use super::releases::Shown;
 use super::status::{firings, resources};
+use super::{cleanup_diff, stack};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -34,24 +35,24 @@ use crate::{output, render};
 pub(crate) struct DeployArgs {
     /// Execute a plan that `plan --out` wrote, exactly, or refuse
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adopt", "resume"])]
-    plan: Option<PathBuf>,
+    pub(super) plan: Option<PathBuf>,
     /// Go ahead without a question
     #[arg(long)]
-    yes: bool,
+    pub(super) yes: bool,
     /// Make new versions live without a dry run before; such a release cannot be promoted
     #[arg(long)]
-    no_canary: bool,
+    pub(super) no_canary: bool,
     /// Take the environment's lock from whoever holds it
     #[arg(long)]
-    break_lock: bool,
+    pub(super) break_lock: bool,
     /// Let a changed cleanup policy delete snapshots that the deployed one would not
     #[arg(long)]
-    accept_deletions: bool,
+    pub(super) accept_deletions: bool,
     /// The environment's name, to lift its protection
     #[arg(long, value_name = "ENV")]
     confirm: Option<String>,
     #[command(flatten)]
-    scope: PlanScope,
+    pub(super) scope: PlanScope,
 }
 
 impl DeployArgs {
@@ -68,7 +69,7 @@ impl DeployArgs {
 
     /// The command that goes on where this one stopped, without the environment. A saved plan is not what there is to do
     /// any more.
-    fn again(&self) -> String {
+    pub(super) fn again(&self) -> String {
         let mut command = "deploy".to_owned();
         for (flag, given) in [
             ("--no-canary", self.no_canary),
@@ -86,7 +87,7 @@ impl DeployArgs {
     }
 
     /// Refuses to lift the protection that AWS remembers without the environment's name: an edit of the file must not.
-    fn check_protection(&self, session: &Session, plan: &Plan) -> CommandResult {
+    pub(super) fn check_protection(&self, session: &Session, plan: &Plan) -> CommandResult {
         let name = session.scope.environment.as_str();
         if !plan.lifts_protection() || self.confirm.as_deref() == Some(name) {
             return Ok(());
@@ -101,6 +102,9 @@ impl DeployArgs {
 
 /// Plans, asks, applies, and shows what exists now.
 pub(crate) fn cmd_deploy(context: &Context, args: &DeployArgs) -> CommandResult {
+    if context.engine()? == Engine::Cloudformation {
+        return block_on(stack::deploy_stack(context, args));
+    }
     block_on(async {
         let mut planned = match &args.plan {
             Some(path) => saved(context, args, path).await?,
@@ -121,6 +125,11 @@ pub(super) struct Released {
 }
 
 impl Released {
+    /// What an engine has done.
+    pub(super) fn new(session: Session, report: Report, observed: Observed, settled: Settled) -> Self {
+        Self { session, report, observed, settled }
+    }
+
     /// Shows what exists now.
     pub(super) fn show(&self, context: &Context) -> CommandResult {
         let Self { session, report, observed, settled } = self;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Identity, LogsOnDestroy, Pricing};
+use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy, Pricing};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
@@ -16,7 +16,7 @@ use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
 use snapwarden_deployer::world::{Desired, Observed, fingerprint};
 
 use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
-use super::{drain, purge};
+use super::{drain, purge, stack};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -98,11 +98,15 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             doomed = inventory::snapshots(&session.aws, &session.scope).await?;
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
-        let nothing = plan.is_empty() && doomed.is_empty();
+        let by_stack =
+            session.environment.engine == Engine::Cloudformation && stack::has_stack(&session).await?;
+        let nothing = plan.is_empty() && doomed.is_empty() && !by_stack;
         // Log groups that were kept are still marked as protected, and need no confirmation to be kept.
         if !nothing {
             check_protection(&session.scope, protect, &observed, args)?;
-            check_rights(context, &session, &plan).await?;
+            if !(by_stack && session.environment.stack_role.is_some()) {
+                check_rights(context, &session, &plan).await?;
+            }
         }
         // What dies right before its end leaves nothing else than the records of the releases, or its lock.
         if !nothing
@@ -122,6 +126,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 let mut outcome = Purged::default();
                 if purging && !nothing {
                     outcome = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;
+                    now = session.observe().await?;
+                }
+                if by_stack && stack::delete_stack(context, &session, guard).await? {
                     now = session.observe().await?;
                 }
                 let plan = plan_destroy(&session, &now)?;
@@ -144,7 +151,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "snapshots": remaining,
         });
         let pricing = &session.environment.pricing;
-        let text = text(&session.scope, report.steps.len(), &kept, &plan, &outcome, &remaining, pricing);
+        let deleted = if by_stack { plan.count(Verb::Delete) } else { report.steps.len() };
+        let text = text(&session.scope, deleted, &kept, &plan, &outcome, &remaining, pricing);
         output::result(context, &value, text)?;
         let left = if purging { remaining } else { Vec::new() };
         purge::all_or_failure(&outcome, &left)

@@ -15,9 +15,10 @@ use snapwarden_deployer::world::{Observed, fingerprint};
 use snapwarden_domain::event::day;
 use snapwarden_domain::retention::DeleteOn;
 
-use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
+use super::deploy::{changed_meanwhile, see_it_done};
 use super::destroy::{DestroyArgs, check_protection};
 use super::release::{Provenance, history, settle};
+use super::stack;
 use crate::context::Context;
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -44,7 +45,7 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
     let plan = plan_drain(context, &session, &observed, draining)?;
     let mut report = Report::default();
     if !plan.is_empty() {
-        check_rights(context, &session, &plan).await?;
+        stack::check_rights_by_engine(context, &session, &plan).await?;
         let approval = session.approve(context, &plan, "Stop the backups of", args.yes)?;
         report = exclusively(context, &session, "destroy --drain", args.break_lock, async |guard| {
             let now = session.observe().await?;
@@ -53,7 +54,7 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
             }
             check_protection(&session.scope, protect, &now, args)?;
             let plan = plan_drain(context, &session, &now, draining)?;
-            let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
+            let report = stack::apply_by_engine(context, &session, &plan, guard, &args.again()).await?;
             let now = see_it_done(context, &session, &now, &plan).await?;
             let git = history(&session).await?.newest().and_then(|newest| newest.git.clone());
             let provenance = Provenance { how: How::Deployed, git, plan: &plan, report: &report };

@@ -6,13 +6,14 @@ use clap::Args;
 use serde_json::json;
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::draining::Draining;
+use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, Unowned, plan};
 use snapwarden_deployer::quota;
 use snapwarden_deployer::saved_plan::{SavedPlan, SavedPlanError};
 use snapwarden_deployer::world::{Desired, Observed};
 
-use super::cleanup_diff;
+use super::{cleanup_diff, stack};
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::session::{CodeSource, Session, code_of};
@@ -23,12 +24,15 @@ use crate::{output, render};
 pub(crate) struct PlanArgs {
     /// Write the plan to a file that `deploy --plan` executes exactly
     #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// End with exit code 3 when there are changes
     #[arg(long)]
-    exit_code: bool,
+    pub(super) exit_code: bool,
+    /// Where CloudFormation is the engine: show what differs from the stack's template, as CloudFormation sees it
+    #[arg(long, conflicts_with = "out")]
+    pub(super) drift: bool,
     #[command(flatten)]
-    scope: PlanScope,
+    pub(super) scope: PlanScope,
 }
 
 /// What `plan` and `deploy` have in common.
@@ -73,19 +77,8 @@ impl PlanScope {
         bundle: &Bundle,
         observed: &Observed,
     ) -> Result<Plan, Failure> {
-        let draining = Draining::of(observed, &session.scope).filter(|_| !self.resume);
-        if let Some(draining) = draining {
-            let resume = context.command_line("deploy --resume");
-            let note = format!("this environment drains {draining}: no backups; `{resume}` makes them again");
-            context.progress().note(&note);
-        }
         let options = Options { adopt: self.adopt, ..Options::default() };
-        let desired = session.desired(&code_of(bundle), draining)?;
-        let exceeded: Vec<_> = quota::exceeded(&desired, bundle).iter().map(ToString::to_string).collect();
-        if !exceeded.is_empty() {
-            return Err(Failure::new(Exit::Usage, format!("AWS would refuse it: {}", exceeded.join("; ")))
-                .hint("shorten what the environment's file says"));
-        }
+        let desired = Self::desired(session, bundle, self.draining(context, session, observed))?;
         let plan = plan(&registry(), &session.scope, &desired, observed, &options)?;
         let both: Desired =
             plan.pending().filter_map(|step| Some((step.resource.clone(), step.interim.clone()?))).collect();
@@ -98,10 +91,53 @@ impl PlanScope {
         }
         Ok(plan)
     }
+
+    /// Whether the environment drains, and goes on with it.
+    pub(super) fn draining(
+        &self,
+        context: &Context,
+        session: &Session,
+        observed: &Observed,
+    ) -> Option<Draining> {
+        let draining = self.goes_on_draining(session, observed);
+        if let Some(draining) = draining {
+            let resume = context.command_line("deploy --resume");
+            let note = format!("this environment drains {draining}: no backups; `{resume}` makes them again");
+            context.progress().note(&note);
+        }
+        draining
+    }
+
+    /// The same, without a word.
+    pub(super) fn goes_on_draining(&self, session: &Session, observed: &Observed) -> Option<Draining> {
+        Draining::of(observed, &session.scope).filter(|_| !self.resume)
+    }
+
+    /// What a deploy should lead to, as far as AWS would take it.
+    pub(super) fn desired(
+        session: &Session,
+        bundle: &Bundle,
+        draining: Option<Draining>,
+    ) -> Result<Desired, Failure> {
+        let desired = session.desired(&code_of(bundle), draining)?;
+        let exceeded: Vec<_> = quota::exceeded(&desired, bundle).iter().map(ToString::to_string).collect();
+        if !exceeded.is_empty() {
+            return Err(Failure::new(Exit::Usage, format!("AWS would refuse it: {}", exceeded.join("; ")))
+                .hint("shorten what the environment's file says"));
+        }
+        Ok(desired)
+    }
 }
 
 /// Shows the plan; makes no call that changes anything.
 pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
+    if context.engine()? == Engine::Cloudformation {
+        return block_on(stack::plan_stack(context, args));
+    }
+    if args.drift {
+        return Err(Failure::new(Exit::Usage, "--drift is for environments whose engine is CloudFormation")
+            .hint(format!("the plan itself shows all that differs: {}", context.command_line("plan"))));
+    }
     let (session, plan, diff) = block_on(async {
         let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
         let observed = session.observe().await?;

@@ -2,8 +2,10 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::policy::deployer::{Access, deployer_policy, lint_deployer, with_simulation};
 use snapwarden_deployer::policy::lint::Finding;
+use snapwarden_deployer::policy::stack::{lint_stack, stack_deployer_policy, stack_policy, stack_trust};
 use snapwarden_deployer::policy::trust::Pipeline;
 use snapwarden_deployer::policy::{
     PolicyError, lint_restorer, lint_roles, purposes, restorer_policy, role_policies,
@@ -29,6 +31,8 @@ enum PoliciesCommand {
     Lint,
     /// Write the policy of whoever plans, deploys and destroys the environment, as JSON
     Deployer(DeployerArgs),
+    /// Where CloudFormation is the engine: write the trust policy and the permissions of the role that it acts as, as JSON
+    Stack,
     /// Write the policy of whoever restores the environment's snapshots, as JSON
     Restorer,
 }
@@ -85,6 +89,9 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             let mut findings = lint_roles(&environment, &scope)?;
             findings.extend(lint_restorer(&environment, &scope)?);
             // What the options add may also be a policy of its own: IAM limits the length of each.
+            if environment.engine == Engine::Cloudformation {
+                findings.extend(lint_stack(&environment, &scope));
+            }
             let options = Access { deploy: false, ..Access::ALL };
             for access in [Access::READ_ONLY, Access::DEPLOY, options] {
                 findings.extend(lint_deployer(&scope, access));
@@ -94,10 +101,17 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             output::result(context, &json!({ "findings": findings }), text)?;
             if findings.is_empty() { Ok(()) } else { Err(Failure::said(Exit::Attention)) }
         }
+        PoliciesCommand::Stack => {
+            let (trust, permissions) = (stack_trust(), stack_policy(&environment, &scope));
+            json_result(context, &json!({ "trust": trust, "permissions": permissions }))
+        }
         PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),
         PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, trust, principal }) => {
-            let access = Access { deploy: !read_only, purge: *purge, operate: *operate };
-            let mut permissions = deployer_policy(&scope, access);
+            let access = Access { deploy: !read_only, purge: *purge, operate: *operate, ..Access::READ_ONLY };
+            let mut permissions = match environment.engine {
+                Engine::Direct => deployer_policy(&scope, access),
+                Engine::Cloudformation => stack_deployer_policy(&environment, &scope, access),
+            };
             if let Some(principal) = principal {
                 permissions = with_simulation(permissions, principal);
             }

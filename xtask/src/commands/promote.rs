@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use snapwarden_deployer::bundle::{Bundle, Documents};
 use snapwarden_deployer::draining::Draining;
+use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Step, plan};
 use snapwarden_deployer::release::history::History;
@@ -19,6 +20,7 @@ use snapwarden_deployer::scope::Function;
 use super::deploy::{DeployArgs, Planned, release};
 use super::release::history;
 use super::releases::commit;
+use super::stack;
 use super::status::difference;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
@@ -121,12 +123,16 @@ pub(crate) fn cmd_promote(context: &Context, args: &PromoteArgs) -> CommandResul
         let deploying = DeployArgs::of_promotion(args.yes, args.break_lock, args.accept_deletions);
         let observed = session.observe().await?;
         let plan = deploying.scope().plan(&to, &session, &bundle, &observed)?;
+        let how = How::Promoted(Origin { environment: name.clone(), release: chosen.number });
+        if session.environment.engine == Engine::Cloudformation && !args.dry_run {
+            let stage = stack::Stage::of(&to, deploying.scope(), session, bundle, args.again()).await?;
+            return stack::release(&to, stage, None, &deploying, &how).await?.show(&to);
+        }
         if args.dry_run {
             let text = render::plan::text(&plan, to.verbose());
             let value = json!({ "from": args.from, "release": chosen.number, "to": args.to, "plan": plan });
             return output::result(&to, &value, text);
         }
-        let how = How::Promoted(Origin { environment: name.clone(), release: chosen.number });
         let planned = Planned { session, bundle, observed, plan };
         release(&to, planned, &deploying, &how, &args.again()).await?.show(&to)
     })

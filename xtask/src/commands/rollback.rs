@@ -8,10 +8,10 @@ use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::release::{Content, Gone, How, Release};
 use snapwarden_deployer::world::{Observed, fingerprint};
 
-use super::cleanup_diff;
-use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
+use super::deploy::{changed_meanwhile, see_it_done};
 use super::release::{Provenance, Settled, history, settle};
 use super::releases::{Shown, commit};
+use super::{cleanup_diff, stack};
 use crate::context::{Context, block_on};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
@@ -77,7 +77,7 @@ pub(crate) fn cmd_rollback(context: &Context, args: &RollbackArgs) -> CommandRes
             context.progress().note("nothing to do: it is live already");
             Default::default()
         } else {
-            check_rights(context, &session, &plan).await?;
+            stack::check_rights_by_engine(context, &session, &plan).await?;
             exclusively(context, &session, "rollback", args.break_lock, async |guard| {
                 let now = session.observe().await?;
                 if fingerprint(&now) != fingerprint(&observed) {
@@ -85,7 +85,7 @@ pub(crate) fn cmd_rollback(context: &Context, args: &RollbackArgs) -> CommandRes
                 }
                 let plan = plan.clone().with_revisions_of(&now);
                 let again = args.again(release.number);
-                let report = apply_plan(context, &session, None, &plan, guard, &again).await?;
+                let report = stack::apply_by_engine(context, &session, &plan, guard, &again).await?;
                 let now = see_it_done(context, &session, &now, &plan).await?;
                 let provenance = Provenance {
                     how: How::RolledBackTo(release.number),

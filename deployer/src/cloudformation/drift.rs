@@ -1,0 +1,122 @@
+//! What is no longer as the stack's template says, in the form of our own plans.
+//!
+//! CloudFormation compares only what a template declares: a policy that somebody attached is seen, since the template says
+//! that there is none, and a subnet that somebody tied a function to is not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_cloudformation::types::{
+    StackDriftDetectionStatus, StackResourceDrift, StackResourceDriftStatus as Status,
+};
+use serde_json::Value;
+
+use super::change_set::named;
+use crate::error::{AwsError, Call};
+use crate::kinds::{Context, StepError};
+use crate::plan::{Plan, Step, Verb};
+use crate::property::compare;
+use crate::wait;
+use crate::world::ResourceId;
+
+/// What CloudFormation found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// What would have to happen so that everything is as the template says.
+    pub plan: Plan,
+    /// What could not be looked at, and why; nothing is known of it.
+    pub unknown: Vec<String>,
+}
+
+/// How long CloudFormation may take to look at every resource.
+const LIMIT: Duration = Duration::from_mins(15);
+
+/// Has CloudFormation compare the stack with its template. Changes nothing.
+pub async fn detect(cx: &Context, names: &BTreeMap<String, ResourceId>) -> Result<Drift, StepError> {
+    let stack = cx.scope.stack();
+    let call = cx.aws.cloudformation.detect_stack_drift().stack_name(&stack);
+    let answer = call.send().await.call("cloudformation:DetectStackDrift")?;
+    let id = answer.stack_drift_detection_id.unwrap_or_default();
+    let done = wait::until(cx, "CloudFormation to look at every resource", LIMIT, async || {
+        let call = cx.aws.cloudformation.describe_stack_drift_detection_status();
+        let answer = call.stack_drift_detection_id(&id).send().await;
+        let answer = answer.call("cloudformation:DescribeStackDriftDetectionStatus")?;
+        let runs = answer.detection_status == Some(StackDriftDetectionStatus::DetectionInProgress);
+        Ok((!runs).then_some((answer.detection_status, answer.detection_status_reason)))
+    })
+    .await?;
+    let Some((status, reason)) = done else {
+        return Err(StepError::NotReady {
+            what: "CloudFormation did not look at every resource",
+            seconds: LIMIT.as_secs(),
+            state: "it is still looking".to_owned(),
+        });
+    };
+    let mut drift = of(&resources(cx, &stack).await?, names);
+    // What it could look at is worth showing all the same.
+    if status == Some(StackDriftDetectionStatus::DetectionFailed) {
+        drift.unknown.insert(0, reason.unwrap_or_else(|| "CloudFormation gives no reason".to_owned()));
+    }
+    Ok(drift)
+}
+
+async fn resources(cx: &Context, stack: &str) -> Result<Vec<StackResourceDrift>, AwsError> {
+    let (mut all, mut next) = (Vec::new(), None);
+    loop {
+        let call =
+            cx.aws.cloudformation.describe_stack_resource_drifts().stack_name(stack).set_next_token(next);
+        let page = call.send().await.call("cloudformation:DescribeStackResourceDrifts")?;
+        all.extend(page.stack_resource_drifts.unwrap_or_default());
+        next = page.next_token.filter(|token| !token.is_empty());
+        if next.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Pure.
+fn of(resources: &[StackResourceDrift], names: &BTreeMap<String, ResourceId>) -> Drift {
+    let mut drift = Drift::default();
+    for resource in resources {
+        let logical = resource.logical_resource_id().unwrap_or_default();
+        let name = named(names, logical, resource.resource_type(), resource.physical_resource_id());
+        let read = |text: Option<&str>| {
+            text.and_then(|text| serde_json::from_str::<Value>(text).ok()).unwrap_or_default()
+        };
+        let (expected, actual) = (read(resource.expected_properties()), read(resource.actual_properties()));
+        match resource.stack_resource_drift_status() {
+            Some(Status::Modified) => drift.plan.steps.push(Step {
+                resource: name,
+                verb: Verb::Update,
+                changes: compare(&expected, &actual),
+                wanted: None,
+                interim: None,
+                found: None,
+            }),
+            Some(Status::Deleted) => drift.plan.steps.push(Step {
+                resource: name,
+                verb: Verb::Create,
+                changes: compare(&expected, &Value::Null),
+                wanted: None,
+                interim: None,
+                found: None,
+            }),
+            Some(Status::InSync) => drift.plan.steps.push(Step {
+                resource: name,
+                verb: Verb::Keep,
+                changes: Vec::new(),
+                wanted: None,
+                interim: None,
+                found: None,
+            }),
+            _ => {
+                let reason =
+                    resource.drift_status_reason().unwrap_or("CloudFormation does not compare this type");
+                drift.unknown.push(format!("{name}: {reason}"));
+            }
+        }
+    }
+    drift.plan.steps.sort_by(|a, b| a.resource.cmp(&b.resource));
+    drift.unknown.sort();
+    drift
+}

@@ -1,0 +1,96 @@
+//! `plan` of a stack: a change set in the form of all plans, or what somebody changed by hand.
+
+use serde_json::json;
+use snapwarden_deployer::cloudformation::change_set;
+use snapwarden_deployer::cloudformation::drift;
+use snapwarden_deployer::cloudformation::saved::SavedChangeSet;
+use snapwarden_deployer::plan::Plan;
+
+use super::deploy::Stage;
+use super::settled;
+use crate::commands::cleanup_diff;
+use crate::commands::plan::PlanArgs;
+use crate::context::Context;
+use crate::failure::{CommandResult, Exit, Failure};
+use crate::session::code_of;
+use crate::{output, render};
+
+/// Shows what a deploy would do. Nothing changes, and unless it is saved nothing stays.
+pub(in crate::commands) async fn plan_stack(context: &Context, args: &PlanArgs) -> CommandResult {
+    let stage = Stage::set(context, &args.scope, args.scope.code()).await?;
+    if args.drift {
+        return show_drift(context, &stage, args).await;
+    }
+    let imported = stage.prepare_import(context).await?;
+    let imports = imported.is_some();
+    let change_set = match imported {
+        Some(import) => Some(import),
+        None => stage.prepare(context).await?,
+    };
+    if imports {
+        context
+            .progress()
+            .note("this takes what there is into a stack, as it is; the deploy then plans the rest");
+    }
+    let shown = change_set.as_ref().map(|change_set| change_set.plan.clone()).unwrap_or_default();
+    let diff = cleanup_diff::preview(context, &stage.session, &stage.direct).await;
+    if let Some(change_set) = change_set {
+        if let Some(path) = args.out.as_ref().filter(|_| !imports) {
+            let (scope, code) = (&stage.session.scope, code_of(&stage.bundle));
+            SavedChangeSet::new(scope, code, &stage.stages.last, change_set).write(path)?;
+        } else {
+            let review = change_set.creates.then_some(change_set.stack.as_str());
+            change_set::discard(&stage.cloudside(context), &change_set.id, review).await?;
+        }
+    } else if args.out.is_some() {
+        context.progress().note("nothing was saved: there is nothing to do");
+    }
+    let value = json!({
+        "environment": stage.session.scope.environment,
+        "engine": "cloudformation",
+        "plan": shown,
+        "cleanup_diff": diff,
+        "warnings": stage.session.warnings,
+    });
+    let deletions = diff.filter(|diff| !diff.new_deletions.is_empty());
+    let deletions = deletions.map(|diff| format!("\n\n{}", render::cleanup_diff::text(&diff)));
+    output::result(context, &value, text(&shown, context.verbose()) + &deletions.unwrap_or_default())?;
+    if args.exit_code && !shown.is_empty() {
+        return Err(Failure::said(Exit::ChangesPending));
+    }
+    Ok(())
+}
+
+async fn show_drift(context: &Context, stage: &Stage, args: &PlanArgs) -> CommandResult {
+    let cx = stage.cloudside(context);
+    if settled(context, &stage.session, &cx, args.scope.adopt).await?.is_none() {
+        return Err(Failure::new(Exit::Failed, format!("there is no stack {}", stage.session.scope.stack()))
+            .hint(format!("deploy first: {}", context.command_line("deploy"))));
+    }
+    let task = context.progress().start("asking CloudFormation what differs from the template");
+    let drift = drift::detect(&cx, &stage.names).await?;
+    task.done("");
+    for unknown in &drift.unknown {
+        context.progress().note(&format!("CloudFormation cannot tell of {unknown}"));
+    }
+    let value = json!({
+        "environment": stage.session.scope.environment,
+        "engine": "cloudformation",
+        "drift": drift.plan,
+        "unknown": drift.unknown,
+    });
+    output::result(context, &value, render::plan::text(&drift.plan, context.verbose()))?;
+    if args.exit_code && !drift.plan.is_empty() {
+        return Err(Failure::said(Exit::ChangesPending));
+    }
+    Ok(())
+}
+
+/// CloudFormation lists only what changes.
+fn text(plan: &Plan, verbose: bool) -> String {
+    if plan.is_empty() {
+        "no changes: the stack is as it should be".to_owned()
+    } else {
+        render::plan::text(plan, verbose)
+    }
+}

@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use snapwarden_deployer::policy::deployer::{Access, deployer_policy, lint_deployer, with_simulation};
+use snapwarden_deployer::policy::deployer::{
+    Access, deployer_policy, lint_deployer, with_copies, with_simulation,
+};
 use snapwarden_deployer::policy::lint::Finding;
 use snapwarden_deployer::policy::trust::Pipeline;
 use snapwarden_deployer::policy::{
@@ -97,7 +99,8 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
         PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),
         PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, trust, principal }) => {
             let access = Access { deploy: !read_only, purge: *purge, operate: *operate };
-            let mut permissions = deployer_policy(&scope, access);
+            let regions: Vec<_> = environment.copy_to.iter().map(|target| target.region.clone()).collect();
+            let mut permissions = with_copies(deployer_policy(&scope, access), &scope, &regions, access);
             if let Some(principal) = principal {
                 permissions = with_simulation(permissions, principal);
             }

@@ -208,4 +208,55 @@ mod tests {
         assert_eq!(purged.deleted, ["snap-1", "snap-2"]);
         assert!(purged.remaining.is_empty() && snapshots.lock().unwrap().is_empty());
     }
+    /// Copies that are left behind in a Region where nobody looks are billed for ever; those of an environment of the
+    /// same name there are its own.
+    #[tokio::test(start_paused = true)]
+    async fn copies_in_other_regions_go_too_and_nobody_elses() {
+        const SNAPSHOTS: [(&str, &str, &str, &str); 4] = [
+            ("eu-central-1", "snap-1", "snapwarden:environment", "test"),
+            ("eu-west-1", "copy-1", "snapwarden:copied-by", "test/eu-central-1"),
+            ("eu-west-1", "copy-2", "snapwarden:copied-by", "test/us-east-1"),
+            ("eu-west-1", "snap-2", "snapwarden:environment", "test"),
+        ];
+        let gone = Arc::new(Mutex::new(Vec::new()));
+        let deleted = gone.clone();
+        let http = infallible_client_fn(move |request| {
+            let form = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
+            let signed_for = request.headers()["authorization"].to_str().unwrap_or_default().to_owned();
+            let mut deleted = deleted.lock().unwrap();
+            let is_here = |region: &str| signed_for.contains(&format!("/{region}/ec2/"));
+            if form.contains("Action=DeleteSnapshot") {
+                let (_, id, ..) = SNAPSHOTS
+                    .into_iter()
+                    .find(|(region, id, ..)| is_here(region) && form.contains(&format!("SnapshotId={id}")))
+                    .expect("it is asked for where it is");
+                deleted.push(id.to_owned());
+                return http::Response::new("<DeleteSnapshotResponse/>".to_owned());
+            }
+            // The filter is left to whoever reads: it may go wrong.
+            let items = SNAPSHOTS
+                .iter()
+                .filter(|(region, id, ..)| is_here(region) && !deleted.iter().any(|gone| gone == id));
+            let set: String = items
+                .map(|(_, id, key, value)| {
+                    format!(
+                        "<item><snapshotId>{id}</snapshotId><tagSet><item><key>{key}</key><value>{value}</value></item>\
+                         </tagSet></item>"
+                    )
+                })
+                .collect();
+            http::Response::new(format!(
+                "<DescribeSnapshotsResponse><snapshotSet>{set}</snapshotSet></DescribeSnapshotsResponse>"
+            ))
+        });
+        let nowhere =
+            LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
+        let scope = scope("test");
+        let aws = Aws::local_through(&scope.region, &nowhere, &http);
+        let regions = BTreeSet::from(["eu-west-1".to_owned().try_into().unwrap()]);
+        let purged = purge(&aws, &scope, &regions, &Always, &|_, _| ()).await.unwrap();
+        assert_eq!(purged.deleted, ["snap-1", "copy-1"]);
+        assert!(purged.remaining.is_empty());
+        assert_eq!(*gone.lock().unwrap(), ["snap-1", "copy-1"]);
+    }
 }

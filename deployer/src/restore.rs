@@ -199,7 +199,14 @@ pub fn plan(
         None => zone_of(chosen, disks)?,
     };
     let encryption = &environment.encryption;
-    let key = encryption.kms_key.as_ref().filter(|_| encryption.require != Requirement::Off);
+    let key = match copies_in {
+        // A key encrypts in its own Region only.
+        Some(region) => {
+            let target = environment.copy_to.iter().find(|target| target.region == *region);
+            target.map(|target| &target.kms_key)
+        }
+        None => encryption.kms_key.as_ref().filter(|_| encryption.require != Requirement::Off),
+    };
     let volume = |member: &&domain::Snapshot| {
         let disk = member.volume.as_ref().and_then(|volume| disks.get(volume));
         let own =

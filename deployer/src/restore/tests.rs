@@ -133,3 +133,26 @@ fn the_zone_is_that_of_the_originals_or_has_to_be_said() {
         assert!(matches!(zone(&[], Some(foreign)), Err(NothingToRestore::ForeignZone { .. })), "{foreign}");
     }
 }
+
+/// On the day that the own Region is lost, nobody can look there for zones, types and devices.
+#[test]
+fn copies_are_restored_in_their_own_region_with_its_key() {
+    let mut nights = nights();
+    for snapshot in &mut nights {
+        snapshot.encrypted = snapshot.id != "snap-21b";
+    }
+    let chosen = choose(&nights, Some("i-1"), None).unwrap();
+    let environment = environment(
+        "encryption: { require: enforce, kms_key: alias/home }\n\
+         copy_to: [{ region: eu-west-1, kms_key: alias/there, retention: { daily_days: 14 } }]",
+    );
+    let there: Region = "eu-west-1".to_owned().try_into().unwrap();
+    let nothing = BTreeMap::new();
+    let plan = |zone| plan(&chosen, &BTreeMap::new(), &nothing, zone, Some(&there), &environment);
+    let planned = plan(Some("eu-west-1b")).unwrap();
+    assert_eq!((planned.copies_in.as_deref(), planned.zone.as_str()), (Some("eu-west-1"), "eu-west-1b"));
+    let keys: Vec<_> = planned.volumes.iter().map(|volume| volume.kms_key.as_deref()).collect();
+    assert_eq!(keys, [None, Some("alias/there")]);
+    assert!(matches!(plan(None), Err(NothingToRestore::NoZone(_))));
+    assert!(matches!(plan(Some("eu-central-1a")), Err(NothingToRestore::ForeignZone { .. })));
+}

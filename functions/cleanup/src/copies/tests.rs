@@ -5,7 +5,9 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_ec2::error::ErrorMetadata;
 use aws_sdk_ec2::operation::copy_snapshot::{CopySnapshotError, CopySnapshotInput, CopySnapshotOutput};
-use aws_sdk_ec2::operation::delete_snapshot::DeleteSnapshotOutput;
+use aws_sdk_ec2::operation::delete_snapshot::{
+    DeleteSnapshotError, DeleteSnapshotInput, DeleteSnapshotOutput,
+};
 use aws_sdk_ec2::operation::describe_images::DescribeImagesOutput;
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::operation::describe_locked_snapshots::DescribeLockedSnapshotsOutput;
@@ -262,13 +264,9 @@ impl Account {
             .match_requests(|_| true)
             .then_compute_response(move |request| account.copy(request));
         let account = self.clone();
-        let delete =
-            mock!(Client::delete_snapshot).match_requests(|_| true).then_compute_response(move |request| {
-                let mut contents = account.contents();
-                contents.home.retain(|one| one.snapshot_id() != request.snapshot_id());
-                contents.there.retain(|one| one.snapshot_id() != request.snapshot_id());
-                MockResponse::Output(DeleteSnapshotOutput::builder().build())
-            });
+        let delete = mock!(Client::delete_snapshot)
+            .match_requests(|_| true)
+            .then_compute_response(move |request| account.delete(request));
         let instances = mock!(Client::describe_instances).match_requests(|_| true).then_output(|| {
             let instance = Instance::builder().instance_id("i-1").build();
             let reservation = Reservation::builder().instances(instance).build();
@@ -368,6 +366,20 @@ impl Account {
             Some(code) => refusal(code),
             None => MockResponse::Output(CopySnapshotOutput::builder().snapshot_id(id).build()),
         }
+    }
+
+    fn delete(
+        &self,
+        request: &DeleteSnapshotInput,
+    ) -> MockResponse<DeleteSnapshotOutput, DeleteSnapshotError> {
+        if request.dry_run() == Some(true) {
+            let error = ErrorMetadata::builder().code("DryRunOperation").message("as asked").build();
+            return MockResponse::Error(DeleteSnapshotError::generic(error));
+        }
+        let mut contents = self.contents();
+        contents.home.retain(|one| one.snapshot_id() != request.snapshot_id());
+        contents.there.retain(|one| one.snapshot_id() != request.snapshot_id());
+        MockResponse::Output(DeleteSnapshotOutput::builder().build())
     }
 }
 

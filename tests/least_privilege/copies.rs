@@ -263,7 +263,7 @@ fn without_copies_there_is_no_right_elsewhere_and_with_all_of_them_the_policy_st
         );
     }
     for key in ["alias/a-name-of-some-length", KEY_THERE] {
-        for region in ["ap-southeast-1", "ap-southeast-2", "ap-northeast-3"] {
+        for region in ["ap-southeast-1", "ap-northeast-3"] {
             let key = key.replace(THERE, region);
             environment.copy_to.push(snapwarden_deployer::environment::CopyTarget {
                 region: region.to_owned().try_into().unwrap(),

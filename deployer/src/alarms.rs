@@ -207,7 +207,7 @@ fn of_coverage(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
     stale.into_iter().chain([unprotected]).collect()
 }
 
-/// Alarms about what is in clear text. An environment that drains has them as well: what it holds is as readable.
+/// Alarms about what is in clear text, and about copies. An environment that drains has them as well: what it holds is as readable.
 fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
     let env = &scope.environment;
     let clear = Metric::own(scope, names::UNENCRYPTED_SNAPSHOTS);
@@ -221,7 +221,7 @@ fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
         lasts: true,
         ..alarm(what, description, condition)
     };
-    match environment.encryption.require {
+    let mut alarms = match environment.encryption.require {
         Requirement::Off => Vec::new(),
         Requirement::Report => vec![alarm(
             "unencrypted-snapshots",
@@ -231,46 +231,57 @@ fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
             ),
             lasting(clear),
         )],
-        Requirement::Enforce => vec![
-            alarm(
-                "unencrypted-snapshots",
-                format!(
-                    "For a whole day, some snapshot has not been encrypted, although sealing is on. See what holds it \
-                     with: cargo xtask invoke seal --dry-run --env {env}"
-                ),
-                Condition {
-                    statistic: "Minimum".to_owned(),
-                    evaluation_periods: 24,
-                    datapoints_to_alarm: 24,
-                    ..lasting(clear)
-                },
+        Requirement::Enforce => vec![alarm(
+            "unencrypted-snapshots",
+            format!(
+                "For a whole day, some snapshot has not been encrypted, although sealing is on. See what holds it \
+                 with: cargo xtask invoke seal --dry-run --env {env}"
             ),
-            alarm(
-                "copies-failed",
-                format!(
-                    "EC2 could not make, or refused, the encrypted copy of some snapshot, which stays in clear text. \
-                     Mostly encryption.kms_key, or its key policy, is wrong. See why with: \
-                     cargo xtask invoke seal --dry-run --env {env}"
-                ),
-                lasting(Metric::own(scope, names::COPIES_FAILED)),
+            Condition {
+                statistic: "Minimum".to_owned(),
+                evaluation_periods: 24,
+                datapoints_to_alarm: 24,
+                ..lasting(clear)
+            },
+        )],
+    };
+    if environment.has_passes() {
+        let keys = match (environment.encryption.sealing_key(), environment.copy_to.is_empty()) {
+            (Some(_), true) => {
+                "which stays in clear text. Mostly encryption.kms_key, or its key policy, is wrong"
+            }
+            (None, _) => {
+                "which another Region lacks. Mostly a kms_key of copy_to, or its key policy, is wrong"
+            }
+            (Some(_), false) => {
+                "which stays in clear text, or which another Region lacks. Mostly a key, or its key policy, is wrong"
+            }
+        };
+        alarms.push(alarm(
+            "copies-failed",
+            format!(
+                "EC2 could not make, or refused, the encrypted copy of some snapshot, {keys}. See why with: \
+                 cargo xtask invoke seal --dry-run --env {env}"
             ),
-            alarm(
-                "seal-heartbeat",
-                format!(
-                    "No sealing pass has ended for two hours, although one is due every 15 minutes. See why with: \
-                     cargo xtask logs cleanup --env {env}"
-                ),
-                Condition {
-                    comparison: "LessThanThreshold".to_owned(),
-                    period_seconds: 3600,
-                    evaluation_periods: 2,
-                    datapoints_to_alarm: 2,
-                    missing_data: "breaching".to_owned(),
-                    ..any(Metric::own(scope, names::SEALING_RUNS))
-                },
+            lasting(Metric::own(scope, names::COPIES_FAILED)),
+        ));
+        alarms.push(alarm(
+            "seal-heartbeat",
+            format!(
+                "No sealing pass has ended for two hours, although one is due every 15 minutes. See why with: \
+                 cargo xtask logs cleanup --env {env}"
             ),
-        ],
+            Condition {
+                comparison: "LessThanThreshold".to_owned(),
+                period_seconds: 3600,
+                evaluation_periods: 2,
+                datapoints_to_alarm: 2,
+                missing_data: "breaching".to_owned(),
+                ..any(Metric::own(scope, names::SEALING_RUNS))
+            },
+        ));
     }
+    alarms
 }
 
 fn of_the_rest(scope: &Scope) -> Vec<Alarm> {

@@ -146,6 +146,12 @@ impl Aws {
         }
     }
 
+    /// EC2 in another Region, with the same credentials, under the same lease.
+    pub fn ec2_in(&self, region: &Region) -> aws_sdk_ec2::Client {
+        let region = aws_types::region::Region::new(region.to_string());
+        aws_sdk_ec2::Client::from_conf(self.ec2.config().to_builder().region(region).build())
+    }
+
     /// Asks STS who is calling; the first call, so that wrong credentials show before anything else.
     pub async fn caller(&self) -> Result<Caller, AwsError> {
         let identity = self.sts.get_caller_identity().send().await.call("sts:GetCallerIdentity")?;

@@ -136,21 +136,24 @@ fn volumes(scope: &Scope) -> Value {
     chart(scope, "Selected volumes", DAY, &[protected, selected, unprotected])
 }
 
-/// What is in clear text, where anybody minds.
+/// What is in clear text and what is copied, where anybody minds.
 fn encryption(blueprint: &Blueprint<'_>) -> Option<Value> {
-    let scope = blueprint.scope;
+    let (scope, environment) = (blueprint.scope, blueprint.environment);
     let own = |name: &str, stat: &str, label: &str| line(&Metric::own(scope, name), stat, label);
-    let mut lines = vec![own(names::UNENCRYPTED_SNAPSHOTS, "Maximum", "in clear text")];
-    match blueprint.environment.encryption.require {
-        Requirement::Off => return None,
-        Requirement::Report => {}
-        Requirement::Enforce => lines.extend([
-            own(names::COPIES_BEGUN, "Sum", "encrypted copies begun"),
-            own(names::SNAPSHOTS_SEALED, "Sum", "replaced by their copies"),
-            own(names::COPIES_FAILED, "Maximum", "copies failed"),
-        ]),
+    let mut lines = Vec::new();
+    if environment.encryption.require != Requirement::Off {
+        lines.push(own(names::UNENCRYPTED_SNAPSHOTS, "Maximum", "in clear text"));
     }
-    Some(chart(scope, "Encryption", 3600, &lines))
+    if environment.has_passes() {
+        lines.push(own(names::COPIES_BEGUN, "Sum", "encrypted copies begun"));
+    }
+    if environment.encryption.sealing_key().is_some() {
+        lines.push(own(names::SNAPSHOTS_SEALED, "Sum", "replaced by their copies"));
+    }
+    if environment.has_passes() {
+        lines.push(own(names::COPIES_FAILED, "Maximum", "copies failed"));
+    }
+    (!lines.is_empty()).then(|| chart(scope, "Encryption", 3600, &lines))
 }
 
 fn runs(scope: &Scope) -> Value {

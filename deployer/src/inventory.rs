@@ -1,12 +1,13 @@
 //! What an environment has produced: snapshots, and events that could not be delivered. Only looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_domain::inventory::{self as domain, Inventory};
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::settings::{CleanupSettings, Selector};
 use snapwarden_domain::tags;
@@ -15,6 +16,7 @@ use snapwarden_runtime::ec2::{self, snapshots as list};
 use snapwarden_runtime::inventory::{read_around, read_snapshot};
 
 use crate::aws::Aws;
+use crate::environment::Region;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Resources, Right};
 use crate::scope::Scope;
@@ -54,12 +56,32 @@ pub struct Snapshot {
 
 /// All snapshots of the environment, those due first at the top.
 pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsError> {
-    let owned = aws_sdk_ec2::types::Filter::builder()
-        .name(format!("tag:{}", tags::ENVIRONMENT))
-        .values(scope.environment.as_str())
-        .build();
-    let pages =
-        aws.ec2.describe_snapshots().owner_ids("self").filters(owned).max_results(1000).into_paginator();
+    owned_by(&aws.ec2, &Owner::from(&scope.environment)).await
+}
+
+/// The copies of the environment's snapshots that another Region holds.
+pub async fn copies(aws: &Aws, scope: &Scope, region: &Region) -> Result<Vec<Snapshot>, AwsError> {
+    let owner = Owner::of_copies(&scope.environment, scope.region.as_str());
+    owned_by(&aws.ec2_in(region), &owner).await
+}
+
+/// The same of every Region that may hold any.
+pub async fn copies_in(
+    aws: &Aws,
+    scope: &Scope,
+    regions: &BTreeSet<Region>,
+) -> Result<BTreeMap<Region, Vec<Snapshot>>, AwsError> {
+    let mut found = BTreeMap::new();
+    for region in regions {
+        found.insert(region.clone(), copies(aws, scope, region).await?);
+    }
+    Ok(found)
+}
+
+async fn owned_by(ec2: &aws_sdk_ec2::Client, owner: &Owner) -> Result<Vec<Snapshot>, AwsError> {
+    let (key, value) = owner.tag();
+    let filter = aws_sdk_ec2::types::Filter::builder().name(format!("tag:{key}")).values(&value).build();
+    let pages = ec2.describe_snapshots().owner_ids("self").filters(filter).max_results(1000).into_paginator();
     let mut found = Vec::new();
     for snapshot in pages.items().send().collect::<Vec<_>>().await {
         let snapshot = snapshot.call("ec2:DescribeSnapshots")?;
@@ -68,7 +90,7 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
             tags.filter(|tag| tag.key.as_deref() == Some(key)).find_map(|tag| tag.value.clone())
         };
         // A purge deletes all that is returned here. A filter gone wrong must not make it somebody else's.
-        if tag(tags::ENVIRONMENT).as_deref() != Some(scope.environment.as_str()) {
+        if tag(key).as_ref() != Some(&value) {
             continue;
         }
         found.push(Snapshot {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use self::lint::{Finding, Use, lint};
 
-use crate::environment::{Environment, KmsKey};
+use crate::environment::{CopyTarget, Environment, KmsKey};
 use crate::scope::{Function, Scope};
 
 /// What one of our roles may do, and who may assume it.
@@ -77,7 +77,7 @@ pub fn lint_roles(environment: &Environment, scope: &Scope) -> Result<Vec<Findin
         let text = DOCUMENTS.iter().find(|(document, _)| *document == purpose).map_or("", |(_, text)| text);
         let name = format!("policies/{purpose}.yaml");
         for (document, of) in [(policies.permissions, Use::Inline), (policies.trust, Use::Trust)] {
-            findings.extend(lint(&name, &document.0, of, |sid| lint::comment_above(text, sid)));
+            findings.extend(lint(&name, &document.0, of, |sid| reason(text, sid)));
         }
     }
     Ok(findings)
@@ -105,8 +105,13 @@ pub fn restorer_policy(environment: &Environment, scope: &Scope) -> Result<Polic
 /// What is wrong with that document, see [`lint`].
 pub fn lint_restorer(environment: &Environment, scope: &Scope) -> Result<Vec<Finding>, PolicyError> {
     let document = restorer_policy(environment, scope)?;
-    let reason = |sid: &str| lint::comment_above(RESTORER.1, sid);
-    Ok(lint("policies/restorer.yaml", &document.0, Use::Managed, reason))
+    Ok(lint("policies/restorer.yaml", &document.0, Use::Managed, |sid| reason(RESTORER.1, sid)))
+}
+
+/// The reason for a statement; for one that stands once for each Region of copies, its number aside.
+fn reason(text: &str, sid: &str) -> Option<String> {
+    let unnumbered = sid.trim_end_matches(|end: char| end.is_ascii_digit());
+    lint::comment_above(text, sid).or_else(|| lint::comment_above(text, unnumbered))
 }
 
 /// Reads a document and fills it in.
@@ -119,12 +124,12 @@ fn read<T: DeserializeOwned>(
     let holes = holes(environment, scope);
     let syntax = |source| PolicyError::Syntax { document, source };
     let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
-    let filled =
-        fill(without_absent(value, environment), &holes).map_err(|hole| PolicyError::UnknownHole {
-            document,
-            hole,
-            known: holes.keys().copied().collect::<Vec<_>>().join(", "),
-        })?;
+    let value = without_absent(for_each_target(value, environment, scope), environment);
+    let filled = fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
+        document,
+        hole,
+        known: holes.keys().copied().collect::<Vec<_>>().join(", "),
+    })?;
     serde_json::from_value(filled)
         .map_err(|error| syntax(<serde_yaml::Error as serde::de::Error>::custom(error)))
 }
@@ -138,7 +143,8 @@ fn holes(environment: &Environment, scope: &Scope) -> BTreeMap<&'static str, Str
     let of_key = |text: Option<&str>| text.unwrap_or_default().to_owned();
     BTreeMap::from([
         ("topic_key_arn", key.map(ToString::to_string).unwrap_or_default()),
-        ("sealing_source_arn", format!("arn:{partition}:ec2:{region}::snapshot/snap-*")),
+        ("copy_any_key_arn", format!("arn:{partition}:kms:{region}:{account}:key/*")),
+        ("copy_source_arn", format!("arn:{partition}:ec2:{region}::snapshot/snap-*")),
         ("sealing_copy_arn", format!("arn:{partition}:ec2:{region}::snapshot/*")),
         ("sealing_key_arn", of_key(sealing.and_then(KmsKey::arn))),
         ("sealing_key_alias", of_key(sealing.and_then(KmsKey::alias))),
@@ -187,7 +193,9 @@ fn without_absent(mut value: Value, environment: &Environment) -> Value {
     let sealing = environment.encryption.sealing_key();
     let absent: Vec<&str> = [
         ("${topic_key_arn}", environment.notify.kms_key.is_some()),
-        ("${sealing_source_arn}", sealing.is_some()),
+        ("${copy_source_arn}", environment.has_passes()),
+        ("${copy_any_key_arn}", !environment.copy_to.is_empty()),
+        ("${target_", false),
         ("${sealing_copy_arn}", sealing.is_some()),
         ("${sealing_key_arn}", sealing.is_some_and(|key| key.arn().is_some())),
         ("${sealing_key_alias}", sealing.is_some_and(|key| key.alias().is_some())),
@@ -195,12 +203,58 @@ fn without_absent(mut value: Value, environment: &Environment) -> Value {
     .into_iter()
     .filter_map(|(hole, is_there)| (!is_there).then_some(hole))
     .collect();
-    for document in value.as_object_mut().into_iter().flat_map(Map::values_mut) {
-        if let Some(statements) = document.get_mut("Statement").and_then(Value::as_array_mut) {
-            statements.retain(|statement| {
-                let text = statement.to_string();
-                !absent.iter().any(|hole| text.contains(hole))
-            });
+    for statements in statements_of(&mut value) {
+        statements.retain(|statement| {
+            let text = statement.to_string();
+            !absent.iter().any(|hole| text.contains(hole))
+        });
+    }
+    value
+}
+
+/// The statements of a document, or of each document in it.
+fn statements_of(value: &mut Value) -> Vec<&mut Vec<Value>> {
+    let documents = match value {
+        document if document.get("Statement").is_some() => vec![document],
+        several => several.as_object_mut().into_iter().flat_map(Map::values_mut).collect(),
+    };
+    documents.into_iter().filter_map(|document| document.get_mut("Statement")?.as_array_mut()).collect()
+}
+
+/// Repeats the statements that name a `${target_…}` for each Region of copies, which fills it. A list of all Regions
+/// and keys in one statement would let the key of one be used in another.
+fn for_each_target(mut value: Value, environment: &Environment, scope: &Scope) -> Value {
+    let (partition, account) = (scope.partition(), &scope.account);
+    let of_target = |target: &CopyTarget| {
+        let region = target.region.as_str();
+        let mut holes = vec![
+            ("${target_region}", region.to_owned()),
+            ("${target_snapshot_arn}", format!("arn:{partition}:ec2:{region}::snapshot/*")),
+            ("${target_volume_arn}", format!("arn:{partition}:ec2:{region}:{account}:volume/*")),
+            ("${target_any_key_arn}", format!("arn:{partition}:kms:{region}:{account}:key/*")),
+        ];
+        holes.extend(target.kms_key.arn().map(|arn| ("${target_key_arn}", arn.to_owned())));
+        holes.extend(target.kms_key.alias().map(|alias| ("${target_key_alias}", alias.to_owned())));
+        holes
+    };
+    let targets: Vec<_> = environment.copy_to.iter().map(of_target).collect();
+    for statements in statements_of(&mut value) {
+        let all = std::mem::take(statements);
+        for statement in all {
+            let text = statement.to_string();
+            if !text.contains("${target_") {
+                statements.push(statement);
+                continue;
+            }
+            for (number, holes) in targets.iter().enumerate() {
+                // What is left of a hole is about what this target does not have, such as an alias.
+                let filled = holes.iter().fold(text.clone(), |text, (hole, value)| text.replace(hole, value));
+                let Ok(mut statement) = serde_json::from_str::<Value>(&filled) else { continue };
+                if let Some(sid) = statement["Sid"].as_str() {
+                    statement["Sid"] = format!("{sid}{}", number + 1).into();
+                }
+                statements.push(statement);
+            }
         }
     }
     value

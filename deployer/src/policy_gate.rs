@@ -5,7 +5,7 @@
 //! deploy changes in the code of the verdicts is therefore not seen, nor is what becomes due on later days. How many
 //! snapshots one run deletes (`max_deletes`) changes only when they go, so it does not count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use snapwarden_domain::report::DueSnapshot;
 use snapwarden_domain::settings::{self, CleanupSettings};
 use snapwarden_domain::verdict::{Decision, MassDeletion, Verdict, judge};
 
+use crate::environment::Region;
 use crate::kinds::{Alias, Kind, alias_name};
 use crate::plan::Plan;
 use crate::scope::{Function, Scope};
@@ -150,6 +151,19 @@ pub fn deployed_settings(
     let known = serde_json::to_value(file).ok();
     let deployed = settings_of(&found.properties).zip(known).map(|(found, known)| overlaid(known, &found));
     Some(deployed.and_then(|settings| serde_json::from_value(settings).ok()).unwrap_or_else(|| file.clone()))
+}
+
+/// The Regions that may hold copies: those of the file, and those that the deployed cleanup still copies to. Somebody may
+/// have taken one out of the file.
+pub fn copy_regions(
+    observed: &Observed,
+    scope: &Scope,
+    file: impl IntoIterator<Item = Region>,
+) -> BTreeSet<Region> {
+    let deployed = observed.get(&cleanup_alias(scope)).and_then(|found| settings_of(&found.properties));
+    let deployed = deployed.iter().flat_map(|settings| settings["copy_to"].as_array()).flatten();
+    let deployed = deployed.filter_map(|target| Region::try_from(target["region"].as_str()?.to_owned()).ok());
+    file.into_iter().chain(deployed).filter(|region| *region != scope.region).collect()
 }
 
 fn all<'a>(inventory: &'a Inventory, reason: &str) -> BTreeMap<&'a str, String> {

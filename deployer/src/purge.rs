@@ -1,7 +1,7 @@
 //! Deletes an environment's snapshots, whatever their `DeleteOn` says: the end of an environment that nobody wants to
 //! restore from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_ec2::config::Config;
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::apply::Guard;
 use crate::aws::Aws;
+use crate::environment::Region;
 use crate::error::{AwsError, Call};
 use crate::inventory::{self, Snapshot};
 use crate::rights::{Condition, Resources, Right};
@@ -46,39 +47,64 @@ const PAUSES: [u64; 6] = [0, 2, 5, 10, 20, 30];
 /// How often it is looked for snapshots that a run made while others were deleted.
 const ROUNDS: usize = 5;
 
-/// Deletes all snapshots that carry the environment's tag, also those that appear meanwhile. One that cannot be deleted
-/// stops no other; `guard` is asked before each, and `tell` hears how many are done.
+/// Where snapshots are deleted.
+struct Place<'a> {
+    aws: &'a Aws,
+    scope: &'a Scope,
+    /// The Region whose copies they are; none for the environment's own snapshots.
+    copies: Option<&'a Region>,
+    ec2: aws_sdk_ec2::Client,
+}
+
+impl Place<'_> {
+    async fn list(&self) -> Result<Vec<Snapshot>, AwsError> {
+        match self.copies {
+            Some(region) => inventory::copies(self.aws, self.scope, region).await,
+            None => inventory::snapshots(self.aws, self.scope).await,
+        }
+    }
+}
+
+/// Deletes all snapshots that carry the environment's tag, and its copies in these Regions, also those that appear
+/// meanwhile. One that cannot be deleted stops no other; `guard` is asked before each, and `tell` hears how many are done.
 pub async fn purge(
     aws: &Aws,
     scope: &Scope,
+    copies: &BTreeSet<Region>,
     guard: &dyn Guard,
     tell: &dyn Fn(usize, usize),
 ) -> Result<Purged, AwsError> {
     let mut purged = Purged::default();
-    for _ in 0..ROUNDS {
-        let (round, is_over) = delete_all(aws, scope, guard, tell).await?;
-        purged.deleted.extend(round.deleted);
-        purged.remaining = round.remaining;
-        if is_over {
-            break;
+    // The copies last: until the snapshots are gone, a pass that was in flight could make another one of each.
+    for region in [None].into_iter().chain(copies.iter().map(Some)) {
+        let ec2 = region.map_or_else(|| aws.ec2.clone(), |region| aws.ec2_in(region));
+        let place = Place { aws, scope, copies: region, ec2 };
+        let mut remaining = Vec::new();
+        for _ in 0..ROUNDS {
+            let (round, is_over) = delete_all(&place, guard, tell).await?;
+            purged.deleted.extend(round.deleted);
+            remaining = round.remaining;
+            if is_over {
+                break;
+            }
         }
+        purged.remaining.extend(remaining);
     }
     Ok(purged)
 }
 
 /// Deletes what is there, and answers whether nothing else has appeared meanwhile.
 async fn delete_all(
-    aws: &Aws,
-    scope: &Scope,
+    place: &Place<'_>,
     guard: &dyn Guard,
     tell: &dyn Fn(usize, usize),
 ) -> Result<(Purged, bool), AwsError> {
-    let ours = inventory::snapshots(aws, scope).await?;
+    let ours = place.list().await?;
     let (mut done, mut reasons) = (0, BTreeMap::new());
     let mut deletions = stream::iter(&ours)
         .map(|snapshot| async move {
             let result = match guard.check().await {
-                Ok(()) => delete(aws, &snapshot.snapshot).await.map_err(|error| error.to_string()),
+                Ok(()) => delete(&place.ec2, &snapshot.snapshot).await.map_err(|error| error.to_string()),
                 Err(halt) => Err(format!("not attempted: {halt}")),
             };
             (snapshot, result)
@@ -96,7 +122,7 @@ async fn delete_all(
     let mut left = BTreeMap::new();
     for pause in PAUSES {
         tokio::time::sleep(Duration::from_secs(pause)).await;
-        let listed = inventory::snapshots(aws, scope).await?;
+        let listed = place.list().await?;
         left = listed.into_iter().map(|snapshot| (snapshot.snapshot, snapshot.state)).collect();
         // What EC2 accepted goes some seconds later; what it refused stays, and what is new is for the next round.
         if ours.iter().all(|Snapshot { snapshot: id, .. }| !left.contains_key(id) || reasons.contains_key(id))
@@ -121,10 +147,10 @@ async fn delete_all(
     Ok((purged, is_over))
 }
 
-async fn delete(aws: &Aws, id: &str) -> Result<(), AwsError> {
+async fn delete(ec2: &aws_sdk_ec2::Client, id: &str) -> Result<(), AwsError> {
     // The SDK slows down by itself as EC2 throttles; a deletion can be repeated without harm.
     let adaptive = Config::builder().retry_config(RetryConfig::adaptive().with_max_attempts(10));
-    let answer = aws.ec2.delete_snapshot().snapshot_id(id).customize().config_override(adaptive).send().await;
+    let answer = ec2.delete_snapshot().snapshot_id(id).customize().config_override(adaptive).send().await;
     match answer.call("ec2:DeleteSnapshot") {
         Err(error) if error.code != "InvalidSnapshot.NotFound" => Err(error),
         _ => Ok(()),
@@ -178,8 +204,59 @@ mod tests {
             LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
         let scope = scope("test");
         let aws = Aws::local_through(&scope.region, &nowhere, &http);
-        let purged = purge(&aws, &scope, &Always, &|_, _| ()).await.unwrap();
+        let purged = purge(&aws, &scope, &BTreeSet::new(), &Always, &|_, _| ()).await.unwrap();
         assert_eq!(purged.deleted, ["snap-1", "snap-2"]);
         assert!(purged.remaining.is_empty() && snapshots.lock().unwrap().is_empty());
+    }
+    /// Copies that are left behind in a Region where nobody looks are billed for ever; those of an environment of the
+    /// same name there are its own.
+    #[tokio::test(start_paused = true)]
+    async fn copies_in_other_regions_go_too_and_nobody_elses() {
+        const SNAPSHOTS: [(&str, &str, &str, &str); 4] = [
+            ("eu-central-1", "snap-1", "snapwarden:environment", "test"),
+            ("eu-west-1", "copy-1", "snapwarden:copied-by", "test/eu-central-1"),
+            ("eu-west-1", "copy-2", "snapwarden:copied-by", "test/us-east-1"),
+            ("eu-west-1", "snap-2", "snapwarden:environment", "test"),
+        ];
+        let gone = Arc::new(Mutex::new(Vec::new()));
+        let deleted = gone.clone();
+        let http = infallible_client_fn(move |request| {
+            let form = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
+            let signed_for = request.headers()["authorization"].to_str().unwrap_or_default().to_owned();
+            let mut deleted = deleted.lock().unwrap();
+            let is_here = |region: &str| signed_for.contains(&format!("/{region}/ec2/"));
+            if form.contains("Action=DeleteSnapshot") {
+                let (_, id, ..) = SNAPSHOTS
+                    .into_iter()
+                    .find(|(region, id, ..)| is_here(region) && form.contains(&format!("SnapshotId={id}")))
+                    .expect("it is asked for where it is");
+                deleted.push(id.to_owned());
+                return http::Response::new("<DeleteSnapshotResponse/>".to_owned());
+            }
+            // The filter is left to whoever reads: it may go wrong.
+            let items = SNAPSHOTS
+                .iter()
+                .filter(|(region, id, ..)| is_here(region) && !deleted.iter().any(|gone| gone == id));
+            let set: String = items
+                .map(|(_, id, key, value)| {
+                    format!(
+                        "<item><snapshotId>{id}</snapshotId><tagSet><item><key>{key}</key><value>{value}</value></item>\
+                         </tagSet></item>"
+                    )
+                })
+                .collect();
+            http::Response::new(format!(
+                "<DescribeSnapshotsResponse><snapshotSet>{set}</snapshotSet></DescribeSnapshotsResponse>"
+            ))
+        });
+        let nowhere =
+            LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
+        let scope = scope("test");
+        let aws = Aws::local_through(&scope.region, &nowhere, &http);
+        let regions = BTreeSet::from(["eu-west-1".to_owned().try_into().unwrap()]);
+        let purged = purge(&aws, &scope, &regions, &Always, &|_, _| ()).await.unwrap();
+        assert_eq!(purged.deleted, ["snap-1", "copy-1"]);
+        assert!(purged.remaining.is_empty());
+        assert_eq!(*gone.lock().unwrap(), ["snap-1", "copy-1"]);
     }
 }

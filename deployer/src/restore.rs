@@ -14,13 +14,14 @@ use std::num::NonZeroU16;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_domain::inventory as domain;
-use snapwarden_domain::snapshot_set::{by_set, of_one_moment};
+use snapwarden_domain::owner::Owner;
+use snapwarden_domain::snapshot_set::{by_set, of_one_moment, one_a_volume};
 use snapwarden_domain::tags;
 use snapwarden_runtime::ec2::{self, Ec2, tagged};
 use snapwarden_runtime::inventory::read_snapshot;
 
 use crate::aws::Aws;
-use crate::environment::{Environment, Requirement};
+use crate::environment::{Environment, Region, Requirement};
 use crate::error::{AwsError, Call};
 use crate::scope::Scope;
 
@@ -47,6 +48,9 @@ pub struct RestorePlan {
     pub run: String,
     /// The moment that it holds.
     pub taken_at: Option<Timestamp>,
+    /// The Region whose copies they are, where it is not the environment's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies_in: Option<String>,
     /// Where the volumes are made.
     pub zone: String,
     /// One for each volume of the instance.
@@ -128,7 +132,7 @@ pub enum NothingToRestore {
     ForeignZone {
         /// What was asked for.
         zone: String,
-        /// The environment's Region.
+        /// The Region that is restored in.
         region: String,
     },
 }
@@ -161,14 +165,6 @@ pub fn choose<'a>(
     newest.ok_or_else(|| NothingToRestore::NoneSoEarly { instance: name(), at: at.unwrap_or(oldest), oldest })
 }
 
-/// Of what holds the same, the encrypted one.
-fn one_a_volume(mut members: Vec<&domain::Snapshot>) -> Vec<&domain::Snapshot> {
-    members.sort_by_key(|member| (&member.volume, !member.encrypted, &member.id));
-    let mut seen = BTreeSet::new();
-    members.retain(|member| member.volume.is_none() || seen.insert(member.volume.clone()));
-    members
-}
-
 /// What is known of a volume that still exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
@@ -186,19 +182,31 @@ pub fn plan(
     disks: &BTreeMap<String, Disk>,
     tags_of: &BTreeMap<String, BTreeMap<String, String>>,
     zone: Option<&str>,
+    copies_in: Option<&Region>,
     environment: &Environment,
 ) -> Result<RestorePlan, NothingToRestore> {
-    let region = environment.region.as_str();
+    let region = copies_in.unwrap_or(&environment.region).as_str();
     let zone = match zone {
         // A local zone is named after its Region, too.
         Some(zone) if zone.len() > region.len() && zone.starts_with(region) => zone.to_owned(),
         Some(zone) => {
             return Err(NothingToRestore::ForeignZone { zone: zone.to_owned(), region: region.to_owned() });
         }
+        None if copies_in.is_some() => {
+            let why = "the original volumes are in another Region";
+            return Err(NothingToRestore::NoZone(why.to_owned()));
+        }
         None => zone_of(chosen, disks)?,
     };
     let encryption = &environment.encryption;
-    let key = encryption.kms_key.as_ref().filter(|_| encryption.require != Requirement::Off);
+    let key = match copies_in {
+        // A key encrypts in its own Region only.
+        Some(region) => {
+            let target = environment.copy_to.iter().find(|target| target.region == *region);
+            target.map(|target| &target.kms_key)
+        }
+        None => encryption.kms_key.as_ref().filter(|_| encryption.require != Requirement::Off),
+    };
     let volume = |member: &&domain::Snapshot| {
         let disk = member.volume.as_ref().and_then(|volume| disks.get(volume));
         let own =
@@ -222,6 +230,7 @@ pub fn plan(
         instance: chosen.instance.to_owned(),
         run: chosen.run.to_owned(),
         taken_at: Some(chosen.taken_at),
+        copies_in: copies_in.map(ToString::to_string),
         zone,
         volumes: chosen.members.iter().map(volume).collect(),
     })
@@ -242,15 +251,22 @@ fn zone_of(chosen: &Chosen<'_>, disks: &BTreeMap<String, Disk>) -> Result<String
     }
 }
 
-/// The environment's snapshots with their tags, by id; of one instance, or all.
+/// The environment's snapshots with their tags, by id; of one instance, or all. `copies` says that the clients are of
+/// another Region than the environment's, and that its copies there are meant.
 pub async fn snapshots(
     aws: &Aws,
     scope: &Scope,
     instance: Option<&str>,
+    copies: bool,
 ) -> Result<(Vec<domain::Snapshot>, BTreeMap<String, BTreeMap<String, String>>), AwsError> {
     let ec2 = Ec2::new(&aws.ec2, true, NonZeroU16::MIN);
     let filters = instance.map(|instance| tagged(tags::INSTANCE, instance)).into_iter().collect();
-    let listed = ec2::snapshots(&ec2, &scope.environment, filters, |listed| {
+    let owner = if copies {
+        Owner::of_copies(&scope.environment, scope.region.as_str())
+    } else {
+        Owner::from(&scope.environment)
+    };
+    let listed = ec2::snapshots(&ec2, &owner, filters, |listed| {
         let pair = |tag: &aws_sdk_ec2::types::Tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()));
         Some((read_snapshot(listed)?, listed.tags().iter().filter_map(pair).collect()))
     });

@@ -60,16 +60,18 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn ec2(&self, operation: &str) -> Vec<Request> {
-        let region = || Context::default().with("ec2:Region", self.scope.region.as_str());
+        let region = || Context::default().with("ec2:Region", self.region());
         let tagged = |id: &str| {
             let tags = self.world.tags.get(id).into_iter().flatten();
             tags.fold(region(), |context, (key, value)| {
                 context.with(&format!("aws:ResourceTag/{key}"), value)
             })
         };
-        let own = |of: &str, id: &str| self.arn("ec2", &format!("{of}/{id}"));
-        let snapshot =
-            |id: &str| format!("arn:{}:ec2:{}::snapshot/{id}", self.partition(), self.scope.region);
+        let own = |of: &str, id: &str| {
+            let (partition, account) = (self.partition(), &self.scope.account);
+            format!("arn:{partition}:ec2:{}:{account}:{of}/{id}", self.region())
+        };
+        let snapshot = |id: &str| format!("arn:{}:ec2:{}::snapshot/{id}", self.partition(), self.region());
         match operation {
             _ if operation.starts_with("Describe") => vec![self.plain("*", region())],
             // The instance, each of its volumes, and the snapshots to come; their tags are set by CreateTags, which
@@ -94,13 +96,21 @@ impl Asked<'_> {
             "CopySnapshot" => {
                 let owned = region().with("ec2:Owner", self.scope.account.as_str());
                 let requested = self.tagging(region());
-                let mut requests = vec![
-                    self.plain(&snapshot(self.text("SourceSnapshotId")), owned),
-                    self.plain(&snapshot("*"), requested.clone()),
-                ];
+                let from = self.text("SourceRegion");
+                let id = self.text("SourceSnapshotId");
+                let source = format!("arn:{}:ec2:{from}::snapshot/{id}", self.partition());
+                let mut requests =
+                    vec![self.plain(&source, owned), self.plain(&snapshot("*"), requested.clone())];
                 let context = requested.with("ec2:CreateAction", "CopySnapshot");
                 requests.push(Self::other("ec2:CreateTags", &snapshot("*"), context));
                 requests.extend(self.key_through_ec2(self.text("KmsKeyId")));
+                // From another Region, also by the signed address there, and with the source's key.
+                if from != self.region() {
+                    let there = Context::default().with("ec2:Region", from);
+                    let owned = there.with("ec2:Owner", self.scope.account.as_str());
+                    requests.push(self.plain(&source, owned));
+                    requests.extend(Self::reading(crate::recording::KEY, from));
+                }
                 requests
             }
             // The snapshot and the volume to come, its tags, and the snapshot's key, whichever that is.
@@ -113,7 +123,8 @@ impl Asked<'_> {
                 ];
                 let context = requested.with("ec2:CreateAction", "CreateVolume");
                 requests.push(Self::other("ec2:CreateTags", &own("volume", "*"), context));
-                requests.extend(self.key_through_ec2(crate::recording::KEY));
+                let key = crate::recording::KEY.replace("eu-central-1", self.region());
+                requests.extend(self.key_through_ec2(&key));
                 requests
             }
             // A drill deletes what it made a moment ago: its tags are those that it made it with.
@@ -349,9 +360,24 @@ impl Asked<'_> {
         Request { action: action.to_owned(), resource: resource.to_owned(), context }
     }
 
+    /// The Region that is called.
+    fn region(&self) -> &str {
+        if self.call.region.is_empty() { self.scope.region.as_str() } else { &self.call.region }
+    }
+
+    /// What EBS does with a key of another Region when it reads a snapshot there.
+    fn reading(key: &str, region: &str) -> Vec<Request> {
+        let through = Context::default().with("kms:ViaService", &format!("ec2.{region}.amazonaws.com"));
+        let uses = ["Decrypt", "DescribeKey", "ReEncryptFrom"];
+        let mut requests: Vec<_> =
+            uses.iter().map(|action| Self::other(&format!("kms:{action}"), key, through.clone())).collect();
+        requests.push(Self::other("kms:CreateGrant", key, through.with("kms:GrantIsForAWSResource", "true")));
+        requests
+    }
+
     /// What EBS does with a key when it encrypts.
     fn key_through_ec2(&self, key: &str) -> Vec<Request> {
-        let through = format!("ec2.{}.amazonaws.com", self.scope.region);
+        let through = format!("ec2.{}.amazonaws.com", self.region());
         let through = Context::default().with("kms:ViaService", &through);
         let uses =
             ["Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"];

@@ -74,6 +74,25 @@ fn the_rights_of_sealing() {
     }
 }
 
+/// What copies in other Regions take: of cleanup, and of whoever restores from them.
+#[test]
+fn the_rights_of_copies() {
+    let local = production();
+    let file = std::fs::read_to_string(local.path("environments/prod.yaml")).unwrap();
+    let retention = "retention: { daily_days: 14 }";
+    let key = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    let copy_to = format!(
+        "copy_to:\n  - {{ region: eu-west-1, kms_key: alias/backup, {retention} }}\n  \
+         - {{ region: us-east-1, kms_key: \"{key}\", {retention} }}\n"
+    );
+    local.write_environment("prod", &(file + &copy_to));
+    golden("role-copies", &local.ok(&["policies", "show", "cleanup", "--env", "prod"]).stdout);
+    golden("restorer-copies", &local.ok(&["policies", "restorer", "--env", "prod"]).stdout);
+    golden("deployer-copies", &local.ok(&["policies", "deployer", "--purge", "--env", "prod"]).stdout);
+    let lint = local.ok(&["policies", "lint", "--env", "prod"]);
+    assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
+}
+
 /// What is shown is what is deployed, with no hole left.
 #[test]
 fn a_roles_documents_are_shown() {

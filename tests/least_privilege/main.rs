@@ -11,6 +11,7 @@
 
 mod attacks;
 mod authorization;
+mod copies;
 mod deployer;
 mod documents;
 mod evaluator;

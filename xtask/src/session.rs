@@ -1,6 +1,6 @@
 //! A connection to an environment: its file read, its cloud reached, and the account proven to be the right one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +10,11 @@ use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Region, Severity};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
+use snapwarden_deployer::inventory;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, endpoints, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
+use snapwarden_deployer::policy_gate::copy_regions;
 use snapwarden_deployer::role_prefix;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
@@ -113,7 +115,19 @@ impl Session {
     async fn connect(context: &Context, environment: Environment) -> Result<Self, Failure> {
         let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
         let endpoints = endpoints(&environment.notify);
-        Ok(Self { endpoints, ..Self::reach(context, environment, scope, &identity).await? })
+        Ok(Self { endpoints, ..Self::reach(context, environment, scope, &identity, None).await? })
+    }
+
+    /// The same as [`Session::open_running`] with clients of another Region: nothing of the environment's own is called,
+    /// which may be lost.
+    pub(crate) async fn open_running_in(context: &Context, region: &Region) -> Result<Option<Self>, Failure> {
+        let (environment, warnings) = context.environment_with_findings()?;
+        let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
+        if identity.cloud == Cloud::Local && !local_cloud(context, &identity).status()?.running {
+            return Ok(None);
+        }
+        let session = Self::reach(context, environment, scope, &identity, Some(region)).await?;
+        Ok(Some(Self { warnings, ..session }))
     }
 
     /// What effects in another Region need, with the environment's names there.
@@ -126,6 +140,31 @@ impl Session {
         };
         let scope = Scope { region: region.clone(), ..self.scope.clone() };
         Ok(Cloudside::new(aws, scope, None, Arc::new(|_| ())))
+    }
+
+    /// Refuses to forget copies: those in a Region that the deployed cleanup looks after, and the file does not name any
+    /// more.
+    pub(crate) async fn check_copy_regions(&self, context: &Context, observed: &Observed) -> CommandResult {
+        let named: BTreeSet<_> = self.environment.copy_to.iter().map(|target| &target.region).collect();
+        for region in copy_regions(observed, &self.scope, []) {
+            let left = match named.contains(&region) {
+                true => Vec::new(),
+                false => inventory::copies(&self.aws, &self.scope, &region).await?,
+            };
+            if !left.is_empty() {
+                let message = format!(
+                    "{region} holds {} copies of environment {}, and copy_to does not name it any more: nobody would ever \
+                     delete them",
+                    left.len(),
+                    self.scope.environment
+                );
+                return Err(Failure::new(Exit::Refused, message).hint(format!(
+                    "put {region} back, with `paused: true`, until it is empty; see `{}`",
+                    context.command_line("status")
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Everything the environment should hold, with the given code in its functions.
@@ -152,7 +191,7 @@ impl Session<Identity> {
         let identity = context.identity()?;
         start_local(context, &identity)?;
         let scope = Scope::identified_by(&identity);
-        Self::reach(context, identity.clone(), scope, &identity).await
+        Self::reach(context, identity.clone(), scope, &identity, None).await
     }
 }
 
@@ -162,7 +201,9 @@ impl<E> Session<E> {
         environment: E,
         scope: Scope,
         identity: &Identity,
+        region: Option<&Region>,
     ) -> Result<Self, Failure> {
+        let region = region.unwrap_or(&scope.region);
         if scope.account.as_str() == PLACEHOLDER {
             let name = &scope.environment;
             let message = format!("environment `{name}` has no account yet: {PLACEHOLDER} is a placeholder");
@@ -171,8 +212,8 @@ impl<E> Session<E> {
             );
         }
         let aws = match identity.cloud {
-            Cloud::Aws => Aws::connect(&scope.region, context.profile()).await,
-            Cloud::Local => Aws::local(&scope.region, &local_endpoints(context, identity)?),
+            Cloud::Aws => Aws::connect(region, context.profile()).await,
+            Cloud::Local => Aws::local(region, &local_endpoints(context, identity)?),
         };
         let caller = aws.caller().await?;
         check_account(&scope, &caller)?;

@@ -34,6 +34,8 @@ pub struct Identity {
     pub logs: LogsOnDestroy,
     /// What snapshots cost that stay.
     pub pricing: Pricing,
+    /// Which other Regions hold copies of them.
+    pub copy_regions: Vec<Region>,
 }
 
 impl From<&Environment> for Identity {
@@ -49,13 +51,15 @@ impl From<&Environment> for Identity {
             protect: file.protect,
             logs: file.logs,
             pricing: file.pricing.clone(),
+            copy_regions: file.copy_to.iter().map(|target| target.region.clone()).collect(),
         }
     }
 }
 
 /// Reads from `<folder>/<name>.yaml` only what a destroy needs.
 ///
-/// Name, account, Region, cloud, engine and the roles' names must be right, since they decide what is touched. A `protect` or `logs` that cannot
+/// Name, account, Region, cloud, engine, the roles' names and the Regions of copies must be right, since they decide what
+/// is touched. A `protect` or `logs` that cannot
 /// be understood counts as the careful choice: protected, and logs kept.
 pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
     let (path, text) = load::read(folder, name)?;
@@ -72,6 +76,7 @@ pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
         protect: file.protect,
         logs: file.logs,
         pricing: file.pricing,
+        copy_regions: file.copy_to.into_iter().map(|target| target.region).collect(),
     })
 }
 
@@ -95,6 +100,14 @@ struct Excerpt {
     logs: LogsOnDestroy,
     #[serde(default, deserialize_with = "pricing")]
     pricing: Pricing,
+    #[serde(default)]
+    copy_to: Vec<Target>,
+}
+
+/// A Region that may hold copies, whatever else is wrong with its entry.
+#[derive(Deserialize)]
+struct Target {
+    region: Region,
 }
 
 fn pricing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pricing, D::Error> {

@@ -75,6 +75,7 @@ pub(super) fn lint(environment: &Environment, now: Timestamp) -> Vec<Finding> {
         findings.extend(retention(environment, &backups));
     }
     findings.extend(key_elsewhere(environment));
+    findings.extend(copies_at_home(environment));
     findings
 }
 
@@ -278,6 +279,20 @@ fn key_elsewhere(environment: &Environment) -> Option<Finding> {
             "encryption.kms_key",
             format!("the key is in {elsewhere}, and the environment in {region}"),
             format!("name a key of {region}"),
+        )
+    })
+}
+
+/// A copy beside the original is lost with it.
+fn copies_at_home(environment: &Environment) -> Option<Finding> {
+    let region = &environment.region;
+    let target = environment.copy_to.iter().find(|target| target.region == *region)?;
+    Some(Finding {
+        severity: Severity::Error,
+        ..warning(
+            "copy_to",
+            format!("{} is the environment's own Region", target.region),
+            "name another one; what is in clear text here is encrypted by `encryption`",
         )
     })
 }

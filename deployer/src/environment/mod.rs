@@ -4,6 +4,7 @@
 
 mod bounded;
 mod cloudformation;
+mod copy_to;
 mod encryption;
 mod fleet;
 mod iam;
@@ -32,6 +33,7 @@ use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
 pub use cloudformation::{BucketName, Cloudformation, Engine, ServiceRoleArn};
+pub use copy_to::{CopyTarget, MAX_TARGETS};
 pub use encryption::{Encryption, KmsKey, Requirement};
 pub use fleet::{Fleet, OrganizationId, OrganizationalUnit};
 pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
@@ -88,6 +90,10 @@ pub struct Environment {
     /// Whether snapshots have to be encrypted.
     #[serde(default, deserialize_with = "encryption::read")]
     pub encryption: Encryption,
+    /// Other Regions that hold copies of the snapshots, for the day on which this one is lost.
+    #[serde(default, deserialize_with = "copy_to::read")]
+    #[schemars(extend("maxItems" = MAX_TARGETS))]
+    pub copy_to: Vec<CopyTarget>,
     /// Who is told when something goes wrong.
     #[serde(default)]
     pub notify: Notify,
@@ -101,6 +107,13 @@ pub struct Environment {
     #[serde(default, deserialize_with = "user_tags")]
     #[schemars(extend("maxProperties" = MAX_TAGS))]
     pub tags: BTreeMap<TagKey, TagValue>,
+}
+
+impl Environment {
+    /// Whether the cleanup function has passes of its own schedule: to seal, or to copy to other Regions.
+    pub fn has_passes(&self) -> bool {
+        self.encryption.sealing_key().is_some() || !self.copy_to.is_empty()
+    }
 }
 
 /// Where an environment lives.

@@ -22,7 +22,7 @@ use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, last_w
 use crate::backup_interval;
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::draining::Draining;
-use crate::environment::{Environment, Requirement};
+use crate::environment::{CopyTarget, Environment, Requirement};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::scope::{Function, Scope};
@@ -492,6 +492,7 @@ pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Drai
         select: file.backup.select.clone(),
         backup_interval_hours: backup_interval::hours(file),
         encryption: file.encryption.settings(),
+        copy_to: file.copy_to.iter().map(CopyTarget::settings).collect(),
     }
 }
 

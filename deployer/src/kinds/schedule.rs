@@ -87,7 +87,7 @@ impl Kind for Schedule {
             };
             (Scope::schedule(function).to_owned(), properties)
         });
-        let sealing = blueprint.environment.encryption.sealing_key().map(|_| sealing(blueprint));
+        let sealing = blueprint.environment.has_passes().then(|| sealing(blueprint));
         of_functions.chain(sealing).collect()
     }
 

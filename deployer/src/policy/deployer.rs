@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::tags;
 
 use super::lint::{Finding, Use, lint};
-use crate::environment::Engine;
+use crate::environment::{Engine, Region};
 use crate::rights::{Condition, OPERATING, PURGING, Purpose, Resources, Right, of_others, rights};
 use crate::scope::Scope;
 
@@ -68,6 +69,32 @@ pub fn with_simulation(mut policy: Value, principal: &str) -> Value {
         json!({ "Sid": "AskAboutOneself", "Effect": "Allow", "Action": action, "Resource": [principal] });
     if let Some(statements) = policy["Statement"].as_array_mut() {
         statements.push(statement);
+    }
+    policy
+}
+
+/// The same, and what it takes to look at the copies in other Regions, and to delete them where it may purge.
+pub fn with_copies(mut policy: Value, scope: &Scope, regions: &[Region], access: Access) -> Value {
+    let Some(statements) = policy["Statement"].as_array_mut().filter(|_| !regions.is_empty()) else {
+        return policy;
+    };
+    statements.push(json!({
+        "Sid": "LookAtCopies",
+        "Effect": "Allow",
+        "Action": ["ec2:DescribeSnapshots"],
+        "Resource": ["*"],
+        "Condition": { "StringEquals": { "ec2:Region": regions } },
+    }));
+    if access.purge {
+        let (key, value) = Owner::of_copies(&scope.environment, scope.region.as_str()).tag();
+        let arn = |region: &Region| format!("arn:{}:ec2:{region}::snapshot/*", scope.partition());
+        statements.push(json!({
+            "Sid": "DeleteCopies",
+            "Effect": "Allow",
+            "Action": ["ec2:DeleteSnapshot"],
+            "Resource": regions.iter().map(arn).collect::<Vec<_>>(),
+            "Condition": { "StringEquals": { format!("aws:ResourceTag/{key}"): value } },
+        }));
     }
     policy
 }

@@ -176,6 +176,7 @@ mod tests {
             instance: "i-1".to_owned(),
             run: "g/backup@2026-11-22T02:00:00Z".to_owned(),
             taken_at: None,
+            copies_in: None,
             zone: "eu-central-1a".to_owned(),
             volumes: vec![volume("snap-1", true), volume("snap-2", false)],
         }

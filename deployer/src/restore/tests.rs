@@ -92,7 +92,7 @@ fn volumes_are_made_like_the_originals_where_those_are_known() {
     let tags =
         ["Name", "DeleteOn", "snapwarden:run", "aws:x", "team"].map(|key| (key.to_owned(), "x".to_owned()));
     let tags = BTreeMap::from([("snap-21a".to_owned(), BTreeMap::from(tags))]);
-    let plan = plan(&chosen, &disks, &tags, None, &environment("")).unwrap();
+    let plan = plan(&chosen, &disks, &tags, None, None, &environment("")).unwrap();
     assert_eq!((plan.zone.as_str(), plan.volumes.len()), ("eu-central-1b", 2));
     let (known, gone) = (&plan.volumes[0], &plan.volumes[1]);
     assert_eq!(
@@ -111,7 +111,7 @@ fn where_nothing_may_be_in_clear_text_restored_volumes_are_not_either() {
     let chosen = choose(&nights, Some("i-1"), None).unwrap();
     let environment = environment("encryption: { require: report, kms_key: alias/backup }");
     let plan =
-        plan(&chosen, &BTreeMap::new(), &BTreeMap::new(), Some("eu-central-1a"), &environment).unwrap();
+        plan(&chosen, &BTreeMap::new(), &BTreeMap::new(), Some("eu-central-1a"), None, &environment).unwrap();
     assert!(plan.volumes.iter().all(|volume| volume.kms_key.as_deref() == Some("alias/backup")));
 }
 
@@ -122,7 +122,7 @@ fn the_zone_is_that_of_the_originals_or_has_to_be_said() {
     let zone = |disks: &[(&str, &str)], asked: Option<&str>| {
         let disk = |(volume, zone): &(&str, &str)| ((*volume).to_owned(), disk(zone, "/dev/sdf"));
         let disks = disks.iter().map(disk).collect();
-        plan(&chosen, &disks, &BTreeMap::new(), asked, &environment("")).map(|plan| plan.zone)
+        plan(&chosen, &disks, &BTreeMap::new(), asked, None, &environment("")).map(|plan| plan.zone)
     };
     assert_eq!(zone(&[("vol-a", "eu-central-1b")], None).unwrap(), "eu-central-1b");
     assert_eq!(zone(&[("vol-a", "eu-central-1b")], Some("eu-central-1c")).unwrap(), "eu-central-1c");
@@ -132,4 +132,27 @@ fn the_zone_is_that_of_the_originals_or_has_to_be_said() {
     for foreign in ["us-east-1a", "eu-central-1", "a", ""] {
         assert!(matches!(zone(&[], Some(foreign)), Err(NothingToRestore::ForeignZone { .. })), "{foreign}");
     }
+}
+
+/// On the day that the own Region is lost, nobody can look there for zones, types and devices.
+#[test]
+fn copies_are_restored_in_their_own_region_with_its_key() {
+    let mut nights = nights();
+    for snapshot in &mut nights {
+        snapshot.encrypted = snapshot.id != "snap-21b";
+    }
+    let chosen = choose(&nights, Some("i-1"), None).unwrap();
+    let environment = environment(
+        "encryption: { require: enforce, kms_key: alias/home }\n\
+         copy_to: [{ region: eu-west-1, kms_key: alias/there, retention: { daily_days: 14 } }]",
+    );
+    let there: Region = "eu-west-1".to_owned().try_into().unwrap();
+    let nothing = BTreeMap::new();
+    let plan = |zone| plan(&chosen, &BTreeMap::new(), &nothing, zone, Some(&there), &environment);
+    let planned = plan(Some("eu-west-1b")).unwrap();
+    assert_eq!((planned.copies_in.as_deref(), planned.zone.as_str()), (Some("eu-west-1"), "eu-west-1b"));
+    let keys: Vec<_> = planned.volumes.iter().map(|volume| volume.kms_key.as_deref()).collect();
+    assert_eq!(keys, [None, Some("alias/there")]);
+    assert!(matches!(plan(None), Err(NothingToRestore::NoZone(_))));
+    assert!(matches!(plan(Some("eu-central-1a")), Err(NothingToRestore::ForeignZone { .. })));
 }

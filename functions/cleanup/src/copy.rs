@@ -1,11 +1,13 @@
-//! Making one encrypted copy: the call, its tags, and what its answers mean.
+//! Making one encrypted copy, here or in another Region: the call, its tags, and what its answers mean.
 
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
+use snapwarden_domain::copying::Wanted;
 use snapwarden_domain::inventory::Snapshot;
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
 use snapwarden_runtime::{Api, Ec2, ec2};
@@ -29,27 +31,60 @@ pub(crate) enum Copied {
     Unclear(Failure),
 }
 
-/// Begins one encrypted copy of a snapshot in clear text, in the same Region, with its tags in the same call: there is
-/// no time at which the copy exists and does not say what it is of.
+impl Copied {
+    /// What a dry run's answer says against a real copy.
+    pub(crate) fn denial(self) -> Option<Failure> {
+        let failure = match self {
+            Self::Refused(failure) | Self::Unclear(failure)
+                if failure.code.as_deref() != Some("DryRunOperation") =>
+            {
+                failure
+            }
+            Self::Begun(id) => Failure::new(
+                format!("EC2 answered as if it had begun {id}, although it was asked for a dry run"),
+                "look at the snapshot, and at what answers in EC2's place",
+            ),
+            _ => return None,
+        };
+        Some(failure.during("a real pass could not copy"))
+    }
+}
+
+/// What to copy, and how.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    /// The source.
+    pub(crate) snapshot: &'a Snapshot,
+    /// The Region that it is in.
+    pub(crate) from: &'a str,
+    /// The copy's tags.
+    pub(crate) tags: &'a BTreeMap<String, String>,
+    /// What encrypts the copy.
+    pub(crate) key: &'a str,
+    /// What lets EC2 in another Region have the source, see [`snapwarden_runtime::presign`].
+    pub(crate) presigned_url: Option<String>,
+}
+
+/// Begins one encrypted copy in the client's Region, with its tags in the same call: there is no time at which the copy
+/// exists and does not say what it is of.
 ///
 /// `CopySnapshot` knows no client token, so the SDK's retries are off. After an unclear end nothing is asked again
 /// either: the next pass, minutes later, sees whether the copy is there. Should there ever be two, the later one goes.
-pub(crate) async fn copy(
-    client: &Ec2,
-    snapshot: &Snapshot,
-    tags: &BTreeMap<String, String>,
-    key: &str,
-    dry_run: bool,
-) -> Copied {
+pub(crate) async fn copy(client: &Ec2, order: Order<'_>, dry_run: bool) -> Copied {
+    let Order { snapshot, from, tags, key, presigned_url } = order;
     let once = Config::builder().retry_config(RetryConfig::disabled());
     let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
     let specification = TagSpecification::builder().resource_type(ResourceType::Snapshot);
+    // EC2 wants to be told where it is, where the source is elsewhere.
+    let target = presigned_url.as_ref().and(client.region()).map(str::to_owned);
     let answer = client
         .turn(Api::CopySnapshot)
         .await
         .copy_snapshot()
-        .source_region(client.region().unwrap_or_default())
+        .source_region(from)
         .source_snapshot_id(&snapshot.id)
+        .set_destination_region(target)
+        .set_presigned_url(presigned_url)
         .description(format!("Encrypted copy of {}", snapshot.id))
         .encrypted(true)
         .kms_key_id(key)
@@ -93,10 +128,40 @@ pub(crate) fn tags_of_copy(
     snapshot: &Snapshot,
     source: &BTreeMap<String, String>,
 ) -> (BTreeMap<String, String>, usize) {
-    let mut copied = BTreeMap::from([(tags::SOURCE_SNAPSHOT.to_owned(), snapshot.id.clone())]);
+    let mut copied = BTreeMap::from([(tags::SOURCE_SNAPSHOT.to_owned(), snapshot.origin().to_owned())]);
     copied.extend(snapshot.volume.clone().map(|volume| (tags::SOURCE_VOLUME.to_owned(), volume)));
     copied.extend(snapshot.started_at.map(|at| (tags::STARTED_AT.to_owned(), at.to_string())));
-    let carried = source.iter().filter(|(key, _)| !key.starts_with("aws:") && !copied.contains_key(*key));
+    carrying(copied, source)
+}
+
+/// The tags of a copy in another Region. It says in place of the source's ownership tag whose it is, and has a day of its
+/// own.
+pub(crate) fn tags_of_copy_elsewhere(
+    wanted: &Wanted<'_>,
+    source: &BTreeMap<String, String>,
+    owner: &Owner,
+) -> (BTreeMap<String, String>, usize) {
+    let snapshot = wanted.source;
+    let (key, value) = owner.tag();
+    let mut copied = BTreeMap::from([
+        (key.to_owned(), value),
+        (tags::SOURCE_SNAPSHOT.to_owned(), snapshot.origin().to_owned()),
+        (tags::DELETE_ON.to_owned(), wanted.delete_on.to_string()),
+        (tags::VOLUMES.to_owned(), wanted.set_volumes.to_string()),
+    ]);
+    copied.extend(snapshot.volume.clone().map(|volume| (tags::SOURCE_VOLUME.to_owned(), volume)));
+    copied.extend(snapshot.started_at.map(|at| (tags::STARTED_AT.to_owned(), at.to_string())));
+    let source = source.iter().filter(|(key, _)| *key != tags::ENVIRONMENT);
+    carrying(copied, source)
+}
+
+/// These tags, and as many of the source's as fit beside them.
+fn carrying<'a>(
+    mut copied: BTreeMap<String, String>,
+    source: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> (BTreeMap<String, String>, usize) {
+    let carried =
+        source.into_iter().filter(|(key, _)| !key.starts_with("aws:") && !copied.contains_key(*key));
     let mut carried: Vec<_> = carried.map(|(key, value)| (key.clone(), value.clone())).collect();
     carried.sort_by_key(|(key, _)| !is_ours(key));
     let dropped = (carried.len() + copied.len()).saturating_sub(MAX_TAGS);
@@ -145,6 +210,40 @@ mod tests {
         );
         assert_eq!(copied["snapwarden:started-at"], "2026-11-22T02:00:09Z");
         assert_eq!((copied["snapwarden:source-volume"].as_str(), dropped), ("vol-1", 0));
+    }
+
+    /// With its source's ownership tag, a copy would be any environment's of that name in that Region to delete; with its
+    /// source's day, it would go with it.
+    #[test]
+    fn a_copy_in_another_region_has_an_owner_and_a_day_of_its_own() {
+        use snapwarden_domain::copying::Stage;
+
+        let owner = Owner::of_copies(&"prod".parse().unwrap(), "eu-central-1");
+        let snapshot = snapshot();
+        let wanted = Wanted {
+            source: &snapshot,
+            delete_on: "2027-01-01".parse().unwrap(),
+            set_volumes: 2,
+            made_at: "2026-11-22T02:00:00Z".parse().unwrap(),
+            stage: Stage::Missing,
+        };
+        let source = tags(["DeleteOn", "snapwarden:environment", "snapwarden:run", "team"]);
+        let (copied, dropped) = tags_of_copy_elsewhere(&wanted, &source, &owner);
+        let pairs: Vec<_> = copied.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(
+            pairs,
+            [
+                ("DeleteOn", "2027-01-01"),
+                ("snapwarden:copied-by", "prod/eu-central-1"),
+                ("snapwarden:run", "x"),
+                ("snapwarden:source-snapshot", "snap-1"),
+                ("snapwarden:source-volume", "vol-1"),
+                ("snapwarden:started-at", "2026-11-22T02:00:09Z"),
+                ("snapwarden:volumes", "2"),
+                ("team", "x"),
+            ]
+        );
+        assert_eq!(dropped, 0);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The calls that a cleanup makes, beside those that read its inventory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_ec2::types;
-use snapwarden_domain::names::EnvironmentName;
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::verdict::Fence;
 use snapwarden_runtime::{Api, Deadline, Ec2, ec2};
@@ -91,7 +91,7 @@ pub(crate) async fn may_delete(client: &Ec2, id: &str) -> Result<(), Failure> {
 /// with `then`, what happens next, where the time was over.
 pub(crate) async fn left(
     client: &Ec2,
-    environment: &EnvironmentName,
+    owner: &Owner,
     deleted: BTreeSet<String>,
     deadline: Deadline,
     then: &str,
@@ -103,7 +103,7 @@ pub(crate) async fn left(
     let look = async {
         for pause in PAUSES_SECS {
             tokio::time::sleep(Duration::from_secs(pause)).await;
-            doubtful = still_listed(client, environment, &doubtful).await?;
+            doubtful = still_listed(client, owner, &doubtful).await?;
             if doubtful.is_empty() {
                 break;
             }
@@ -118,41 +118,65 @@ pub(crate) async fn left(
 /// Which of these snapshots EC2 still lists.
 async fn still_listed(
     client: &Ec2,
-    environment: &EnvironmentName,
+    owner: &Owner,
     ids: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, Failure> {
-    listed(client, environment, ids, |_| true).await
+    listed(client, owner, ids, |_| true).await
 }
 
 /// Which of these snapshots are completed.
 pub(crate) async fn completed(
     client: &Ec2,
-    environment: &EnvironmentName,
+    owner: &Owner,
     ids: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, Failure> {
     let is_completed =
         |snapshot: &types::Snapshot| snapshot.state() == Some(&types::SnapshotState::Completed);
-    listed(client, environment, ids, is_completed).await
+    listed(client, owner, ids, is_completed).await
+}
+
+/// The tags of those of these snapshots that are completed.
+pub(crate) async fn tags_of_completed(
+    client: &Ec2,
+    owner: &Owner,
+    ids: &BTreeSet<String>,
+) -> Result<BTreeMap<String, BTreeMap<String, String>>, Failure> {
+    let tags = |snapshot: &types::Snapshot| {
+        let pair = |tag: &types::Tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()));
+        let is_completed = snapshot.state() == Some(&types::SnapshotState::Completed);
+        let id = snapshot.snapshot_id().filter(|_| is_completed)?;
+        Some((id.to_owned(), snapshot.tags().iter().filter_map(pair).collect()))
+    };
+    listed_as(client, owner, ids, tags).await
 }
 
 async fn listed(
     client: &Ec2,
-    environment: &EnvironmentName,
+    owner: &Owner,
     ids: &BTreeSet<String>,
     is_wanted: impl Fn(&types::Snapshot) -> bool,
 ) -> Result<BTreeSet<String>, Failure> {
+    let id = |snapshot: &types::Snapshot| {
+        snapshot.snapshot_id().filter(|_| is_wanted(snapshot)).map(str::to_owned)
+    };
+    listed_as(client, owner, ids, id).await
+}
+
+async fn listed_as<T, C: Default + Extend<T>>(
+    client: &Ec2,
+    owner: &Owner,
+    ids: &BTreeSet<String>,
+    read: impl Fn(&types::Snapshot) -> Option<T>,
+) -> Result<C, Failure> {
     /// EC2 takes 200 filter values a call, all filters together; one is the ownership tag's.
     const IDS: usize = 190;
 
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
-    let mut listed = BTreeSet::new();
+    let mut listed = C::default();
     // A filter, since ids asked for directly fail the call as soon as one of them is gone. No ids, no call.
     for chunk in ids.chunks(IDS) {
         let these = ec2::one_of("snapshot-id", chunk.iter().copied());
-        let id = |snapshot: &types::Snapshot| {
-            snapshot.snapshot_id().filter(|_| is_wanted(snapshot)).map(str::to_owned)
-        };
-        listed.extend(ec2::snapshots(client, environment, vec![these], id).await?);
+        listed.extend(ec2::snapshots(client, owner, vec![these], &read).await?);
     }
     Ok(listed)
 }

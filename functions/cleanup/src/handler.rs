@@ -8,11 +8,13 @@ use snapwarden_domain::audit::Audit;
 use snapwarden_domain::clear_text::ClearText;
 use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::inventory::Snapshot;
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::report::{CleanupReport, Effort, FailedSnapshot, Failure, HeldSnapshot};
 use snapwarden_domain::settings::{CleanupPolicy, CleanupSettings};
 use snapwarden_domain::verdict::{Decision, Fence, MassDeletion, Verdict, judge};
 use snapwarden_runtime::{Deadline, Ec2, Ended, Invocation, inventory};
 
+use crate::copies;
 use crate::ec2::{self, Deletion};
 use crate::spent::Spent;
 
@@ -43,52 +45,22 @@ pub(crate) async fn clean_up(
 
     let mut run = Run {
         invocation: &invocation,
+        ec2: client,
+        owner: settings.owner(),
         spent,
         failures: before.map(Continuation::failures_by_resource).unwrap_or_default(),
-        report: CleanupReport {
-            environment: settings.environment.clone(),
-            run: event.run(),
-            dry_run: event.dry_run,
-            today,
-            managed: verdicts.len(),
-            deleted: Vec::new(),
-            deleted_earlier: spent.before(&event.run(), before.map_or(0, |before| before.done)),
-            would_delete: Vec::new(),
-            mass_deletion: MassDeletion::of(&verdicts, &settings.policy)
-                .filter(|_| !event.allow_mass_deletion),
-            held: Vec::new(),
-            held_unlisted: 0,
-            held_gib: 0,
-            postponed: 0,
-            out_of_time: 0,
-            not_due: 0,
-            kept: Vec::new(),
-            failed: Vec::new(),
-            problems: Vec::new(),
-            warnings: Vec::new(),
-            audit: None,
-            clear_text: None,
-            effort: Effort::default(),
-        },
+        report: begun(
+            &invocation,
+            &verdicts,
+            spent.before(&event.run(), before.map_or(0, |before| before.done)),
+        ),
     };
-    let mut due = Vec::new();
-    for Verdict { snapshot, decision } in &verdicts {
-        match decision {
-            Decision::Keep(fence) => run.keep(snapshot, *fence),
-            Decision::Delete => due.push(*snapshot),
-        }
-    }
-    // One that fails must not hold up, in every hop again, those that were never tried.
-    due.sort_by_key(|snapshot| run.failures.contains_key(snapshot.id.as_str()));
-    if event.dry_run {
-        run.would_delete(&due).await;
-    } else if run.report.mass_deletion.is_none() {
-        run.delete_all(&due).await;
-        run.verify().await;
-    }
+    run.carry_out(&verdicts).await;
 
     let mut report = run.report;
     report.warnings.extend(warnings(&verdicts, &report));
+    drop(verdicts);
+    report.copies = copies::clean_up(&invocation, &inventory, spent, report.would_delete.len()).await;
     report.warnings.extend(audit.warnings());
     report.audit = Some(audit);
     if !settings.encryption.is_off() {
@@ -98,8 +70,8 @@ pub(crate) async fn clean_up(
     }
     report.effort = invocation.effort();
     // A hop that deleted nothing would hand on nothing but the trouble it had.
-    if report.out_of_time > 0 && invocation.may_hand_on && !report.deleted.is_empty() {
-        let failed = report.failed.iter().map(|failed| (failed.snapshot.clone(), failed.failure.clone()));
+    if report.out_of_time_in_all() > 0 && invocation.may_hand_on && report.has_deleted() {
+        let failed = report.failed_in_all().map(|failed| (failed.snapshot.clone(), failed.failure.clone()));
         let next = Continuation::after(before, &report.effort, report.deleted_in_all()).with_failures(failed);
         report.effort.handed_on = true;
         return Ok(Ended::Unfinished { report: report.grouped(), next });
@@ -107,16 +79,73 @@ pub(crate) async fn clean_up(
     Ok(Ended::Finished(report.grouped()))
 }
 
-/// A run on its way.
-struct Run<'a> {
-    invocation: &'a Invocation<CleanupSettings>,
-    spent: &'a Spent,
+/// The report of a run that has decided, and done nothing yet.
+pub(crate) fn begun(
+    invocation: &Invocation<CleanupSettings>,
+    verdicts: &[Verdict<'_>],
+    deleted_earlier: u64,
+) -> CleanupReport {
+    let Invocation { settings, event, .. } = invocation;
+    CleanupReport {
+        environment: settings.environment.clone(),
+        run: event.run(),
+        dry_run: event.dry_run,
+        today: invocation.clock.today(&settings.timezone),
+        managed: verdicts.len(),
+        deleted: Vec::new(),
+        deleted_earlier,
+        would_delete: Vec::new(),
+        mass_deletion: MassDeletion::of(verdicts, &settings.policy).filter(|_| !event.allow_mass_deletion),
+        held: Vec::new(),
+        held_unlisted: 0,
+        held_gib: 0,
+        postponed: 0,
+        out_of_time: 0,
+        not_due: 0,
+        kept: Vec::new(),
+        failed: Vec::new(),
+        problems: Vec::new(),
+        copies: Vec::new(),
+        warnings: Vec::new(),
+        audit: None,
+        clear_text: None,
+        effort: Effort::default(),
+    }
+}
+
+/// A run on its way, in one Region.
+pub(crate) struct Run<'a> {
+    pub(crate) invocation: &'a Invocation<CleanupSettings>,
+    /// EC2 in that Region.
+    pub(crate) ec2: &'a Ec2,
+    /// Whose snapshots they are.
+    pub(crate) owner: Owner,
+    pub(crate) spent: &'a Spent,
     /// What could not be deleted in an earlier hop.
-    failures: BTreeMap<&'a str, &'a Failure>,
-    report: CleanupReport,
+    pub(crate) failures: BTreeMap<&'a str, &'a Failure>,
+    pub(crate) report: CleanupReport,
 }
 
 impl Run<'_> {
+    /// Deletes what no fence holds, and looks whether it is gone; or says what it would delete.
+    pub(crate) async fn carry_out(&mut self, verdicts: &[Verdict<'_>]) {
+        let mut due = Vec::new();
+        for Verdict { snapshot, decision } in verdicts {
+            match decision {
+                Decision::Keep(fence) => self.keep(snapshot, *fence),
+                Decision::Delete => due.push(*snapshot),
+            }
+        }
+        // One that fails must not hold up, in every hop again, those that were never tried.
+        due.sort_by_key(|snapshot| self.failures.contains_key(snapshot.id.as_str()));
+        if self.invocation.event.dry_run {
+            self.would_delete(&due).await;
+        } else if self.report.mass_deletion.is_none() {
+            self.delete_all(&due).await;
+            self.verify().await;
+        }
+    }
+
     /// Says what would be deleted, and lets EC2 confirm the right to, by the first of them: the role has it for all of
     /// the environment's snapshots, or for none.
     async fn would_delete(&mut self, due: &[&Snapshot]) {
@@ -129,7 +158,7 @@ impl Run<'_> {
             self.keep(snapshot, Fence::RunLimit);
         }
         if let Some(first) = now.first() {
-            let denied = ec2::may_delete(&self.invocation.ec2, &first.id).await.err();
+            let denied = ec2::may_delete(self.ec2, &first.id).await.err();
             self.report.problems.extend(denied);
         }
     }
@@ -161,7 +190,7 @@ impl Run<'_> {
 
     /// Deletes these snapshots, and returns how many may be gone. One that cannot be deleted stops no other.
     async fn delete_round(&mut self, snapshots: &[&Snapshot]) -> usize {
-        let Invocation { ec2: client, deadline, event, .. } = self.invocation;
+        let (client, Invocation { deadline, event, .. }) = (self.ec2, self.invocation);
         let run = event.run();
         let mut deletions = stream::iter(snapshots)
             .map(async |snapshot| (*snapshot, delete(client, &snapshot.id, *deadline).await))
@@ -202,10 +231,10 @@ impl Run<'_> {
     ///
     /// What cannot be seen, for want of an answer or of time, fails the run without hiding what it did.
     async fn verify(&mut self) {
-        let Invocation { ec2: client, settings, deadline, .. } = self.invocation;
+        let (client, deadline) = (self.ec2, self.invocation.deadline);
         let deleted = self.report.deleted.iter().map(|deleted| deleted.snapshot.clone()).collect();
         let then = "the next run deletes what is still there";
-        let (doubtful, looked) = ec2::left(client, &settings.environment, deleted, *deadline, then).await;
+        let (doubtful, looked) = ec2::left(client, &self.owner, deleted, deadline, then).await;
         if let Err(failure) = looked {
             let count = doubtful.len();
             let what = format!("{count} deletion{} could not be verified", if count == 1 { "" } else { "s" });

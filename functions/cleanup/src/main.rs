@@ -1,9 +1,10 @@
-//! Deletes this environment's expired snapshots, and nothing that any fence holds; and replaces snapshots in clear text
-//! by encrypted copies.
+//! Deletes this environment's expired snapshots, and nothing that any fence holds; replaces snapshots in clear text by
+//! encrypted copies; and keeps copies in other Regions.
 //!
-//! The decisions are `snapwarden_domain::verdict`'s and `snapwarden_domain::sealing`'s; `handler` and `seal` walk through
-//! a run; `ec2` and `copy` make the calls; `spent` remembers how much of its limit a run has used.
+//! The decisions are `snapwarden_domain`'s: `verdict`, `sealing` and `copying`. `handler` and `seal` walk through a run,
+//! `copies` through what it does for another Region; `ec2` and `copy` make the calls; `spent` remembers how much of its limit a run has used.
 
+mod copies;
 mod copy;
 mod ec2;
 mod handler;

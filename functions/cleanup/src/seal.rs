@@ -1,4 +1,4 @@
-//! One sealing pass: what `domain::sealing` decides, done in EC2.
+//! One pass: what `domain::sealing` decides, done in EC2; and after it, in `copies`, what other Regions lack.
 //!
 //! A pass remembers nothing and waits for no copy: how far each snapshot is shows in EC2. What it has no time for, or
 //! no place, is the next one's.
@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, stream};
 use snapwarden_domain::inventory::{Snapshot, State};
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::report::{Failure, SealedSnapshot, SealingReport, UnsealedSnapshot};
 use snapwarden_domain::sealing::{Sealing, Stage, Survey};
 use snapwarden_domain::settings::{CleanupSettings, Encryption};
 use snapwarden_runtime::{Ec2, Invocation, ec2 as shared, inventory};
 
-use crate::copy::{Copied, copy, tags_of_copy};
+use crate::copies;
+use crate::copy::{Copied, Order, copy, tags_of_copy};
 use crate::ec2::{self, Deletion};
 
 /// How many deletions are under way at a time.
@@ -24,17 +26,27 @@ type Tags = BTreeMap<String, BTreeMap<String, String>>;
 /// Begins copies, deletes what they make superfluous, and says how far everything is.
 pub(crate) async fn seal(invocation: Invocation<CleanupSettings>) -> Result<SealingReport, Failure> {
     let Invocation { settings, event, ec2: client, .. } = &invocation;
-    let Encryption::Enforce { kms_key } = &settings.encryption else {
+    if !settings.has_passes() {
         return Err(Failure::new(
-            "nothing is to be sealed: encryption.require is not `enforce`",
-            "set it in the environment file and deploy",
+            "nothing is to be sealed: encryption.require is not `enforce`, and there is no copy_to",
+            "set one of them in the environment file and deploy",
         ));
+    }
+    let kms_key = match &settings.encryption {
+        Encryption::Enforce { kms_key } => Some(kms_key.as_str()),
+        Encryption::Off | Encryption::Report => None,
     };
-    let report = SealingReport::new(settings.environment.clone(), event.run(), event.dry_run);
-    let mut pass = Pass { invocation: &invocation, kms_key, report };
+    let seals = kms_key.is_some();
+    let report = SealingReport::new(settings.environment.clone(), event.run(), event.dry_run, seals);
+    let mut pass = Pass {
+        invocation: &invocation,
+        kms_key: kms_key.unwrap_or_default(),
+        report,
+        owner: settings.owner(),
+    };
 
-    let (snapshots, tags) = listed(client, settings).await?;
-    if is_about_anything(&snapshots) {
+    let (mut snapshots, tags) = listed(client, settings).await?;
+    if seals && is_about_anything(&snapshots) {
         let inventory =
             inventory::read_around(client, snapshots, &settings.select, invocation.is_emulated).await?;
         let today = invocation.clock.today(&settings.timezone);
@@ -46,6 +58,21 @@ pub(crate) async fn seal(invocation: Invocation<CleanupSettings>) -> Result<Seal
             pass.delete(&survey).await;
             pass.copy(&survey, &tags).await;
         }
+        snapshots = inventory.snapshots;
+    }
+    // Afterwards, since a Region that does not answer takes its time.
+    for target in &settings.copy_to {
+        // One file may be deployed to several Regions.
+        if client.region() == Some(&target.region) {
+            let region = &target.region;
+            pass.report
+                .warnings
+                .push(format!("copy_to names {region}, which is this Region: nothing is copied"));
+            continue;
+        }
+        let (there, warnings) = copies::copy_to(&invocation, target, &snapshots).await;
+        pass.report.copy_to.push(there);
+        pass.report.warnings.extend(warnings);
     }
     pass.report.effort = invocation.effort();
     Ok(pass.report.shortened())
@@ -83,6 +110,7 @@ struct Pass<'a> {
     invocation: &'a Invocation<CleanupSettings>,
     kms_key: &'a str,
     report: SealingReport,
+    owner: Owner,
 }
 
 impl Pass<'_> {
@@ -140,19 +168,8 @@ impl Pass<'_> {
         }
         if let Some(first) = survey.to_copy().first() {
             let (tags, _) = tags_of_copy(first, tags.get(&first.id).unwrap_or(&BTreeMap::new()));
-            let failure = match copy(client, first, &tags, self.kms_key, true).await {
-                Copied::Refused(failure) | Copied::Unclear(failure)
-                    if failure.code.as_deref() != Some("DryRunOperation") =>
-                {
-                    Some(failure)
-                }
-                Copied::Begun(id) => Some(Failure::new(
-                    format!("EC2 answered as if it had begun {id}, although it was asked for a dry run"),
-                    "look at the snapshot, and at what answers in EC2's place",
-                )),
-                _ => None,
-            };
-            self.report.problems.extend(failure.map(|failure| failure.during("a real pass could not copy")));
+            let copied = copy(client, self.order(first, &tags), true).await;
+            self.report.problems.extend(copied.denial());
         }
         if let Some((first, _)) = survey.to_delete().first() {
             self.report.problems.extend(ec2::may_delete(client, &first.id).await.err());
@@ -161,10 +178,10 @@ impl Pass<'_> {
 
     /// Deletes what has a checked copy, or is superfluous itself, after one more look at what stays.
     async fn delete(&mut self, survey: &Survey<'_>) {
-        let Invocation { ec2: client, settings, deadline, .. } = self.invocation;
+        let Invocation { ec2: client, deadline, .. } = self.invocation;
         let wanted = survey.to_delete();
         let stays: BTreeSet<_> = wanted.iter().map(|(_, stays)| stays.id.clone()).collect();
-        let there = match ec2::completed(client, &settings.environment, &stays).await {
+        let there = match ec2::completed(client, &self.owner, &stays).await {
             Ok(there) => there,
             Err(failure) => {
                 let failure = failure.during("nothing was deleted: the copies could not be looked at again");
@@ -217,13 +234,18 @@ impl Pass<'_> {
 
     /// Those that EC2 still lists after some seconds; all, where it cannot be asked.
     async fn still_there(&mut self, ids: BTreeSet<String>) -> BTreeSet<String> {
-        let Invocation { ec2: client, settings, deadline, .. } = self.invocation;
+        let Invocation { ec2: client, deadline, .. } = self.invocation;
         let (doubtful, looked) =
-            ec2::left(client, &settings.environment, ids, *deadline, "the next pass looks again").await;
+            ec2::left(client, &self.owner, ids, *deadline, "the next pass looks again").await;
         self.report
             .problems
             .extend(looked.err().map(|failure| failure.during("deletions could not be verified")));
         doubtful
+    }
+
+    fn order<'b>(&'b self, snapshot: &'b Snapshot, tags: &'b BTreeMap<String, String>) -> Order<'b> {
+        let from = self.invocation.ec2.region().unwrap_or_default();
+        Order { snapshot, from, tags, key: self.kms_key, presigned_url: None }
     }
 
     /// Begins copies, until all are, EC2 has no place for more, or the time is up.
@@ -242,7 +264,7 @@ impl Pass<'_> {
                     .warnings
                     .push(format!("{dropped} tags of {} do not fit on its copy", snapshot.id));
             }
-            match copy(&self.invocation.ec2, snapshot, &tags, self.kms_key, false).await {
+            match copy(&self.invocation.ec2, self.order(snapshot, &tags), false).await {
                 Copied::Begun(id) => {
                     tracing::info!(snapshot = snapshot.id, volume = snapshot.volume, copy = id, "copy begun");
                     self.report.begun.push(SealedSnapshot::of(snapshot, Some(&id)));
@@ -278,7 +300,7 @@ impl Pass<'_> {
     }
 }
 
-fn unsealed(snapshot: &Snapshot, failure: Failure) -> UnsealedSnapshot {
+pub(crate) fn unsealed(snapshot: &Snapshot, failure: Failure) -> UnsealedSnapshot {
     UnsealedSnapshot { snapshot: snapshot.id.clone(), volume: snapshot.volume.clone(), failure }
 }
 

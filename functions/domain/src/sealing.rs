@@ -226,12 +226,12 @@ pub fn doubt(source: &Snapshot, copy: &Snapshot) -> Option<Doubt> {
 }
 
 /// The order of the copies of one snapshot: a later one may go for an earlier one's sake, never the other way round.
-fn place(copy: &Snapshot) -> (bool, Option<Timestamp>, &str) {
+pub(crate) fn place(copy: &Snapshot) -> (bool, Option<Timestamp>, &str) {
     let begun_at = copy.copy.as_ref().and_then(|copy| copy.begun_at);
     (begun_at.is_none(), begun_at, &copy.id)
 }
 
-fn failed_long_ago(copy: &Snapshot, now: Timestamp) -> bool {
+pub(crate) fn failed_long_ago(copy: &Snapshot, now: Timestamp) -> bool {
     let begun_at = copy.copy.as_ref().and_then(|copy| copy.begun_at);
     copy.state == State::Error && begun_at.is_some_and(|at| now.duration_since(at) >= RETRY)
 }

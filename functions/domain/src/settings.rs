@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::checked;
 use crate::names::{EnvironmentName, Zone};
+use crate::owner::Owner;
 use crate::retention::Retention;
 
 /// The environment variable that holds a function's settings as JSON.
@@ -61,6 +62,27 @@ pub struct CleanupSettings {
     /// What becomes of snapshots in clear text. Left out where nobody minds them.
     #[serde(default, skip_serializing_if = "Encryption::is_off")]
     pub encryption: Encryption,
+    /// Where else the snapshots are kept. Left out where nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copy_to: Vec<CopyTarget>,
+}
+
+/// Another Region of the same account that holds copies of the snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyTarget {
+    /// The Region, such as `eu-west-1`.
+    pub region: String,
+    /// What encrypts the copies: the ARN of a KMS key in that Region, or an alias there.
+    pub kms_key: String,
+    /// How long the copies are kept, whatever the source's `DeleteOn`.
+    pub retention: Retention,
+    /// Whether sets are copied that are older than the copies there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub history: bool,
+    /// Whether no more copies are begun. Those that are there still go when they are due.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// What becomes of snapshots in clear text: those of volumes that are not encrypted.
@@ -79,7 +101,24 @@ pub enum Encryption {
     },
 }
 
+impl CleanupSettings {
+    /// Whose the snapshots are, in the environment's own Region.
+    pub fn owner(&self) -> Owner {
+        Owner::from(&self.environment)
+    }
+
+    /// Whether passes have anything to do at all: sealing, or copying to other Regions.
+    pub fn has_passes(&self) -> bool {
+        self.encryption.is_enforced() || !self.copy_to.is_empty()
+    }
+}
+
 impl Encryption {
+    /// Whether snapshots in clear text are replaced by encrypted copies.
+    pub fn is_enforced(&self) -> bool {
+        matches!(self, Self::Enforce { .. })
+    }
+
     /// Whether nobody minds snapshots in clear text.
     pub fn is_off(&self) -> bool {
         *self == Self::Off

@@ -68,6 +68,15 @@ pub fn of_one_moment<'a>(members: &[&'a Snapshot]) -> Vec<&'a Snapshot> {
     whole.last().unwrap_or_default()
 }
 
+/// One snapshot for each volume: of what holds the same, the encrypted one. One that does not say its volume stands for
+/// one of its own.
+pub fn one_a_volume(mut members: Vec<&Snapshot>) -> Vec<&Snapshot> {
+    members.sort_by_key(|member| (&member.volume, !member.encrypted, &member.id));
+    let mut seen = BTreeSet::new();
+    members.retain(|member| member.volume.is_none() || seen.insert(member.volume.clone()));
+    members
+}
+
 fn restorable<'a>(members: &[&'a Snapshot]) -> impl Iterator<Item = &'a Snapshot> {
     members.iter().copied().filter(|member| member.is_restorable())
 }

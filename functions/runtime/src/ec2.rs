@@ -5,11 +5,12 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::Region;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{Filter, Instance, Reservation, Snapshot, Tag};
 use jiff::Timestamp;
 use snapwarden_domain::inventory::CopyOf;
-use snapwarden_domain::names::EnvironmentName;
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::tags;
 
@@ -21,8 +22,12 @@ use crate::pace::{Api, Pace};
 #[derive(Clone, Debug)]
 pub struct Ec2 {
     client: Client,
+    /// The same without pace and meter.
+    plain: Client,
     pace: Arc<Pace>,
     meter: Meter,
+    is_full: bool,
+    multiplier: NonZeroU16,
 }
 
 impl Ec2 {
@@ -32,8 +37,19 @@ impl Ec2 {
     pub fn new(client: &Client, is_full: bool, multiplier: NonZeroU16) -> Self {
         let pace = Arc::new(Pace::new(is_full, multiplier));
         let meter = Meter::new(Arc::clone(&pace));
-        let client = Client::from_conf(client.config().to_builder().interceptor(meter.clone()).build());
-        Self { client, pace, meter }
+        let metered = Client::from_conf(client.config().to_builder().interceptor(meter.clone()).build());
+        Self { client: metered, plain: client.clone(), pace, meter, is_full, multiplier }
+    }
+
+    /// The same account in another Region, where EC2 has buckets of its own; its calls count here as well.
+    #[must_use]
+    pub fn in_region(&self, region: &str) -> Self {
+        let pace = Arc::new(Pace::new(self.is_full, self.multiplier));
+        let meter = self.meter.for_pace(Arc::clone(&pace));
+        let config = self.plain.config().to_builder().region(Region::new(region.to_owned()));
+        let plain = Client::from_conf(config.build());
+        let client = Client::from_conf(plain.config().to_builder().interceptor(meter.clone()).build());
+        Self { client, plain, pace, meter, ..*self }
     }
 
     /// Waits for the turn of one call, and returns the client to make it with.
@@ -92,16 +108,17 @@ pub async fn instances<T>(
     }
 }
 
-/// All of the environment's snapshots in this account that match the filters as well, as `read` sees them.
+/// All of the owner's snapshots in this account and Region that match the filters as well, as `read` sees them.
 ///
 /// A Region may hold a hundred thousand: they are read page by page, so that only what `read` keeps takes memory.
 pub async fn snapshots<T>(
     ec2: &Ec2,
-    environment: &EnvironmentName,
+    owner: impl Into<Owner>,
     mut filters: Vec<Filter>,
     read: impl Fn(&Snapshot) -> Option<T>,
 ) -> Result<Vec<T>, Failure> {
-    filters.push(tagged(tags::ENVIRONMENT, environment.as_str()));
+    let (key, value) = owner.into().tag();
+    filters.push(tagged(key, &value));
     let call = ec2.client.describe_snapshots().owner_ids("self");
     let mut pages = call.set_filters(Some(filters)).max_results(PAGE).into_paginator().send();
     let mut found = Vec::new();
@@ -223,8 +240,13 @@ mod tests {
     use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
     use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsError, DescribeSnapshotsOutput};
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use snapwarden_domain::names::EnvironmentName;
 
     use super::*;
+
+    fn prod() -> EnvironmentName {
+        "prod".parse().unwrap()
+    }
 
     fn paced(client: &Client) -> Ec2 {
         Ec2::new(client, true, NonZeroU16::MIN)
@@ -264,8 +286,27 @@ mod tests {
             })
             .then_output(|| DescribeSnapshotsOutput::builder().build());
         let ec2 = mock_client!(aws_sdk_ec2, [&list]);
-        snapshots(&paced(&ec2), &"prod".parse().unwrap(), Vec::new(), |_| Some(())).await.unwrap();
+        snapshots(&paced(&ec2), &prod(), Vec::new(), |_| Some(())).await.unwrap();
         assert_eq!(list.num_calls(), 1);
+    }
+
+    /// Copies are found by a tag of their own, so that an environment of the same name in that Region never sees them; and
+    /// what runs there slows nothing down here.
+    #[tokio::test]
+    async fn another_region_is_another_client_whose_calls_count() {
+        let list = mock!(Client::describe_snapshots)
+            .match_requests(|request| {
+                request.filters() == [tagged("snapwarden:copied-by", "prod/eu-central-1")]
+            })
+            .then_output(|| DescribeSnapshotsOutput::builder().build());
+        let home = paced(&mock_client!(aws_sdk_ec2, [&list]));
+        let there = home.in_region("eu-west-1");
+        assert_eq!(there.region(), Some("eu-west-1"));
+        assert_ne!(home.region(), there.region());
+        let copies = Owner::of_copies(&prod(), "eu-central-1");
+        snapshots(&there, &copies, Vec::new(), |_| Some(())).await.unwrap();
+        assert_eq!((home.calls(), there.calls()), (1, 1));
+        assert!(!Arc::ptr_eq(&home.pace, &there.pace));
     }
 
     #[tokio::test]
@@ -279,8 +320,7 @@ mod tests {
             )
         });
         let ec2 = mock_client!(aws_sdk_ec2, [&denied]);
-        let failure =
-            snapshots(&paced(&ec2), &"prod".parse().unwrap(), Vec::new(), |_| Some(())).await.unwrap_err();
+        let failure = snapshots(&paced(&ec2), &prod(), Vec::new(), |_| Some(())).await.unwrap_err();
         let text = failure.to_string();
         assert!(
             text.starts_with("UnauthorizedOperation: could not list the snapshots: You may not. (hint: "),

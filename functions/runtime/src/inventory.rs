@@ -9,6 +9,7 @@ use aws_sdk_ec2::types::{self, InstanceStateName, LockState, SnapshotState, Stor
 use jiff::Timestamp;
 use snapwarden_domain::inventory::{AttachedVolume, Instance, Inventory, Snapshot, State};
 use snapwarden_domain::names::EnvironmentName;
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::report::Failure;
 use snapwarden_domain::settings::Selector;
 use snapwarden_domain::{tags, wishes};
@@ -33,10 +34,25 @@ pub async fn read(
 /// The same around snapshots that are listed already.
 pub async fn read_around(
     client: &Ec2,
-    mut snapshots: Vec<Snapshot>,
+    snapshots: Vec<Snapshot>,
     select: &Selector,
     is_emulated: bool,
 ) -> Result<Inventory, Failure> {
+    let snapshots = with_holders(client, snapshots, is_emulated).await?;
+    // Terminated instances are listed for about another hour; they are gone.
+    let existing =
+        one_of("instance-state-name", ["pending", "running", "shutting-down", "stopping", "stopped"]);
+    let instances = instances(client, vec![existing], |instance| read_instance(instance, select)).await?;
+    let (volumes, clear_volumes) = volumes(client).await?;
+    Ok(Inventory { snapshots, instances, volumes, clear_volumes })
+}
+
+/// The snapshots with what holds each: AMIs and locks of their own Region.
+pub async fn with_holders(
+    client: &Ec2,
+    mut snapshots: Vec<Snapshot>,
+    is_emulated: bool,
+) -> Result<Vec<Snapshot>, Failure> {
     // A list that changes between two pages may name one twice.
     snapshots.sort_by(|a, b| a.id.cmp(&b.id));
     snapshots.dedup_by(|a, b| a.id == b.id);
@@ -54,12 +70,7 @@ pub async fn read_around(
         snapshot.image = images.get(&snapshot.id).cloned();
         snapshot.locked = locked.contains(&snapshot.id);
     }
-    // Terminated instances are listed for about another hour; they are gone.
-    let existing =
-        one_of("instance-state-name", ["pending", "running", "shutting-down", "stopping", "stopped"]);
-    let instances = instances(client, vec![existing], |instance| read_instance(instance, select)).await?;
-    let (volumes, clear_volumes) = volumes(client).await?;
-    Ok(Inventory { snapshots, instances, volumes, clear_volumes })
+    Ok(snapshots)
 }
 
 /// A snapshot without what other lists say about it: AMIs and locks.
@@ -92,6 +103,14 @@ pub fn read_snapshot(snapshot: &types::Snapshot) -> Option<Snapshot> {
         adopted: tag(tags::ADOPTED).is_some(),
         delete_on: tag(tags::DELETE_ON),
     })
+}
+
+/// A copy in another Region, the same way: it belongs to the environment whose copy it is, and to no other.
+pub fn read_copy(snapshot: &types::Snapshot, owner: &Owner) -> Option<Snapshot> {
+    let (key, value) = owner.tag();
+    let is_ours = tag(snapshot.tags(), key) == Some(&value);
+    let environment = is_ours.then(|| owner.environment().to_string());
+    Some(Snapshot { environment, ..read_snapshot(snapshot)? })
 }
 
 /// AWS Backup tags what it makes with `aws:backup:source-resource` and describes it in a sentence that names the

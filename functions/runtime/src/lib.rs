@@ -14,11 +14,13 @@ mod log;
 mod meter;
 mod notification;
 mod pace;
+pub mod presign;
 mod settings;
 
 use std::num::NonZeroU16;
 use std::time::SystemTime;
 
+use aws_sdk_ec2::config::SharedCredentialsProvider;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::de::DeserializeOwned;
@@ -49,6 +51,8 @@ pub struct Invocation<S> {
     pub real_now: Timestamp,
     /// EC2.
     pub ec2: Ec2,
+    /// The function's credentials, for what has to be signed beside the calls themselves.
+    pub credentials: Option<SharedCredentialsProvider>,
     /// Whether an emulator on this host answers in EC2's place.
     pub is_emulated: bool,
     /// When to stop starting anything.
@@ -124,6 +128,7 @@ where
     let function = Function {
         failed,
         ec2: aws_sdk_ec2::Client::new(&configuration),
+        credentials: configuration.credentials_provider(),
         lambda: aws_sdk_lambda::Client::new(&configuration),
         work,
     };
@@ -161,6 +166,7 @@ struct Call {
 struct Function<F> {
     failed: &'static str,
     ec2: aws_sdk_ec2::Client,
+    credentials: Option<SharedCredentialsProvider>,
     lambda: aws_sdk_lambda::Client,
     work: F,
 }
@@ -192,6 +198,7 @@ impl<F> Function<F> {
             may_hand_on: hand_on::is_possible(&event, &call.arn, &alias_arn),
             // What the hop before has used up, this one cannot use again.
             ec2: Ec2::new(&self.ec2, hop == 0, event.pace.unwrap_or(NonZeroU16::MIN)),
+            credentials: self.credentials.clone(),
             settings,
             event: event.clone(),
             clock,

@@ -14,29 +14,36 @@ use crate::pace::{Api, Pace};
 
 /// Counts every attempt of every call, the SDK's own repetitions too, as EC2 does.
 #[derive(Clone, Debug)]
-pub(crate) struct Meter(Arc<Readings>);
+pub(crate) struct Meter {
+    readings: Arc<Readings>,
+    pace: Arc<Pace>,
+}
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Readings {
     calls: AtomicU64,
     throttles: AtomicU64,
-    pace: Arc<Pace>,
 }
 
 impl Meter {
     /// A meter at zero, which slows `pace` down when EC2 throttles.
     pub(crate) fn new(pace: Arc<Pace>) -> Self {
-        Self(Arc::new(Readings { calls: AtomicU64::new(0), throttles: AtomicU64::new(0), pace }))
+        Self { readings: Arc::default(), pace }
+    }
+
+    /// A meter of the same readings, which slows another pace down: each Region throttles by itself.
+    pub(crate) fn for_pace(&self, pace: Arc<Pace>) -> Self {
+        Self { readings: Arc::clone(&self.readings), pace }
     }
 
     /// How many calls there were.
     pub(crate) fn calls(&self) -> u64 {
-        self.0.calls.load(Ordering::Relaxed)
+        self.readings.calls.load(Ordering::Relaxed)
     }
 
     /// How many of them EC2 throttled.
     pub(crate) fn throttles(&self) -> u64 {
-        self.0.throttles.load(Ordering::Relaxed)
+        self.readings.throttles.load(Ordering::Relaxed)
     }
 }
 
@@ -51,7 +58,7 @@ impl Intercept for Meter {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        self.readings.calls.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -65,9 +72,9 @@ impl Intercept for Meter {
         let answer = context.response();
         let is_throttled = !answer.status().is_success() && answer.body().bytes().is_some_and(is_throttling);
         if is_throttled {
-            self.0.throttles.fetch_add(1, Ordering::Relaxed);
+            self.readings.throttles.fetch_add(1, Ordering::Relaxed);
             if let Some(api) = config.load::<Metadata>().and_then(|operation| Api::named(operation.name())) {
-                self.0.pace.throttled(api);
+                self.pace.throttled(api);
             }
         }
         Ok(())

@@ -15,6 +15,8 @@ use serde_json::{Map, Value, json};
 pub struct Call {
     /// Its name in IAM, such as `lambda:CreateFunction`; an unknown one is named by method and path.
     pub action: String,
+    /// The Region that it is signed for; empty where it is not signed.
+    pub region: String,
     /// Whether it may change something. An unknown call may.
     pub mutating: bool,
     /// How it is written down.
@@ -87,6 +89,7 @@ impl Call {
         Self {
             mutating: !known || !READS.iter().any(|read| operation.starts_with(read)),
             action: format!("{service}:{}", name_in_iam(&service, &operation)),
+            region: signature_scope(head).nth(2).unwrap_or_default().to_owned(),
             protocol,
             parameters: Value::Object(parameters),
             status: None,
@@ -140,12 +143,16 @@ fn name_in_iam<'a>(service: &str, operation: &'a str) -> &'a str {
     }
 }
 
-/// The service in the scope of the signature: `Credential=KEY/DATE/REGION/SERVICE/aws4_request`.
-fn signed_for(head: &Parts) -> String {
+/// The parts of the signature's scope: `Credential=KEY/DATE/REGION/SERVICE/aws4_request`.
+fn signature_scope(head: &Parts) -> impl Iterator<Item = &str> {
     let header =
         head.headers.get("authorization").and_then(|header| header.to_str().ok()).unwrap_or_default();
-    let scope = header.split_once("Credential=").map_or("", |(_, rest)| rest);
-    match scope.split('/').nth(3).unwrap_or("unsigned") {
+    header.split_once("Credential=").map_or("", |(_, rest)| rest).split('/')
+}
+
+/// The service in it.
+fn signed_for(head: &Parts) -> String {
+    match signature_scope(head).nth(3).unwrap_or("unsigned") {
         "monitoring" => "cloudwatch",
         service => service,
     }

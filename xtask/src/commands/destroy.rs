@@ -1,15 +1,16 @@
 //! `cargo xtask destroy`: deletes everything that a deploy made; the snapshots stay, unless they are purged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy, Pricing};
+use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy, Pricing, Region};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
 use snapwarden_deployer::plan::{Options, Plan, Verb, plan};
+use snapwarden_deployer::policy_gate::copy_regions;
 use snapwarden_deployer::purge::Purged;
 use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
@@ -93,9 +94,11 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         let protect = session.environment.protect;
         let plan = plan_destroy(&session, &observed)?;
         let purging = args.snapshots == Snapshots::Purge;
+        let regions =
+            copy_regions(&observed, &session.scope, session.environment.copy_regions.iter().cloned());
         let mut doomed = Vec::new();
         if purging {
-            doomed = inventory::snapshots(&session.aws, &session.scope).await?;
+            doomed = all_of(&inventory_of(&session, &regions).await?);
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
         let by_stack =
@@ -125,7 +128,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 }
                 let mut outcome = Purged::default();
                 if purging && !nothing {
-                    outcome = purge::halt_and_purge(context, &session, &now, guard, &args.again()).await?;
+                    outcome = purge::halt_and_purge(context, &session, &now, &regions, guard, &args.again())
+                        .await?;
                     now = session.observe().await?;
                 }
                 if by_stack && stack::delete_stack(context, &session, guard).await? {
@@ -139,7 +143,7 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             })
             .await?;
         }
-        let remaining = inventory::snapshots(&session.aws, &session.scope).await?;
+        let (remaining, copies) = inventory_of(&session, &regions).await?;
         let kept = plan.steps.iter().filter(|step| step.verb == Verb::Keep);
         let kept: Vec<_> = kept.map(|step| step.resource.to_string()).collect();
         let value = json!({
@@ -149,14 +153,28 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "left_alone": plan.left_alone,
             "purged": outcome,
             "snapshots": remaining,
+            "copies": copies,
         });
         let pricing = &session.environment.pricing;
         let deleted = if by_stack { plan.count(Verb::Delete) } else { report.steps.len() };
-        let text = text(&session.scope, deleted, &kept, &plan, &outcome, &remaining, pricing);
+        let text = text(&session.scope, deleted, &kept, &plan, &outcome, (&remaining, &copies), pricing);
         output::result(context, &value, text)?;
-        let left = if purging { remaining } else { Vec::new() };
+        let left = if purging { all_of(&(remaining, copies)) } else { Vec::new() };
         purge::all_or_failure(&outcome, &left)
     })
+}
+
+/// The environment's snapshots, and its copies by Region.
+type Inventory = (Vec<Snapshot>, BTreeMap<Region, Vec<Snapshot>>);
+
+async fn inventory_of(session: &Session<Identity>, regions: &BTreeSet<Region>) -> Result<Inventory, Failure> {
+    let (aws, scope) = (&session.aws, &session.scope);
+    let own = inventory::snapshots(aws, scope).await?;
+    Ok((own, inventory::copies_in(aws, scope, regions).await?))
+}
+
+fn all_of((own, copies): &Inventory) -> Vec<Snapshot> {
+    own.iter().chain(copies.values().flatten()).cloned().collect()
 }
 
 fn approve(
@@ -216,7 +234,7 @@ fn text(
     kept: &[String],
     plan: &Plan,
     purged: &Purged,
-    remaining: &[Snapshot],
+    (remaining, copies): (&[Snapshot], &BTreeMap<Region, Vec<Snapshot>>),
     pricing: &Pricing,
 ) -> String {
     let name = &scope.environment;
@@ -235,7 +253,12 @@ fn text(
     if !purged.deleted.is_empty() {
         text = format!("{text}{} snapshots deleted\n", purged.deleted.len());
     }
+    for (region, copies) in copies.iter().filter(|(_, copies)| !copies.is_empty()) {
+        let count = purge::counted(copies).replace("snapshot", "copy").replace("copys", "copies");
+        text = format!("{text}in {region}: {count} remain, too\n{}\n", billed(copies, pricing));
+    }
     text + &match remaining.len() {
+        0 if copies.values().any(|copies| !copies.is_empty()) => "no other snapshots remain".to_owned(),
         0 => "no snapshots remain".to_owned(),
         1 => format!(
             "1 snapshot remains, and nobody enforces its DeleteOn now\n{}",

@@ -3,7 +3,9 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use snapwarden_deployer::environment::Engine;
-use snapwarden_deployer::policy::deployer::{Access, deployer_policy, lint_deployer, with_simulation};
+use snapwarden_deployer::policy::deployer::{
+    Access, deployer_policy, lint_deployer, with_copies, with_simulation,
+};
 use snapwarden_deployer::policy::lint::Finding;
 use snapwarden_deployer::policy::stack::{lint_stack, stack_deployer_policy, stack_policy, stack_trust};
 use snapwarden_deployer::policy::trust::Pipeline;
@@ -108,10 +110,12 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
         PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),
         PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, trust, principal }) => {
             let access = Access { deploy: !read_only, purge: *purge, operate: *operate, ..Access::READ_ONLY };
-            let mut permissions = match environment.engine {
+            let permissions = match environment.engine {
                 Engine::Direct => deployer_policy(&scope, access),
                 Engine::Cloudformation => stack_deployer_policy(&environment, &scope, access),
             };
+            let regions: Vec<_> = environment.copy_to.iter().map(|target| target.region.clone()).collect();
+            let mut permissions = with_copies(permissions, &scope, &regions, access);
             if let Some(principal) = principal {
                 permissions = with_simulation(permissions, principal);
             }

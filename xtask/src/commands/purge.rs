@@ -1,8 +1,10 @@
 //! `cargo xtask destroy --snapshots purge`: stops the runs, and deletes the environment's snapshots.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use snapwarden_deployer::apply::Guard;
-use snapwarden_deployer::environment::Identity;
+use snapwarden_deployer::environment::{Identity, Region};
 use snapwarden_deployer::inventory::Snapshot;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, owned, plan};
@@ -16,12 +18,13 @@ use crate::failure::{CommandResult, Exit, Failure};
 use crate::render::table::table;
 use crate::session::Session;
 
-/// Keeps new runs from starting, waits for those in flight, and deletes all of the environment's snapshots: also those
-/// that a run has made since somebody looked.
+/// Keeps new runs from starting, waits for those in flight, and deletes all of the environment's snapshots and its copies in
+/// other Regions: also those that a run has made since somebody looked.
 pub(super) async fn halt_and_purge(
     context: &Context,
     session: &Session<Identity>,
     observed: &Observed,
+    copies: &BTreeSet<Region>,
     guard: &dyn Guard,
     command: &str,
 ) -> Result<Purged, Failure> {
@@ -49,7 +52,8 @@ pub(super) async fn halt_and_purge(
     waiting.into_inner().done(&format!("{ended} ended"));
 
     let task = context.progress().start("deleting the snapshots");
-    let purged = purge(aws, scope, guard, &|done, all| task.update(&format!("{done} of {all}"))).await?;
+    let purged =
+        purge(aws, scope, copies, guard, &|done, all| task.update(&format!("{done} of {all}"))).await?;
     task.done(&format!("{} deleted", purged.deleted.len()));
     Ok(purged)
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
+use snapwarden_deployer::environment::Region;
 use snapwarden_deployer::restore::drill::{Drill, drill, record};
 use snapwarden_deployer::restore::{self, Made, NothingToRestore, RestoreError, RestorePlan};
 
@@ -42,6 +43,9 @@ struct WhatArgs {
     /// The Availability Zone of the new volumes [default: that of the original ones]
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
+    /// Restore in this Region, from the copies that `copy_to` keeps there, also where the environment's own Region is lost
+    #[arg(long, value_name = "REGION", requires = "zone", value_parser = region)]
+    region: Option<Region>,
 }
 
 #[derive(Args, Debug)]
@@ -61,9 +65,16 @@ struct DrillArgs {
     /// The Availability Zone of the new volumes [default: that of the original ones]
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
+    /// Restore in this Region, from the copies that `copy_to` keeps there, also where the environment's own Region is lost
+    #[arg(long, value_name = "REGION", requires = "zone", value_parser = region)]
+    region: Option<Region>,
     /// Go ahead without a question
     #[arg(long)]
     yes: bool,
+}
+
+fn region(text: &str) -> Result<Region, String> {
+    text.to_owned().try_into()
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
@@ -86,8 +97,9 @@ pub(crate) fn cmd_restore(context: &Context, args: &RestoreArgs) -> CommandResul
     match &args.command {
         RestoreCommand::Plan(what) => {
             let plan = block_on(async {
-                let session = open(context).await?;
-                plan(&session, Some(&what.instance), what.at, what.zone.as_deref()).await
+                let session = open(context, what.region.as_ref()).await?;
+                plan(&session, Some(&what.instance), what.at, (what.zone.as_deref(), what.region.as_ref()))
+                    .await
             })?;
             output::result(context, &plan, render::restore::plan(&plan))
         }
@@ -96,8 +108,12 @@ pub(crate) fn cmd_restore(context: &Context, args: &RestoreArgs) -> CommandResul
     }
 }
 
-async fn open(context: &Context) -> Result<Session, Failure> {
-    Session::open_running(context).await?.ok_or_else(|| {
+async fn open(context: &Context, region: Option<&Region>) -> Result<Session, Failure> {
+    let session = match region {
+        Some(region) => Session::open_running_in(context, region).await?,
+        None => Session::open_running(context).await?,
+    };
+    session.ok_or_else(|| {
         Failure::new(Exit::Failed, "the local environment is not running")
             .hint("start it with `cargo xtask local up`")
     })
@@ -107,19 +123,26 @@ async fn plan(
     session: &Session,
     instance: Option<&str>,
     at: Option<Timestamp>,
-    zone: Option<&str>,
+    (zone, region): (Option<&str>, Option<&Region>),
 ) -> Result<RestorePlan, Failure> {
-    let (snapshots, tags) = restore::snapshots(&session.aws, &session.scope, instance).await?;
+    let copies_in = region.filter(|region| **region != session.scope.region);
+    let (snapshots, tags) =
+        restore::snapshots(&session.aws, &session.scope, instance, copies_in.is_some()).await?;
     let chosen = restore::choose(&snapshots, instance, at)?;
-    let disks = restore::disks(&session.aws, &chosen).await?;
-    Ok(restore::plan(&chosen, &disks, &tags, zone, &session.environment)?)
+    // The originals are at home, where nothing may answer.
+    let disks = match copies_in {
+        Some(_) => BTreeMap::new(),
+        None => restore::disks(&session.aws, &chosen).await?,
+    };
+    Ok(restore::plan(&chosen, &disks, &tags, zone, copies_in, &session.environment)?)
 }
 
 fn run(context: &Context, args: &RunArgs) -> CommandResult {
     let what = &args.what;
     let restored = block_on(async {
-        let session = open(context).await?;
-        let plan = plan(&session, Some(&what.instance), what.at, what.zone.as_deref()).await?;
+        let session = open(context, what.region.as_ref()).await?;
+        let place = (what.zone.as_deref(), what.region.as_ref());
+        let plan = plan(&session, Some(&what.instance), what.at, place).await?;
         say_yes(context, &plan, args.yes, "Make these volumes?")?;
         let task = context.progress().start(format!("making {} volumes", plan.volumes.len()));
         let volumes = restore::restore(&session.aws, &plan, &BTreeMap::new(), &|_| ()).await?;
@@ -132,8 +155,9 @@ fn run(context: &Context, args: &RunArgs) -> CommandResult {
 
 fn practise(context: &Context, args: &DrillArgs) -> CommandResult {
     let drill = block_on(async {
-        let session = open(context).await?;
-        let plan = plan(&session, args.instance.as_deref(), None, args.zone.as_deref()).await?;
+        let session = open(context, args.region.as_ref()).await?;
+        let place = (args.zone.as_deref(), args.region.as_ref());
+        let plan = plan(&session, args.instance.as_deref(), None, place).await?;
         say_yes(context, &plan, args.yes, "Make these volumes, and delete them again?")?;
         let task = context.progress().start(format!("restoring {} for practice", plan.instance));
         let drill = drill(&session.aws, plan, Timestamp::now(), &|_| ()).await;

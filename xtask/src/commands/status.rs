@@ -6,14 +6,14 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, Finding, ScheduleExpression};
+use snapwarden_deployer::environment::{Cloud, Finding, Region, ScheduleExpression};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{
     Alias, FoundOf, Kind, LambdaFunction, Role, Schedule, alias_name, cleanup_settings, read, registry,
 };
 use snapwarden_deployer::plan::{Options, Order, Plan, Step, Unowned, Verb, plan};
-use snapwarden_deployer::policy_gate::deployed_settings;
+use snapwarden_deployer::policy_gate::{copy_regions, deployed_settings};
 use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::release::{How, Release};
 use snapwarden_deployer::scope::{Function, Scope};
@@ -57,6 +57,9 @@ pub(crate) struct Status {
     pub(crate) release: Option<Shown>,
     /// How many snapshots it has; absent where they cannot be read.
     pub(crate) snapshots: Option<usize>,
+    /// How many copies of them other Regions hold, by Region; without those that cannot be read.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) copies: BTreeMap<String, usize>,
     /// How it does.
     #[serde(flatten)]
     pub(crate) health: Health,
@@ -110,6 +113,13 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         let mut health = Health::of(&session, &observed, &unreadable, now).await;
         let listed = inventory::snapshots(&session.aws, &session.scope).await;
         let snapshots = health.part("the snapshots", listed);
+        let file = session.environment.copy_to.iter().map(|target| target.region.clone());
+        let mut copies = BTreeMap::new();
+        for region in copy_regions(&observed, &session.scope, file) {
+            let listed = inventory::copies(&session.aws, &session.scope, &region).await;
+            let there = health.part(&format!("the copies in {region}"), listed);
+            copies.extend(there.map(|there| (region, there)));
+        }
         let judged = expiry(&session, &observed, now).await;
         let expiry = health.part("what the next cleanup goes by", judged).flatten();
         let history = History::read(&session.aws, &session.scope).await;
@@ -119,7 +129,14 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
             None => Live::default(),
         };
         let unreadable = unreadable.into_keys().collect();
-        look(context, &session, (&observed, &unreadable), snapshots.as_deref(), expiry, (health, live))
+        look(
+            context,
+            &session,
+            (&observed, &unreadable),
+            (snapshots.as_deref(), &copies),
+            expiry,
+            (health, live),
+        )
     })?;
     output::result(context, &status, render::status::text(&status, context.verbose()))?;
     if status.attention.is_empty() {
@@ -186,7 +203,7 @@ fn look(
     context: &Context,
     session: &Session,
     (observed, unreadable): (&Observed, &BTreeSet<&'static str>),
-    snapshots: Option<&[Snapshot]>,
+    (snapshots, copies): (Option<&[Snapshot]>, &BTreeMap<Region, Vec<Snapshot>>),
     expiry: Option<Tally>,
     (health, live): (Health, Live),
 ) -> Result<Status, Failure> {
@@ -218,8 +235,19 @@ fn look(
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
     attention.extend(silent.map(|firing| format!("the {} schedule does not fire", firing.schedule)));
     let floor = session.environment.cleanup.floor.get();
+    let everywhere = snapshots
+        .map(|snapshots| snapshots.iter().chain(copies.values().flatten()).cloned().collect::<Vec<_>>());
     let draining =
-        draining.zip(snapshots).map(|(draining, snapshots)| Outlook::of(draining, snapshots, floor));
+        draining.zip(everywhere).map(|(draining, snapshots)| Outlook::of(draining, &snapshots, floor));
+    for region in copies.keys().filter(|region| !names_target(session, region)) {
+        if !copies[region].is_empty() {
+            attention.push(format!(
+                "{region} holds {} copies, and copy_to does not name it any more: after a deploy, nobody deletes them; put \
+                 it back with `paused: true` until it is empty",
+                copies[region].len()
+            ));
+        }
+    }
     let outlook = draining.as_ref().map(|outlook| (outlook.snapshots == 0, outlook.text(context)));
     let mut notes = if observed.is_empty() { Vec::new() } else { health.notes() };
     if let Some(Release { how: how @ How::RolledBackTo(_), at, by, .. }) = &live.release {
@@ -240,12 +268,18 @@ fn look(
         warnings: session.warnings.clone(),
         release: live.release.as_ref().map(|release| Shown::of(release, true)),
         snapshots: snapshots.map(<[_]>::len),
+        copies: copies.iter().map(|(region, copies)| (region.to_string(), copies.len())).collect(),
         expiry,
         health,
         draining,
         attention,
         notes,
     })
+}
+
+/// Whether the file says that a Region holds copies.
+fn names_target(session: &Session, region: &Region) -> bool {
+    session.environment.copy_to.iter().any(|target| target.region == *region)
 }
 
 /// What differs from what is wanted, of all that can be told: not of a kind that cannot be read, nor of what belongs to

@@ -67,6 +67,24 @@ pub(crate) fn cleanup(report: &CleanupReport, all: bool) -> String {
         let verdict = format!("FAILED: {}", failed.failure);
         [volume, blank(), failed.snapshot.clone(), blank(), blank(), blank(), verdict]
     }));
+    for there in &report.copies {
+        let region = &there.region;
+        let all = there.deleted.iter().map(|one| row(one, format!("copy in {region} deleted")));
+        rows.extend(all);
+        let all = there.would_delete.iter().map(|one| row(one, format!("copy in {region} would be deleted")));
+        rows.extend(all);
+        let all = there
+            .held
+            .iter()
+            .map(|held| row(&held.snapshot, format!("copy in {region} kept: {}", held.reason)));
+        rows.extend(all);
+        rows.extend(there.failed.iter().map(|failed| {
+            let volume = failed.volume.clone().unwrap_or_default();
+            let blank = String::new;
+            let verdict = format!("copy in {region} FAILED: {}", failed.failure);
+            [volume, blank(), failed.snapshot.clone(), blank(), blank(), blank(), verdict]
+        }));
+    }
     // By volume, each with its oldest snapshot first.
     rows.sort_by(|a, b| (&a[1], &a[0], &a[4], &a[2]).cmp(&(&b[1], &b[0], &b[4], &b[2])));
     let header = ["VOLUME", "INSTANCE", "SNAPSHOT", "GIB", "STARTED", "DELETE ON", "VERDICT"];
@@ -115,6 +133,19 @@ pub(crate) fn sealing(report: &SealingReport) -> String {
     rows.extend(
         report.sealed.iter().map(|one| row(one, done("sealed, and deleted", "sealed; would be deleted"))),
     );
+    for there in &report.copy_to {
+        let region = &there.region;
+        let begun = done(&format!("copy begun in {region}"), &format!("would be copied to {region}"));
+        rows.extend(there.begun.iter().map(|one| row(one, begun.clone())));
+        rows.extend(there.copying.iter().map(|one| row(one, format!("being copied to {region}"))));
+        for (list, word) in [(&there.held, "its copy is doubtful"), (&there.failed, "FAILED")] {
+            rows.extend(list.iter().map(|one| {
+                let volume = one.volume.clone().unwrap_or_default();
+                let stage = format!("{region}: {word}: {}", one.failure);
+                [volume, one.snapshot.clone(), String::new(), String::new(), stage]
+            }));
+        }
+    }
     for (list, word) in [(&report.held, "stays in clear text"), (&report.failed, "FAILED")] {
         rows.extend(list.iter().map(|one| {
             let volume = one.volume.clone().unwrap_or_default();

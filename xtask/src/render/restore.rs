@@ -25,10 +25,12 @@ pub(crate) fn plan(plan: &RestorePlan) -> String {
     let taken_at = plan.taken_at.map(|at| at.strftime("%F %H:%M:%S UTC").to_string()).unwrap_or_default();
     let count = plan.volumes.len();
     let (instance, zone, run) = (&plan.instance, &plan.zone, &plan.run);
+    let from = plan.copies_in.as_ref().map(|region| format!(", from the copies in {region}"));
     format!(
-        "{}\n\n{instance} as it was at {taken_at} (run {run}): {count} new volume{} in {zone}",
+        "{}\n\n{instance} as it was at {taken_at} (run {run}): {count} new volume{} in {zone}{}",
         table(header, rows),
-        if count == 1 { "" } else { "s" }
+        if count == 1 { "" } else { "s" },
+        from.unwrap_or_default()
     )
 }
 
@@ -52,15 +54,24 @@ pub(crate) fn restored(restored: &Restored) -> String {
         ]
     });
     let table = table(["NEW VOLUME", "SNAPSHOT", "GIB", "ENCRYPTED", ""], rows);
-    format!(
-        "{table}\n\nTo put them in the place of the original ones, which stay as they are:\n\n  {}",
-        restored.commands.join("\n  ")
-    )
+    let purpose = match &restored.plan.copies_in {
+        Some(region) => format!("To attach them to an instance that you start in {region}:"),
+        None => "To put them in the place of the original ones, which stay as they are:".to_owned(),
+    };
+    format!("{table}\n\n{purpose}\n\n  {}", restored.commands.join("\n  "))
 }
 
 /// Commands that exchange the volumes of an instance; what is not known is left in capitals.
 pub(crate) fn attach_commands(plan: &RestorePlan, made: &[Made], region: &str) -> Vec<String> {
+    let region = plan.copies_in.as_deref().unwrap_or(region);
     let aws = |command: &str| format!("aws ec2 {command} --region {region}");
+    if plan.copies_in.is_some() {
+        // The original instance is in another Region.
+        let attach = |made: &Made| {
+            aws(&format!("attach-volume --volume-id {} --instance-id INSTANCE --device DEVICE", made.volume))
+        };
+        return made.iter().map(attach).collect();
+    }
     let instance = &plan.instance;
     let mut commands = vec![aws(&format!("stop-instances --instance-ids {instance}"))];
     commands.push(aws(&format!("wait instance-stopped --instance-ids {instance}")));

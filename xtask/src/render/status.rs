@@ -43,6 +43,9 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
         let (due, held) = (fate(due, "go with the next cleanup"), fate(held, "held although due"));
         let _ = writeln!(text, "snapshots: {snapshots}{due}{held}");
     }
+    for (region, copies) in &status.copies {
+        let _ = writeln!(text, "copies in {region}: {copies}");
+    }
     for line in &status.notes {
         let _ = writeln!(text, "{line}");
     }

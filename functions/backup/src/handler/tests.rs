@@ -528,6 +528,7 @@ fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
             true,
             NonZeroU16::MIN,
         ),
+        credentials: None,
         is_emulated: false,
         deadline: Deadline::never(),
         started: Instant::now(),

@@ -384,6 +384,7 @@ fn invocation(rules: &[&Rule]) -> Invocation<CleanupSettings> {
         real_now: now,
         event,
         ec2: Ec2::new(&mock_client!(aws_sdk_ec2, RuleMode::MatchAny, &rules), true, NonZeroU16::MIN),
+        credentials: None,
         is_emulated: false,
         deadline: Deadline::never(),
         started: Instant::now(),

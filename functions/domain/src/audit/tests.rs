@@ -21,6 +21,7 @@ fn audit(inventory: &Inventory) -> Audit {
         select: Selector::default(),
         backup_interval_hours: 24,
         encryption: crate::settings::Encryption::Off,
+        copy_to: Vec::new(),
     };
     Audit::of(inventory, at(NOW), &settings)
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::{Effort, Failure, Report, counted, cut};
+use super::{Effort, Failure, RegionCleanup, Report, counted, cut};
 use crate::audit::Audit;
 use crate::clear_text::ClearText;
 use crate::inventory::Snapshot;
@@ -60,6 +60,9 @@ pub struct CleanupReport {
     /// What else went wrong, with no snapshot in particular.
     #[serde(default)]
     pub problems: Vec<Failure>,
+    /// What became of the copies in other Regions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<RegionCleanup>,
     /// What people should look at, though the run is fine.
     pub warnings: Vec<String>,
     /// How well the selected volumes are backed up; absent in reports of older versions.
@@ -155,7 +158,24 @@ impl CleanupReport {
 
     /// How many snapshots the run has deleted so far, in all of its invocations.
     pub fn deleted_in_all(&self) -> u64 {
-        self.deleted_earlier.saturating_add(u64::try_from(self.deleted.len()).unwrap_or(u64::MAX))
+        let elsewhere: usize = self.copies.iter().map(|there| there.deleted.len()).sum();
+        let deleted = self.deleted.len() + elsewhere;
+        self.deleted_earlier.saturating_add(u64::try_from(deleted).unwrap_or(u64::MAX))
+    }
+
+    /// Whether this invocation has deleted anything.
+    pub fn has_deleted(&self) -> bool {
+        !self.deleted.is_empty() || self.copies.iter().any(|there| !there.deleted.is_empty())
+    }
+
+    /// How many are due, here and in other Regions, and were not reached in time.
+    pub fn out_of_time_in_all(&self) -> usize {
+        self.out_of_time + self.copies.iter().map(|there| there.out_of_time).sum::<usize>()
+    }
+
+    /// All whose deletion failed, here and in other Regions.
+    pub fn failed_in_all(&self) -> impl Iterator<Item = &FailedSnapshot> {
+        self.failed.iter().chain(self.copies.iter().flat_map(|there| &there.failed))
     }
 
     /// The report with its lists grouped by volume.
@@ -199,7 +219,8 @@ impl Report for CleanupReport {
                 format!("dry run: {} would be deleted", counted(self.would_delete.len(), "snapshot"))
             }
             (None, false) => {
-                let deleted = usize::try_from(self.deleted_in_all()).unwrap_or(usize::MAX);
+                let elsewhere: usize = self.copies.iter().map(|there| there.deleted.len()).sum();
+                let deleted = usize::try_from(self.deleted_in_all()).unwrap_or(usize::MAX) - elsewhere;
                 format!("{} deleted", counted(deleted, "snapshot"))
             }
         }];
@@ -217,7 +238,8 @@ impl Report for CleanupReport {
         if let Some(ClearText { unencrypted_snapshots: clear @ 1.., .. }) = self.clear_text {
             parts.push(format!("{clear} NOT ENCRYPTED"));
         }
-        parts.join(", ")
+        let elsewhere = self.copies.iter().map(|there| there.summary(self.dry_run));
+        [parts.join(", ")].into_iter().chain(elsewhere).collect::<Vec<_>>().join("; ")
     }
 
     fn failures(&self) -> Vec<String> {
@@ -230,15 +252,18 @@ impl Report for CleanupReport {
             );
             failures.push(failure.to_string());
         }
-        if self.out_of_time > 0 {
+        failures.extend(self.copies.iter().flat_map(|there| there.failures(self.dry_run)));
+        let out_of_time = self.out_of_time_in_all();
+        if out_of_time > 0 {
             // As a success, the run would be over: Lambda repeats only what fails, and the repetition goes on.
             let failure = Failure::new(
-                format!("out of time, with {} still to delete", counted(self.out_of_time, "snapshot")),
+                format!("out of time, with {} still to delete", counted(out_of_time, "snapshot")),
                 "the run's next attempt goes on from here; raise the timeout if there is none left",
             );
             failures.push(failure.to_string());
         }
-        failures.extend(self.failed.iter().map(|failed| format!("{}: {}", failed.snapshot, failed.failure)));
+        failures
+            .extend(self.failed_in_all().map(|failed| format!("{}: {}", failed.snapshot, failed.failure)));
         failures
     }
 

@@ -6,6 +6,7 @@
 
 mod backup;
 mod cleanup;
+mod copies;
 mod sealing;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::run::RunId;
 
 pub use backup::{BackupReport, InstanceReport, Outcome, Outcomes, VolumeSnapshot};
 pub use cleanup::{CleanupReport, DueSnapshot, FailedSnapshot, HeldSnapshot};
+pub use copies::{RegionCleanup, RegionCopies};
 pub use sealing::{CleanupAnswer, SealedSnapshot, SealingReport, UnsealedSnapshot};
 
 /// What both reports have in common.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CleanupReport, Effort, Failure, Report};
+use super::{CleanupReport, Effort, Failure, RegionCopies, Report};
 use crate::inventory::Snapshot;
 use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
@@ -17,6 +17,9 @@ pub struct SealingReport {
     pub run: RunId,
     /// Whether it only decided, and changed nothing.
     pub dry_run: bool,
+    /// Whether it seals: where it only copies to other Regions, the lists from here to `failed` are empty.
+    #[serde(default = "yes")]
+    pub seals: bool,
     /// How many snapshots are in clear text after it, those that failed not counted.
     pub unencrypted_snapshots: usize,
     /// The copies begun, or that a dry run would have begun.
@@ -48,6 +51,9 @@ pub struct SealingReport {
     /// How many more failed than listed.
     #[serde(default)]
     pub failed_unlisted: usize,
+    /// How far the copies in other Regions are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copy_to: Vec<RegionCopies>,
     /// What else went wrong, with no snapshot in particular.
     pub problems: Vec<Failure>,
     /// What people should look at, though the pass is fine.
@@ -82,6 +88,11 @@ pub struct UnsealedSnapshot {
     pub failure: Failure,
 }
 
+/// Reports of versions that knew only sealing.
+fn yes() -> bool {
+    true
+}
+
 fn copies(count: usize) -> String {
     if count == 1 { "1 encrypted copy".to_owned() } else { format!("{count} encrypted copies") }
 }
@@ -103,11 +114,12 @@ impl SealingReport {
     pub const MAX_LISTED: usize = 1_000;
 
     /// A pass that has found nothing to do yet.
-    pub fn new(environment: EnvironmentName, run: RunId, dry_run: bool) -> Self {
+    pub fn new(environment: EnvironmentName, run: RunId, dry_run: bool, seals: bool) -> Self {
         Self {
             environment,
             run,
             dry_run,
+            seals,
             unencrypted_snapshots: 0,
             begun: Vec::new(),
             sealed: Vec::new(),
@@ -121,6 +133,7 @@ impl SealingReport {
             held_unlisted: 0,
             failed: Vec::new(),
             failed_unlisted: 0,
+            copy_to: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
             effort: Effort::default(),
@@ -137,6 +150,37 @@ impl SealingReport {
         self.failed.len() + self.failed_unlisted
     }
 
+    /// The number of copies begun, in the Region itself and in others.
+    fn begun_in_all(&self) -> usize {
+        self.begun.len() + self.copy_to.iter().map(|there| there.begun.len()).sum::<usize>()
+    }
+
+    /// How many failed, in the Region itself and in others; a Region that could not be looked at counts as one.
+    fn failed_in_all(&self) -> usize {
+        self.failed_count() + self.copy_to.iter().map(RegionCopies::failed_count).sum::<usize>()
+    }
+
+    fn sealing_summary(&self) -> String {
+        let (begun, sealed) = (self.begun.len(), self.sealed_count());
+        let mut parts = if self.dry_run {
+            vec![
+                format!("dry run: {} would be begun", copies(begun)),
+                format!("{sealed} would be replaced by their copies"),
+            ]
+        } else {
+            vec![format!("{} begun", copies(begun)), format!("{sealed} replaced by their copies")]
+        };
+        let more = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+        parts.extend(more(self.copying.len(), "being copied"));
+        parts.extend(more(self.waiting, "waiting for a place among the copies"));
+        parts.extend(more(self.pending, "still being made"));
+        parts.extend(more(self.expiring, "going with the next cleanup"));
+        parts.extend(more(self.held.len() + self.held_unlisted, "held in clear text"));
+        parts.extend(more(self.failed_count(), "FAILED"));
+        parts.push(format!("{} in clear text", self.unencrypted_snapshots));
+        parts.join(", ")
+    }
+
     /// The report with its lists as long as they may be.
     #[must_use]
     pub fn shortened(mut self) -> Self {
@@ -147,6 +191,10 @@ impl SealingReport {
         cut(&mut self.sealed, &mut self.sealed_unlisted);
         cut(&mut self.held, &mut self.held_unlisted);
         cut(&mut self.failed, &mut self.failed_unlisted);
+        for there in &mut self.copy_to {
+            cut(&mut there.held, &mut there.held_unlisted);
+            cut(&mut there.failed, &mut there.failed_unlisted);
+        }
         self
     }
 }
@@ -173,24 +221,9 @@ impl Report for SealingReport {
     }
 
     fn summary(&self) -> String {
-        let (begun, sealed) = (self.begun.len(), self.sealed_count());
-        let mut parts = if self.dry_run {
-            vec![
-                format!("dry run: {} would be begun", copies(begun)),
-                format!("{sealed} would be replaced by their copies"),
-            ]
-        } else {
-            vec![format!("{} begun", copies(begun)), format!("{sealed} replaced by their copies")]
-        };
-        let more = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
-        parts.extend(more(self.copying.len(), "being copied"));
-        parts.extend(more(self.waiting, "waiting for a place among the copies"));
-        parts.extend(more(self.pending, "still being made"));
-        parts.extend(more(self.expiring, "going with the next cleanup"));
-        parts.extend(more(self.held.len() + self.held_unlisted, "held in clear text"));
-        parts.extend(more(self.failed_count(), "FAILED"));
-        parts.push(format!("{} in clear text", self.unencrypted_snapshots));
-        parts.join(", ")
+        let mut parts = if self.seals { vec![self.sealing_summary()] } else { Vec::new() };
+        parts.extend(self.copy_to.iter().map(|there| there.summary(self.dry_run)));
+        parts.join("; ")
     }
 
     /// What failed for single snapshots fails only a pass that a person waits for. The schedule's next pass is 15 minutes
@@ -200,7 +233,9 @@ impl Report for SealingReport {
         let problems = self.problems.iter().map(ToString::to_string);
         let by_hand = *self.run.schedule() == ScheduleName::manual();
         let failed = self.failed.iter().filter(|_| by_hand && !self.dry_run);
-        problems.chain(failed.map(|one| format!("{}: {}", one.snapshot, one.failure))).collect()
+        let failed = failed.map(|one| format!("{}: {}", one.snapshot, one.failure));
+        let elsewhere = self.copy_to.iter().filter(|_| by_hand);
+        problems.chain(failed).chain(elsewhere.flat_map(|there| there.failures(self.dry_run))).collect()
     }
 
     fn warnings(&self) -> &[String] {
@@ -208,13 +243,16 @@ impl Report for SealingReport {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        vec![
+        let mut metrics = vec![
             Metric::count(metrics::SEALING_RUNS, 1),
-            Metric::count(metrics::UNENCRYPTED_SNAPSHOTS, self.unencrypted_snapshots),
-            Metric::count(metrics::COPIES_BEGUN, self.begun.len()),
-            Metric::count(metrics::SNAPSHOTS_SEALED, self.sealed_count()),
-            Metric::count(metrics::COPIES_FAILED, self.failed_count()),
-        ]
+            Metric::count(metrics::COPIES_BEGUN, self.begun_in_all()),
+            Metric::count(metrics::COPIES_FAILED, self.failed_in_all()),
+        ];
+        if self.seals {
+            metrics.push(Metric::count(metrics::UNENCRYPTED_SNAPSHOTS, self.unencrypted_snapshots));
+            metrics.push(Metric::count(metrics::SNAPSHOTS_SEALED, self.sealed_count()));
+        }
+        metrics
     }
 }
 

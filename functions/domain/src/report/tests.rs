@@ -354,6 +354,7 @@ fn cleanup() -> CleanupReport {
             failure: Failure::new("no answer", "run again"),
         }],
         problems: vec![],
+        copies: Vec::new(),
         warnings: vec![],
         audit: None,
         clear_text: None,

@@ -17,6 +17,7 @@ fn settings(floor: u32) -> CleanupSettings {
         select: crate::settings::Selector::default(),
         backup_interval_hours: 24,
         encryption: crate::settings::Encryption::Off,
+        copy_to: Vec::new(),
     }
 }
 

@@ -1,0 +1,318 @@
+//! What a run does for the Regions that hold copies: a pass begins what is missing there, a cleanup deletes what is due.
+//!
+//! Whatever goes wrong in one Region is told in its part of the report, and stops nothing in any other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use snapwarden_domain::continuation::Continuation;
+use snapwarden_domain::copying::{Copies, Stage, Superfluous, Wanted};
+use snapwarden_domain::inventory::{Inventory, Snapshot};
+use snapwarden_domain::owner::Owner;
+use snapwarden_domain::report::{CleanupReport, Failure, RegionCleanup, RegionCopies, SealedSnapshot};
+use snapwarden_domain::settings::{CleanupSettings, CopyTarget};
+use snapwarden_domain::verdict::judge;
+use snapwarden_runtime::{Ec2, Invocation, ec2 as shared, inventory, presign};
+
+use crate::copy::{Copied, Order, copy, tags_of_copy_elsewhere};
+use crate::ec2::{self, Deletion};
+use crate::handler::{Run, begun};
+use crate::seal::unsealed;
+use crate::spent::Spent;
+
+/// The copies of the environment that a Region holds.
+async fn list(client: &Ec2, owner: &Owner) -> Result<Vec<Snapshot>, Failure> {
+    shared::snapshots(client, owner, Vec::new(), |listed| inventory::read_copy(listed, owner)).await
+}
+
+/// The environment's copies, wherever they are.
+fn owner(invocation: &Invocation<CleanupSettings>) -> Owner {
+    let region = invocation.ec2.region().unwrap_or_default();
+    Owner::of_copies(&invocation.settings.environment, region)
+}
+
+/// Begins the copies that a Region lacks, deletes those of no more use, and says how far everything is.
+pub(crate) async fn copy_to(
+    invocation: &Invocation<CleanupSettings>,
+    target: &CopyTarget,
+    sources: &[Snapshot],
+) -> (RegionCopies, Vec<String>) {
+    let report =
+        RegionCopies { region: target.region.clone(), paused: target.paused, ..RegionCopies::default() };
+    let client = invocation.ec2.in_region(&target.region);
+    let mut pass =
+        Pass { invocation, target, client, owner: owner(invocation), report, warnings: Vec::new() };
+    if let Err(failure) = pass.go(sources).await {
+        tracing::error!(region = target.region, "{failure}");
+        pass.report.problems.push(failure);
+    }
+    (pass.report, pass.warnings)
+}
+
+/// A pass on its way in one Region.
+struct Pass<'a> {
+    invocation: &'a Invocation<CleanupSettings>,
+    target: &'a CopyTarget,
+    /// EC2 in that Region.
+    client: Ec2,
+    owner: Owner,
+    report: RegionCopies,
+    warnings: Vec<String>,
+}
+
+impl Pass<'_> {
+    async fn go(&mut self, sources: &[Snapshot]) -> Result<(), Failure> {
+        let Invocation { settings, clock, event, is_emulated, .. } = self.invocation;
+        let today = clock.today(&settings.timezone);
+        let mut there = list(&self.client, &self.owner).await?;
+        if !Copies::of(sources, &there, today, clock.now(), self.target, settings).superfluous.is_empty() {
+            // Mostly there is nothing to delete, and nobody has to know what holds each.
+            there = inventory::with_holders(&self.client, there, *is_emulated).await?;
+        }
+        let copies = Copies::of(sources, &there, today, clock.now(), self.target, settings);
+        self.tell(&copies);
+        if event.dry_run {
+            self.would(&copies).await;
+        } else {
+            self.delete(&copies.superfluous).await?;
+            self.copy(&copies.to_copy()).await?;
+        }
+        Ok(())
+    }
+
+    /// How far everything is.
+    fn tell(&mut self, copies: &Copies<'_>) {
+        let report = &mut self.report;
+        report.waiting = copies.waiting();
+        for Wanted { source, stage, .. } in &copies.wanted {
+            match stage {
+                Stage::Missing => {}
+                Stage::Unsealed => report.unsealed += 1,
+                Stage::Copying(copy) => report.copying.push(SealedSnapshot::of(source, Some(&copy.id))),
+                Stage::Copied(_) => {
+                    report.copied += 1;
+                    report.newest = report.newest.max(source.started_at);
+                }
+                Stage::Doubtful(copy, doubt) => {
+                    let failure = Failure::new(
+                        format!("its copy {} {doubt}", copy.id),
+                        "look at both; where the copy is wrong, delete it, and another one is made",
+                    );
+                    report.held.push(unsealed(source, failure));
+                }
+                Stage::Failed(copy) => {
+                    let why = copy.state_message.as_deref().unwrap_or("EC2 does not say why");
+                    let failure = Failure::new(
+                        format!("its copy {} failed: {why}", copy.id),
+                        "see the key of this Region in copy_to, its key policy, and that of the source's key; it is tried \
+                         again after six hours, or once the failed copy is deleted",
+                    );
+                    tracing::error!(snapshot = source.id, copy = copy.id, "{failure}");
+                    report.failed.push(unsealed(source, failure));
+                }
+            }
+        }
+    }
+
+    /// Says what would be done, and lets EC2 confirm the rights to, by the first of each.
+    async fn would(&mut self, copies: &Copies<'_>) {
+        let wanted = copies.to_copy();
+        self.report.begun.extend(wanted.iter().map(|one| SealedSnapshot::of(one.source, None)));
+        self.report.superfluous.extend(copies.superfluous.iter().map(|one| one.copy.id.clone()));
+        if let Some(first) = wanted.first() {
+            let (tags, _) = tags_of_copy_elsewhere(first, &BTreeMap::new(), &self.owner);
+            let denial = match self.order(first.source, &tags).await {
+                Ok(order) => copy(&self.client, order, true).await.denial(),
+                Err(failure) => Some(failure),
+            };
+            self.report.problems.extend(denial);
+        }
+        if let Some(first) = copies.superfluous.first() {
+            self.report.problems.extend(ec2::may_delete(&self.client, &first.copy.id).await.err());
+        }
+    }
+
+    /// Deletes copies of no more use, after one more look at what stays.
+    async fn delete(&mut self, superfluous: &[Superfluous<'_>]) -> Result<(), Failure> {
+        let deadline = self.invocation.deadline;
+        let stays: BTreeSet<_> = superfluous.iter().filter_map(|one| Some(one.stays?.id.clone())).collect();
+        let there = ec2::completed(&self.client, &self.owner, &stays).await.map_err(|failure| {
+            failure.during("nothing was deleted: the copies could not be looked at again")
+        })?;
+        let mut claimed = BTreeMap::new();
+        for Superfluous { copy, stays } in superfluous {
+            // What has changed since the list was made is the next pass's.
+            if stays.is_some_and(|stays| !there.contains(&stays.id)) {
+                continue;
+            }
+            match ec2::delete(&self.client, &copy.id, deadline).await {
+                None => break,
+                Some(Ok(Deletion::Done)) => _ = claimed.insert(copy.id.clone(), *copy),
+                // A lock or an AMI that nobody saw a moment ago: the next pass sees it.
+                Some(Ok(Deletion::Held(_))) => {}
+                Some(Err(failure)) => self.fail(copy, failure.during("not deleted")),
+            }
+        }
+        let ids = claimed.keys().cloned().collect();
+        let then = "the next pass looks again";
+        let (left, looked) = ec2::left(&self.client, &self.owner, ids, deadline, then).await;
+        let unseen = looked.err().map(|failure| failure.during("deletions could not be verified"));
+        self.report.problems.extend(unseen);
+        for (id, copy) in claimed {
+            if left.contains(&id) {
+                let still_there = "EC2 accepted the deletion, but still lists the snapshot";
+                self.fail(copy, Failure::new(still_there, "the next pass tries again"));
+            } else {
+                tracing::info!(snapshot = id, region = self.report.region, "deleted");
+                self.report.superfluous.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins copies, until all are, EC2 has no place for more, or the time is up.
+    async fn copy(&mut self, wanted: &[Wanted<'_>]) -> Result<(), Failure> {
+        let Invocation { ec2: home, settings, deadline, .. } = self.invocation;
+        let ids: BTreeSet<_> = wanted.iter().map(|one| one.source.id.clone()).collect();
+        let tags = ec2::tags_of_completed(home, &settings.owner(), &ids).await?;
+        for (index, one) in wanted.iter().enumerate() {
+            let left = wanted.len() - index;
+            if deadline.has_passed() {
+                self.report.waiting += left;
+                break;
+            }
+            // Gone meanwhile, which a sealing pass beside this one may do: the next pass sees what took its place.
+            let Some(tags) = tags.get(&one.source.id) else { continue };
+            let (tags, dropped) = tags_of_copy_elsewhere(one, tags, &self.owner);
+            if dropped > 0 {
+                self.warnings.push(format!("{dropped} tags of {} do not fit on its copy", one.source.id));
+            }
+            let order = self.order(one.source, &tags).await?;
+            match copy(&self.client, order, false).await {
+                Copied::Begun(id) => {
+                    let (region, snapshot) = (&self.report.region, &one.source.id);
+                    tracing::info!(snapshot, region, copy = id, "copy begun");
+                    self.report.begun.push(SealedSnapshot::of(one.source, Some(&id)));
+                }
+                Copied::NoPlace => {
+                    self.report.waiting += left;
+                    self.warnings.push(format!(
+                        "EC2 takes no more copies in {} for now: 20 run at a time for all of the account, and the rest \
+                         waits",
+                        self.report.region
+                    ));
+                    break;
+                }
+                Copied::NotNow => {}
+                Copied::Unclear(failure) => {
+                    self.fail(one.source, failure.during("a copy may have been begun; the next pass looks"));
+                }
+                Copied::Refused(failure) => {
+                    let is_for_all = failure.code.as_deref() == Some("UnauthorizedOperation");
+                    self.fail(one.source, failure.during("not copied"));
+                    // The role may copy all of the environment's snapshots, or none.
+                    if is_for_all {
+                        self.report.waiting += left - 1;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn order<'b>(
+        &'b self,
+        snapshot: &'b Snapshot,
+        tags: &'b BTreeMap<String, String>,
+    ) -> Result<Order<'b>, Failure> {
+        let Invocation { ec2: home, credentials, .. } = self.invocation;
+        let from = home.region().unwrap_or_default();
+        let regions = (from, self.target.region.as_str());
+        let presigned_url = presign::copy_url(credentials.as_ref(), regions, &snapshot.id).await?;
+        let key = &self.target.kms_key;
+        Ok(Order { snapshot, from, tags, key, presigned_url: Some(presigned_url) })
+    }
+
+    fn fail(&mut self, snapshot: &Snapshot, failure: Failure) {
+        tracing::error!(snapshot = snapshot.id, region = self.report.region, "{failure}");
+        self.report.failed.push(unsealed(snapshot, failure));
+    }
+}
+
+/// Deletes in every Region the copies that no fence holds, by the same verdicts as at home: the floor keeps the newest
+/// whole sets of an instance there as well, as long as the instance exists, which is at home.
+///
+/// `listed` is how many snapshots a dry run would have deleted so far: the limit of a run is for all Regions together.
+pub(crate) async fn clean_up(
+    invocation: &Invocation<CleanupSettings>,
+    home: &Inventory,
+    spent: &Spent,
+    mut listed: usize,
+) -> Vec<RegionCleanup> {
+    let mut all = Vec::new();
+    for CopyTarget { region, .. } in &invocation.settings.copy_to {
+        let client = invocation.ec2.in_region(region);
+        let read = invocation.deadline.before_the_end(read(invocation, &client, home)).await;
+        let out_of_time = || Err(Failure::new("the function was out of time", "the next run looks again"));
+        let part = match read.unwrap_or_else(out_of_time) {
+            Ok(inventory) => {
+                let report = clean_up_region(invocation, &client, &inventory, spent, listed).await;
+                RegionCleanup::of(region, report)
+            }
+            Err(failure) => {
+                tracing::error!(region, "the copies could not be looked at: {failure}");
+                RegionCleanup::unseen(region, failure.during("the copies could not be looked at"))
+            }
+        };
+        listed += part.would_delete.len();
+        all.push(part);
+    }
+    all
+}
+
+/// What verdicts on a Region's copies go by: the copies and what holds them there, instances and volumes at home.
+async fn read(
+    invocation: &Invocation<CleanupSettings>,
+    client: &Ec2,
+    home: &Inventory,
+) -> Result<Inventory, Failure> {
+    let copies = list(client, &owner(invocation)).await?;
+    if copies.is_empty() {
+        return Ok(Inventory::default());
+    }
+    let snapshots = inventory::with_holders(client, copies, invocation.is_emulated).await?;
+    Ok(Inventory {
+        snapshots,
+        instances: home.instances.clone(),
+        volumes: home.volumes.clone(),
+        clear_volumes: BTreeSet::new(),
+    })
+}
+
+async fn clean_up_region(
+    invocation: &Invocation<CleanupSettings>,
+    client: &Ec2,
+    inventory: &Inventory,
+    spent: &Spent,
+    listed: usize,
+) -> CleanupReport {
+    let Invocation { settings, event, clock, .. } = invocation;
+    let verdicts = judge(inventory, clock.today(&settings.timezone), settings);
+    let before = event.continuation.as_ref();
+    let handed_on = before.map_or(0, |before| before.done);
+    let listed = u64::try_from(listed).unwrap_or(u64::MAX);
+    let deleted_earlier = spent.before(&event.run(), handed_on).saturating_add(listed);
+    let mut run = Run {
+        invocation,
+        ec2: client,
+        owner: owner(invocation),
+        spent,
+        failures: before.map(Continuation::failures_by_resource).unwrap_or_default(),
+        report: begun(invocation, &verdicts, deleted_earlier),
+    };
+    run.carry_out(&verdicts).await;
+    run.report
+}
+
+#[cfg(test)]
+mod tests;

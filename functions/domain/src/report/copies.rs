@@ -1,0 +1,168 @@
+//! What the cleanup function did in the Regions that hold copies.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CleanupReport, DueSnapshot, FailedSnapshot, Failure, HeldSnapshot, SealedSnapshot, UnsealedSnapshot,
+};
+use crate::verdict::MassDeletion;
+
+/// What a pass did to have copies in one Region; docs/copies.md explains it to users.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegionCopies {
+    /// The Region.
+    pub region: String,
+    /// Whether the environment file says that no more copies are begun.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// The copies begun, or that a dry run would have begun: at most 20.
+    pub begun: Vec<SealedSnapshot>,
+    /// Those that are being made.
+    pub copying: Vec<SealedSnapshot>,
+    /// How many snapshots that should have a copy have one, completed and checked.
+    pub copied: usize,
+    /// The moment that the newest of those hold.
+    pub newest: Option<Timestamp>,
+    /// How many wait for a place among the copies.
+    pub waiting: usize,
+    /// How many are in clear text, and wait until they are sealed.
+    pub unsealed: usize,
+    /// Copies of no more use that were deleted, or would have been: second ones, and those that failed long ago.
+    pub superfluous: Vec<String>,
+    /// Copies that are not what they should be, up to [`super::SealingReport::MAX_LISTED`].
+    pub held: Vec<UnsealedSnapshot>,
+    /// How many more there are than listed.
+    pub held_unlisted: usize,
+    /// What failed, was refused, or may or may not have been begun, and deletions that failed; up to
+    /// [`super::SealingReport::MAX_LISTED`].
+    pub failed: Vec<UnsealedSnapshot>,
+    /// How many more failed than listed.
+    pub failed_unlisted: usize,
+    /// Why the Region could not be looked at, or deletions there could not be verified.
+    pub problems: Vec<Failure>,
+}
+
+impl RegionCopies {
+    pub(super) fn failed_count(&self) -> usize {
+        self.failed.len() + self.failed_unlisted + self.problems.len()
+    }
+
+    pub(super) fn summary(&self, dry_run: bool) -> String {
+        let copies = |count: usize| if count == 1 { "1 copy".to_owned() } else { format!("{count} copies") };
+        let begun = copies(self.begun.len());
+        let more = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+        let mut parts =
+            vec![if dry_run { format!("{begun} would be begun") } else { format!("{begun} begun") }];
+        parts.extend(more(self.copying.len(), "being made"));
+        parts.extend(more(
+            self.waiting,
+            if self.paused { "not copied: paused" } else { "waiting for a place" },
+        ));
+        parts.extend(more(self.unsealed, "waiting to be sealed"));
+        parts.extend(more(self.held.len() + self.held_unlisted, "not as they should be"));
+        parts.extend(more(self.failed_count(), "FAILED"));
+        parts.push(format!("{} there", self.copied));
+        format!("{}: {}", self.region, parts.join(", "))
+    }
+
+    /// What makes a pass that a person waits for a failure: of a dry run, only that nobody could look.
+    pub(super) fn failures(&self, dry_run: bool) -> impl Iterator<Item = String> {
+        let failed = self.failed.iter().filter(move |_| !dry_run);
+        let failed = failed.map(|one| format!("{}, {}: {}", self.region, one.snapshot, one.failure));
+        self.problems.iter().map(|problem| format!("{}: {problem}", self.region)).chain(failed)
+    }
+}
+
+/// What a cleanup did about the copies in one Region: the same as in its own, see [`CleanupReport`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegionCleanup {
+    /// The Region.
+    pub region: String,
+    /// How many copies of the environment's are there.
+    pub managed: usize,
+    /// Those deleted, and seen to be gone unless `problems` says that nobody could look.
+    pub deleted: Vec<DueSnapshot>,
+    /// Those that a dry run would have deleted.
+    pub would_delete: Vec<DueSnapshot>,
+    /// Why the run deleted nothing there, or would not have in a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mass_deletion: Option<MassDeletion>,
+    /// Those that a fence holds although they are due, up to [`Self::MAX_HELD`].
+    pub held: Vec<HeldSnapshot>,
+    /// How many more are held than listed.
+    pub held_unlisted: usize,
+    /// How many are due, but left to the next run.
+    pub postponed: usize,
+    /// How many are due, but were not reached before the function's timeout came near.
+    pub out_of_time: usize,
+    /// How many are not due.
+    pub not_due: usize,
+    /// Those whose deletion failed.
+    pub failed: Vec<FailedSnapshot>,
+    /// What else went wrong there.
+    pub problems: Vec<Failure>,
+}
+
+impl RegionCleanup {
+    /// The most held copies listed of a Region: a report lists several, and has to fit Lambda's 6 MB.
+    pub const MAX_HELD: usize = 500;
+
+    /// A Region that could not be looked at.
+    pub fn unseen(region: &str, failure: Failure) -> Self {
+        Self { region: region.to_owned(), problems: vec![failure], ..Self::default() }
+    }
+
+    /// The part of a report that is about a Region.
+    pub fn of(region: &str, report: CleanupReport) -> Self {
+        let mut report = report.grouped();
+        let more = report.held.len().saturating_sub(Self::MAX_HELD);
+        report.held.truncate(Self::MAX_HELD);
+        Self {
+            region: region.to_owned(),
+            managed: report.managed,
+            deleted: report.deleted,
+            would_delete: report.would_delete,
+            mass_deletion: report.mass_deletion,
+            held: report.held,
+            held_unlisted: report.held_unlisted + more,
+            postponed: report.postponed,
+            out_of_time: report.out_of_time,
+            not_due: report.not_due,
+            failed: report.failed,
+            problems: report.problems,
+        }
+    }
+
+    pub(super) fn summary(&self, dry_run: bool) -> String {
+        let copies = |count: usize| if count == 1 { "1 copy".to_owned() } else { format!("{count} copies") };
+        let mut parts = vec![match (&self.mass_deletion, dry_run) {
+            (Some(stop), _) => format!("STOPPED before the first deletion: {stop}"),
+            (None, true) => format!("{} would be deleted", copies(self.would_delete.len())),
+            (None, false) => format!("{} deleted", copies(self.deleted.len())),
+        }];
+        let more = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+        parts.extend(more(self.held.len() + self.held_unlisted, "held"));
+        parts.extend(more(self.postponed, "left to the next run"));
+        parts.extend(more(self.out_of_time, "not reached IN TIME"));
+        parts.push(format!("{} not due", self.not_due));
+        parts.extend(more(self.failed.len() + self.problems.len(), "FAILED"));
+        format!("{}: {}", self.region, parts.join(", "))
+    }
+
+    /// What failed there with no copy in particular.
+    pub(super) fn failures(&self, dry_run: bool) -> impl Iterator<Item = String> {
+        let region = &self.region;
+        let stopped = self.mass_deletion.filter(|_| !dry_run).map(|stop| {
+            let failure = Failure::new(
+                format!("{region}: nothing was deleted there: {stop}"),
+                "look at `cargo xtask invoke cleanup --dry-run`; if it is right, let one run through with \
+                 `cargo xtask invoke cleanup --allow-mass-deletion`",
+            );
+            failure.to_string()
+        });
+        self.problems.iter().map(move |problem| format!("{region}: {problem}")).chain(stopped)
+    }
+}

@@ -198,7 +198,7 @@ pub fn plan(
         None => zone_of(chosen, disks)?,
     };
     let encryption = &environment.encryption;
-    let key = encryption.kms_key.as_ref().filter(|_| encryption.require != Requirement::Off);
+    let key = encryption.key(&environment.environment).filter(|_| encryption.require != Requirement::Off);
     let volume = |member: &&domain::Snapshot| {
         let disk = member.volume.as_ref().and_then(|volume| disks.get(volume));
         let own =
@@ -213,7 +213,7 @@ pub fn plan(
             throughput: disk.and_then(|disk| disk.throughput),
             device: disk.and_then(|disk| disk.devices.get(chosen.instance).cloned()),
             encrypted: member.encrypted,
-            kms_key: key.filter(|_| !member.encrypted).map(ToString::to_string),
+            kms_key: key.as_ref().filter(|_| !member.encrypted).map(ToString::to_string),
             tags: tags.map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
     };

@@ -14,6 +14,7 @@ mod authorization;
 mod deployer;
 mod documents;
 mod evaluator;
+mod key;
 mod minimality;
 mod recording;
 mod restorer;

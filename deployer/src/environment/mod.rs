@@ -32,7 +32,8 @@ use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
 pub use cloudformation::{BucketName, Cloudformation, Engine, ServiceRoleArn};
-pub use encryption::{Encryption, KmsKey, Requirement};
+pub(crate) use encryption::made_alias;
+pub use encryption::{Encryption, Key, KmsKey, MadeKey, Requirement};
 pub use fleet::{Fleet, OrganizationId, OrganizationalUnit};
 pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
@@ -101,6 +102,14 @@ pub struct Environment {
     #[serde(default, deserialize_with = "user_tags")]
     #[schemars(extend("maxProperties" = MAX_TAGS))]
     pub tags: BTreeMap<TagKey, TagValue>,
+}
+
+impl Environment {
+    /// The key that encrypts the topic, where one does: an ARN, or the alias of the key that a deploy makes.
+    pub fn topic_key(&self) -> Option<String> {
+        let of_topic = self.notify.kms_key.clone().map(String::from);
+        of_topic.or_else(|| self.encryption.at_rest_key(&self.environment).map(String::from))
+    }
 }
 
 /// Where an environment lives.

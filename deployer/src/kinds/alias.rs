@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::function::{Version, wait_until_ready};
 use super::invoke_permissions::{self, Permissions};
+use super::key::OwnKey;
 use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, last_word, revision};
 use crate::cloudformation::{Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
@@ -160,6 +161,7 @@ impl Kind for Alias {
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
         let mut found = Vec::new();
         for function in Function::ALL {
             let name = cx.scope.function(function);
@@ -175,8 +177,8 @@ impl Kind for Alias {
             also_serves.sort();
             let published = version != "$LATEST";
             let permissions = invoke_permissions::observe(cx, &name, Some(ALIAS)).await?;
-            let properties =
-                Properties { serves: Version::found(&configuration), published, also_serves, permissions };
+            let behaves = Version::found(&configuration, &own_key)?;
+            let properties = Properties { serves: behaves, published, also_serves, permissions };
             let published_at = configuration.last_modified().and_then(lambda_time);
             let note = configuration.description().filter(|note| !note.is_empty()).map(str::to_owned);
             let (handle, revision) = (Handle { version, note, published_at }, alias.revision_id);
@@ -261,13 +263,16 @@ impl Kind for Alias {
 
 impl Alias {
     /// What is wanted of an alias that serves this published version.
-    pub(crate) fn serving(configuration: &FunctionConfiguration) -> Value {
-        json!(Properties {
-            serves: Version::found(configuration),
+    pub(crate) fn serving(
+        configuration: &FunctionConfiguration,
+        own_key: &OwnKey,
+    ) -> Result<Value, AwsError> {
+        Ok(json!(Properties {
+            serves: Version::found(configuration, own_key)?,
             published: true,
             also_serves: Vec::new(),
             permissions: Permissions::new(),
-        })
+        }))
     }
 }
 
@@ -282,7 +287,11 @@ impl Properties {
 /// and a release before is still there.
 async fn published(cx: &Context, function: &str, wanted: &Version) -> Result<String, StepError> {
     let versions = release::versions(&cx.aws, function).await?;
-    let like = |configuration: &&FunctionConfiguration| Version::found(configuration) == *wanted;
+    let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
+    let like = |configuration: &&FunctionConfiguration| {
+        // One whose settings nobody can read any more is not what is wanted.
+        Version::found(configuration, &own_key).is_ok_and(|found| found == *wanted)
+    };
     match versions.iter().rev().find(like).and_then(FunctionConfiguration::version) {
         Some(version) => Ok(version.to_owned()),
         None => publish(cx, function, wanted).await,
@@ -302,8 +311,9 @@ async fn publish(cx: &Context, function: &str, wanted: &Version) -> Result<Strin
     let version = published.version.unwrap_or_default();
     let call = cx.aws.lambda.get_function().function_name(function).qualifier(&version);
     let answer = call.send().await.call("lambda:GetFunction")?;
-    let found = answer.configuration.map(|configuration| Version::found(&configuration));
-    if found.as_ref() == Some(wanted) {
+    let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
+    let found = answer.configuration.map(|configuration| Version::found(&configuration, &own_key));
+    if found.transpose()?.as_ref() == Some(wanted) {
         Ok(version)
     } else {
         Err(StepError::Changed { what: format!("version {version} of {function}") })

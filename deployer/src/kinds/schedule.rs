@@ -87,7 +87,11 @@ impl Kind for Schedule {
             };
             (Scope::schedule(function).to_owned(), properties)
         });
-        let sealing = blueprint.environment.encryption.sealing_key().map(|_| sealing(blueprint));
+        let sealing = blueprint
+            .environment
+            .encryption
+            .sealing_key(&blueprint.scope.environment)
+            .map(|_| sealing(blueprint));
         of_functions.chain(sealing).collect()
     }
 

@@ -200,11 +200,12 @@ fn a_key_by_its_alias_is_allowed_the_same_and_no_other_key_is() {
     let mut environment = deploy().environment.clone();
     environment.encryption.kms_key = Encryption::with_own_key().kms_key;
     let policies = role_policies(&environment, &Scope::of(&environment)).unwrap();
-    let of_key = ["backup", "cleanup", "scheduler"].map(|role| {
+    let mut of_key: Vec<(&str, (String, Request))> = Vec::new();
+    for role in ["backup", "cleanup", "scheduler"] {
         let recorded = recorded(role).into_iter();
-        recorded.filter(|(_, request)| request.action.starts_with("kms:")).map(move |of| (role, of)).collect()
-    });
-    let of_key: Vec<(&str, (String, Request))> = Vec::concat(&of_key);
+        let recorded = recorded.filter(|(_, request)| request.action.starts_with("kms:"));
+        of_key.extend(recorded.map(|recorded| (role, recorded)));
+    }
     assert!(of_key.len() > 9, "{of_key:?}");
     for (role, (place, request)) in of_key {
         let policy = Policy::read(&json!(policies[role].permissions)).unwrap();

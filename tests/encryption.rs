@@ -112,3 +112,154 @@ fn a_copy_whose_answer_is_lost_is_neither_repeated_nor_forgotten() {
     let (sealed, clear) = encrypted(&local);
     assert_eq!((sealed.len(), clear.len()), (3, 0), "{clear:?}");
 }
+
+const OWN_KEY: &str =
+    "encryption: { require: enforce, kms_key: { create: true, deletion_window_days: 7 }, at_rest: true }";
+const ALIAS: &str = "alias/snapwarden-local";
+
+/// The key behind the environment's alias: its ARN and its state.
+fn own_key(local: &Local) -> (String, String) {
+    let kms = local.aws().kms;
+    let key = block_on(kms.describe_key().key_id(ALIAS).send()).unwrap().key_metadata.unwrap();
+    (key.arn.clone().unwrap(), key.key_state().unwrap().as_str().to_owned())
+}
+
+fn assert_no_changes(local: &Local, context: &str) {
+    let plan = local.run(&["plan", "--bundle", &bundle(), "--exit-code"]);
+    assert!(plan.code == 0 && plan.stdout.contains("no changes"), "{context}: {plan:?}");
+}
+
+/// Every key that somebody has made, by its id.
+fn keys(local: &Local) -> BTreeSet<String> {
+    let listed = block_on(local.aws().kms.list_keys().send()).unwrap();
+    listed.keys().iter().map(|key| key.key_id().unwrap().to_owned()).collect()
+}
+
+/// What somebody does to the key by hand shows in words, and the next deploy takes it back.
+fn drift_of_the_key(local: &Local, id: &str) {
+    let kms = local.aws().kms;
+    let tag = aws_sdk_kms::types::Tag::builder().tag_key("owner").tag_value("eve").build().unwrap();
+    for line in ["state", "rotation", "policy", "tags.owner", "aliased", "PendingDeletion"] {
+        block_on(async {
+            match line {
+                "state" => drop(kms.disable_key().key_id(id).send().await.unwrap()),
+                "rotation" => drop(kms.disable_key_rotation().key_id(id).send().await.unwrap()),
+                "policy" => {
+                    let policy = r#"{"Version":"2012-10-17","Statement":[]}"#;
+                    let put = kms.put_key_policy().key_id(id).policy_name("default").policy(policy);
+                    drop(put.send().await.unwrap());
+                }
+                "tags.owner" => {
+                    drop(kms.tag_resource().key_id(id).tags(tag.clone()).send().await.unwrap());
+                }
+                "aliased" => drop(kms.delete_alias().alias_name(ALIAS).send().await.unwrap()),
+                _ => drop(kms.schedule_key_deletion().key_id(id).send().await.unwrap()),
+            }
+        });
+        let plan = local.run(&["plan", "--bundle", &bundle(), "--exit-code"]);
+        assert!(plan.code == 3 && plan.stdout.contains(line), "{line}: {plan:?}");
+        local.ok(&["deploy", "--bundle", &bundle(), "--yes"]);
+        assert_no_changes(local, line);
+        assert_eq!(own_key(local).1, "Enabled", "{line}");
+    }
+}
+
+/// The one resource that must outlive its environment: without the key, every backup is noise.
+#[test]
+fn a_key_that_the_deploy_makes_encrypts_everything_and_outlives_the_environment() {
+    let local = Local::new();
+    local.edit("logs: delete", &format!("{OWN_KEY}\nlogs: delete"));
+    local.deploy();
+    assert_no_changes(&local, "after the deploy");
+    let aws = local.aws();
+    let (arn, state) = own_key(&local);
+    assert_eq!(state, "Enabled");
+    let made = keys(&local);
+    block_on(async {
+        let topic = "arn:aws:sns:eu-central-1:123456789012:snapwarden-local-notifications";
+        let topic = aws.sns.get_topic_attributes().topic_arn(topic).send().await.unwrap();
+        assert_eq!(topic.attributes().unwrap()["KmsMasterKeyId"], ALIAS);
+        let url = aws.sqs.get_queue_url().queue_name("snapwarden-local-dead-letters").send().await.unwrap();
+        let all = aws_sdk_sqs::types::QueueAttributeName::All;
+        let queue = aws.sqs.get_queue_attributes().set_queue_url(url.queue_url).attribute_names(all);
+        let queue = queue.send().await.unwrap().attributes.unwrap();
+        assert_eq!(queue[&aws_sdk_sqs::types::QueueAttributeName::KmsMasterKeyId], ALIAS);
+        for function in ["backup", "cleanup"] {
+            let name = format!("snapwarden-local-{function}");
+            let live = aws.lambda.get_function_configuration().function_name(&name).qualifier("live");
+            assert_eq!(live.send().await.unwrap().kms_key_arn(), Some(arn.as_str()), "{function}");
+            let group = format!("/aws/lambda/{name}");
+            let groups = aws.logs.describe_log_groups().log_group_name_prefix(&group).send().await.unwrap();
+            assert_eq!(groups.log_groups()[0].kms_key_id(), Some(arn.as_str()), "{function}");
+        }
+    });
+    drift_of_the_key(&local, arn.rsplit('/').next().unwrap());
+    assert_eq!(keys(&local), made, "whatever happens to it, it stays the one key");
+
+    local.json(&["local", "seed"]);
+    local.json(&["invoke", "backup"]);
+    local.json(&["invoke", "seal"]);
+    local.json(&["invoke", "seal"]);
+    let (sealed, clear) = encrypted(&local);
+    assert_eq!((sealed.len(), clear.len()), (3, 0), "{clear:?}");
+
+    let destroyed = local.ok(&["destroy", "--yes"]);
+    let says = format!("the key {ALIAS} ({arn}) stays: 3 snapshots (");
+    assert!(destroyed.stdout.contains(&says), "{destroyed:?}");
+    assert!(destroyed.stdout.contains("destroy --snapshots purge --env local"), "{destroyed:?}");
+    assert_eq!(own_key(&local), (arn.clone(), "Enabled".to_owned()));
+    local.deploy();
+    assert_no_changes(&local, "after a deploy that found the key");
+    assert_eq!((own_key(&local).0, keys(&local)), (arn.clone(), made.clone()));
+
+    // Somebody else's snapshot, of a volume that was encrypted with the same key.
+    let ec2 = local.aws().ec2;
+    let volume = ec2.create_volume().availability_zone("eu-central-1a").size(1).encrypted(true);
+    let volume = block_on(volume.kms_key_id(&arn).send()).unwrap().volume_id.unwrap();
+    let theirs = block_on(ec2.create_snapshot().volume_id(&volume).send()).unwrap().snapshot_id.unwrap();
+    let purged = local.ok(&["destroy", "--snapshots", "purge", "--yes"]);
+    let says = format!("stays: 1 snapshot ({theirs}) and 1 volume ({volume}) could not be read without it");
+    assert!(purged.stdout.contains(&says), "{purged:?}");
+    assert_eq!(own_key(&local).1, "Enabled");
+
+    block_on(ec2.delete_snapshot().snapshot_id(theirs).send()).unwrap();
+    block_on(ec2.delete_volume().volume_id(volume).send()).unwrap();
+    let ended = local.json(&["destroy", "--snapshots", "purge", "--yes"]);
+    assert_eq!(ended["key"]["state"], "PendingDeletion", "{ended}");
+    assert_eq!(own_key(&local), (arn.clone(), "PendingDeletion".to_owned()));
+    let again = local.ok(&["destroy", "--snapshots", "purge", "--yes"]);
+    assert!(again.stdout.contains("a deploy takes it up again"), "{again:?}");
+
+    local.deploy();
+    assert_no_changes(&local, "after a deploy that took the key up again");
+    assert_eq!((own_key(&local), keys(&local)), ((arn, "Enabled".to_owned()), made));
+}
+
+/// A process that dies between the making of the key and that of its alias, or whose answer gets lost, must not leave
+/// keys behind that nobody knows and everybody pays.
+#[test]
+fn wherever_the_process_dies_there_is_one_key() {
+    let local = Local::new();
+    local.edit("logs: delete", "encryption: { kms_key: { create: true } }\nlogs: delete");
+    local.ok(&["local", "up"]);
+    let proxy = Proxy::of(&local);
+    let bundle = bundle();
+    let deploy = ["deploy", "--bundle", &bundle, "--yes"];
+    for (action, effect) in [
+        ("kms:CreateKey", Effect::KillAfter),
+        ("kms:CreateKey", Effect::LoseAnswer),
+        ("kms:CreateAlias", Effect::KillBefore),
+        ("kms:CreateAlias", Effect::LoseAnswer),
+        ("kms:EnableKeyRotation", Effect::KillBefore),
+    ] {
+        let context = format!("{action} {effect:?}");
+        proxy.run(&local, &deploy, vec![Rule::nth(1, Calls::Action(action), effect)]);
+        local.ok(&deploy);
+        assert_no_changes(&local, &context);
+        assert_eq!(keys(&local).len(), 1, "{context}");
+        local.ok(&["destroy", "--snapshots", "purge", "--yes"]);
+        assert_eq!(own_key(&local).1, "PendingDeletion", "{context}");
+        // The next round begins without any.
+        local.ok(&["local", "reset"]);
+    }
+}

@@ -110,6 +110,7 @@ fn planning_what_is_there_already_makes_no_changes() {
         "environments/prod.yaml",
         "tests/configs/valid/least.yaml",
         "tests/configs/valid/encrypted.yaml",
+        "tests/configs/valid/own-key.yaml",
     ] {
         let (scope, desired) = desired(&environment(file));
         let observed: Observed = desired

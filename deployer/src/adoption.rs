@@ -273,6 +273,7 @@ mod tests {
             region: "eu-central-1".to_owned().try_into().unwrap(),
             environment: "test".parse().unwrap(),
             iam: crate::environment::Iam::default(),
+            encryption: crate::environment::Encryption::default(),
         };
         let ids: Vec<_> = (0..600).map(|number| format!("snap-{number:03}")).collect();
         let failed = adopt(&aws, &scope, &ids, Timestamp::UNIX_EPOCH).await;

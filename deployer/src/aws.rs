@@ -19,6 +19,8 @@ use crate::lock::Lease;
 pub struct Aws {
     /// IAM: the roles.
     pub iam: aws_sdk_iam::Client,
+    /// KMS: the environment's own key.
+    pub kms: aws_sdk_kms::Client,
     /// Lambda: the functions and their releases.
     pub lambda: aws_sdk_lambda::Client,
     /// CloudFormation: the stack, where it is the engine.
@@ -131,6 +133,7 @@ impl Aws {
         }
         Self {
             iam: fenced!(aws_sdk_iam, general),
+            kms: fenced!(aws_sdk_kms, general),
             lambda: fenced!(aws_sdk_lambda, general),
             cloudformation: fenced!(aws_sdk_cloudformation, general),
             s3: fenced!(aws_sdk_s3, general),

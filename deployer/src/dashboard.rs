@@ -147,7 +147,7 @@ fn encryption(blueprint: &Blueprint<'_>) -> Option<Value> {
     if environment.has_passes() {
         lines.push(own(names::COPIES_BEGUN, "Sum", "encrypted copies begun"));
     }
-    if environment.encryption.sealing_key().is_some() {
+    if environment.encryption.sealing_key(&environment.environment).is_some() {
         lines.push(own(names::SNAPSHOTS_SEALED, "Sum", "replaced by their copies"));
     }
     if environment.has_passes() {

@@ -135,6 +135,7 @@ fn class_of(code: &str, message: &str) -> ErrorClass {
         | "QueueDoesNotExist"
         | "AWS.SimpleQueueService.NonExistentQueue" => ErrorClass::NotFound,
         "ResourceAlreadyExistsException"
+        | "AlreadyExistsException"
         | "EntityAlreadyExists"
         | "EntityAlreadyExistsException"
         | "ParameterAlreadyExists"

@@ -220,6 +220,7 @@ mod tests {
             region: "eu-central-1".to_owned().try_into().unwrap(),
             environment: "test".parse().unwrap(),
             iam: crate::environment::Iam::default(),
+            encryption: crate::environment::Encryption::default(),
         };
         let found = snapshots(&aws, &scope).await.unwrap();
         assert_eq!(found.iter().map(|one| one.snapshot.as_str()).collect::<Vec<_>>(), ["snap-1"]);

@@ -137,18 +137,24 @@ fn read<T: DeserializeOwned>(
 /// Everything that a policy document may name.
 fn holes(environment: &Environment, scope: &Scope) -> BTreeMap<&'static str, String> {
     let select = &environment.backup.select;
-    let key = environment.notify.kms_key.as_ref();
     let (partition, region, account) = (scope.partition(), &scope.region, &scope.account);
-    let sealing = environment.encryption.sealing_key();
+    let sealing = environment.encryption.sealing_key(&scope.environment);
+    let sealing = sealing.as_ref();
+    let topic = environment.topic_key().unwrap_or_default();
+    let queue = environment.encryption.at_rest_key(&scope.environment);
+    let queue = queue.as_ref().map(KmsKey::to_string).unwrap_or_default();
     let of_key = |text: Option<&str>| text.unwrap_or_default().to_owned();
     BTreeMap::from([
-        ("topic_key_arn", key.map(ToString::to_string).unwrap_or_default()),
+        ("topic_key_arn", topic.clone()),
+        ("topic_key_alias", topic),
+        ("queue_key_arn", queue.clone()),
+        ("queue_key_alias", queue),
         ("copy_any_key_arn", format!("arn:{partition}:kms:{region}:{account}:key/*")),
         ("copy_source_arn", format!("arn:{partition}:ec2:{region}::snapshot/snap-*")),
         ("sealing_copy_arn", format!("arn:{partition}:ec2:{region}::snapshot/*")),
         ("sealing_key_arn", of_key(sealing.and_then(KmsKey::arn))),
         ("sealing_key_alias", of_key(sealing.and_then(KmsKey::alias))),
-        ("sealing_any_key_arn", format!("arn:{partition}:kms:{region}:{account}:key/*")),
+        ("any_key_arn", format!("arn:{partition}:kms:{region}:{account}:key/*")),
         ("partition", scope.partition().to_owned()),
         ("account", scope.account.to_string()),
         ("region", scope.region.to_string()),
@@ -190,9 +196,17 @@ fn fill(value: Value, holes: &BTreeMap<&'static str, String>) -> Result<Value, S
 
 /// Leaves out the statements about what the environment does not have: those with a hole that only it fills.
 fn without_absent(mut value: Value, environment: &Environment) -> Value {
-    let sealing = environment.encryption.sealing_key();
+    let sealing = environment.encryption.sealing_key(&environment.environment);
+    let sealing = sealing.as_ref();
+    let (topic, queue) =
+        (environment.topic_key(), environment.encryption.at_rest_key(&environment.environment));
+    let begins = |key: Option<&str>, with: &str| key.is_some_and(|key| key.starts_with(with));
+    let (topic, queue) = (topic.as_deref(), queue.as_ref().map(KmsKey::as_str));
     let absent: Vec<&str> = [
-        ("${topic_key_arn}", environment.notify.kms_key.is_some()),
+        ("${topic_key_arn}", begins(topic, "arn:")),
+        ("${topic_key_alias}", begins(topic, "alias/")),
+        ("${queue_key_arn}", begins(queue, "arn:")),
+        ("${queue_key_alias}", begins(queue, "alias/")),
         ("${copy_source_arn}", environment.has_passes()),
         ("${copy_any_key_arn}", !environment.copy_to.is_empty()),
         ("${target_", false),

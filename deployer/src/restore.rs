@@ -199,13 +199,14 @@ pub fn plan(
         None => zone_of(chosen, disks)?,
     };
     let encryption = &environment.encryption;
+    let own = encryption.key(&environment.environment).filter(|_| encryption.require != Requirement::Off);
     let key = match copies_in {
         // A key encrypts in its own Region only.
         Some(region) => {
             let target = environment.copy_to.iter().find(|target| target.region == *region);
             target.map(|target| &target.kms_key)
         }
-        None => encryption.kms_key.as_ref().filter(|_| encryption.require != Requirement::Off),
+        None => own.as_ref(),
     };
     let volume = |member: &&domain::Snapshot| {
         let disk = member.volume.as_ref().and_then(|volume| disks.get(volume));
@@ -221,7 +222,7 @@ pub fn plan(
             throughput: disk.and_then(|disk| disk.throughput),
             device: disk.and_then(|disk| disk.devices.get(chosen.instance).cloned()),
             encrypted: member.encrypted,
-            kms_key: key.filter(|_| !member.encrypted).map(ToString::to_string),
+            kms_key: key.as_ref().filter(|_| !member.encrypted).map(ToString::to_string),
             tags: tags.map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
     };

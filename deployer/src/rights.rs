@@ -7,7 +7,7 @@ pub mod simulation;
 
 use std::collections::BTreeSet;
 
-use crate::kinds::KINDS;
+use crate::kinds::{KINDS, key};
 use crate::scope::{Function, Scope};
 use crate::{dead_letters, inventory, invoke, lock, purge, quiesce, release};
 
@@ -83,6 +83,15 @@ pub enum Resources {
     Dashboard,
     /// The stack, where CloudFormation is the engine.
     Stack,
+    /// Every key, for a listing and for a key to be made; only where a deploy makes one.
+    AnyKeyForOwn,
+    /// The key that a deploy makes, where it makes one; it takes a condition to tell it.
+    OwnKey,
+    /// Its alias.
+    OwnKeyAlias,
+    /// The key that encrypts the functions' settings, where one does; where a deploy makes it, it takes a condition to
+    /// tell it.
+    SettingsKey,
 }
 
 /// What limits a right beyond its resources.
@@ -94,6 +103,10 @@ pub enum Condition {
     InRegion,
     /// The resource carries the environment's tag.
     Owned,
+    /// The call gives it the environment's tag.
+    Requested,
+    /// Lambda uses the key, in the name of whoever calls it.
+    ThroughLambda,
     /// The role is handed to this service.
     PassedTo(&'static str),
     /// The role has, or gets, the permissions boundary of the environment file, where there is one.
@@ -118,7 +131,7 @@ impl Right {
 }
 
 impl Resources {
-    /// Their ARNs.
+    /// Their ARNs; none where the environment has no such thing.
     pub fn arns(self, scope: &Scope) -> Vec<String> {
         let functions = |suffix: &str| {
             Function::ALL.map(|function| format!("{}{suffix}", scope.function_arn(function))).into()
@@ -127,6 +140,7 @@ impl Resources {
             let arn = |function| format!("{}{suffix}", scope.log_group_arn(&scope.log_group(function)));
             Function::ALL.map(arn).into()
         };
+        let own_key = |arns| if scope.encryption.made().is_some() { arns } else { Vec::new() };
         match self {
             Self::Everything => vec!["*".to_owned()],
             Self::Snapshots => vec![format!("arn:{}:ec2:{}::snapshot/*", scope.partition(), scope.region)],
@@ -147,6 +161,13 @@ impl Resources {
             Self::Stack => vec![scope.arn("cloudformation", &format!("stack/{}/*", scope.stack()))],
             Self::Lock => vec![scope.arn("ssm", &format!("parameter{}", scope.lock_parameter()))],
             Self::Releases => vec![scope.arn("ssm", &format!("parameter{}", scope.releases_parameter()))],
+            Self::AnyKeyForOwn => own_key(vec!["*".to_owned()]),
+            Self::OwnKey => own_key(vec![scope.arn("kms", "key/*")]),
+            Self::OwnKeyAlias => own_key(vec![scope.arn("kms", &scope.key_alias())]),
+            Self::SettingsKey => match scope.at_rest_key() {
+                Some(alias) if alias == scope.key_alias() => vec![scope.arn("kms", "key/*")],
+                key => key.into_iter().collect(),
+            },
             Self::Parameters => [Self::Lock.arns(scope), Self::Releases.arns(scope)].concat(),
         }
     }
@@ -154,7 +175,7 @@ impl Resources {
     /// Why the ARNs hold a wildcard, where they do.
     pub fn why_wildcard(self) -> Option<&'static str> {
         Some(match self {
-            Self::Everything => "IAM knows no resources for these actions",
+            Self::Everything | Self::AnyKeyForOwn => "IAM knows no resources for these actions",
             Self::Snapshots => "EC2 makes the ids; the tag in the condition tells ours",
             Self::LogGroupContents => {
                 "the form in which CloudWatch Logs authorises all but tagging: the group with its streams"
@@ -166,6 +187,7 @@ impl Resources {
             Self::AllAlarms => "CloudWatch authorises a listing for all alarms",
             Self::FunctionVersions => "Lambda numbers the versions",
             Self::Stack => "CloudFormation makes the last part of a stack's ARN",
+            Self::OwnKey | Self::SettingsKey => "KMS makes the ids; the condition tells ours",
             _ => return None,
         })
     }
@@ -181,11 +203,11 @@ const OTHERS: [(Purpose, &[Right]); 5] = [
 ];
 
 /// What a destroy takes beyond its own rights where it purges the snapshots.
-pub const PURGING: [&[Right]; 2] = [quiesce::RIGHTS, purge::RIGHTS];
+pub const PURGING: &[&[Right]] = &[quiesce::RIGHTS, purge::RIGHTS, key::ENDING];
 
 /// What it takes to run the functions by hand, and to see to runs that were lost. Adopting snapshots is not among it:
 /// whoever may tag any snapshot as an environment's can have it deleted.
-pub const OPERATING: [&[Right]; 2] = [invoke::RIGHTS, dead_letters::RIGHTS];
+pub const OPERATING: &[&[Right]] = &[invoke::RIGHTS, dead_letters::RIGHTS];
 
 /// All rights that are needed for these purposes, of all kinds.
 pub fn rights(purposes: &[Purpose]) -> BTreeSet<Right> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::tags;
 
-use crate::environment::{AccountId, Environment, Iam, Identity, Region};
+use crate::environment::{AccountId, Encryption, Environment, Iam, Identity, Region, made_alias};
 use crate::role_prefix;
 
 /// The tag that remembers on AWS that an environment is protected, whatever its file says later.
@@ -26,6 +26,8 @@ pub struct Scope {
     pub environment: EnvironmentName,
     /// Where the roles are in IAM, and what limits them.
     pub iam: Iam,
+    /// What key there is, and what it encrypts.
+    pub encryption: Encryption,
 }
 
 /// The two Lambda functions.
@@ -62,6 +64,7 @@ impl Scope {
             region: environment.region.clone(),
             environment: environment.environment.clone(),
             iam: environment.iam.clone(),
+            encryption: environment.encryption.clone(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Scope {
             region: identity.region.clone(),
             environment: identity.environment.clone(),
             iam: identity.iam.clone(),
+            encryption: identity.encryption.clone(),
         }
     }
 
@@ -190,6 +194,17 @@ impl Scope {
         self.arn("sqs", &self.dead_letter_queue())
     }
 
+    /// The alias of the key that a deploy makes, by which the key is known: KMS makes up its ARN.
+    pub fn key_alias(&self) -> String {
+        made_alias(&self.environment)
+    }
+
+    /// The key that encrypts the topic, the dead-letter queue, the log groups and the functions' settings, where one
+    /// does: an ARN, or the alias of the key that a deploy makes.
+    pub fn at_rest_key(&self) -> Option<String> {
+        self.encryption.at_rest_key(&self.environment).map(String::from)
+    }
+
     /// The SSM parameter that one command at a time holds.
     pub fn lock_parameter(&self) -> String {
         format!("/snapwarden/{}/lock", self.environment)
@@ -247,6 +262,7 @@ pub(crate) mod tests {
             region: "eu-central-1".to_owned().try_into().unwrap(),
             environment: environment.parse().unwrap(),
             iam: Iam::default(),
+            encryption: Encryption::default(),
         }
     }
 }

@@ -78,6 +78,13 @@ pub const LOG_GROUP_BUSY: Reason = Reason {
     limit: Duration::from_mins(1),
 };
 
+/// A new key, or its policy, takes some seconds to reach CloudWatch Logs, which tries the key when it is told of it.
+pub const KEY_FOR_LOGS: Reason = Reason {
+    text: "KMS to let CloudWatch Logs use the key",
+    explains: |error| error.code == "InvalidParameterException" && error.message.contains("KMS"),
+    limit: Duration::from_mins(1),
+};
+
 /// The name of a deleted queue is free again after 60 s.
 pub const QUEUE_NAME: Reason = Reason {
     text: "SQS to free the name of the deleted queue",
@@ -90,6 +97,13 @@ pub const STACK_SET_BUSY: Reason = Reason {
     text: "CloudFormation to finish another operation on the stack set",
     explains: |error| error.code.starts_with("OperationInProgress"),
     limit: Duration::from_hours(12),
+};
+
+/// KMS makes few keys at a time. Its refusal is clear: nothing was made.
+pub const KMS_THROTTLES: Reason = Reason {
+    text: "KMS to take another key",
+    explains: |error| error.class == ErrorClass::Throttled,
+    limit: Duration::from_mins(1),
 };
 
 /// A schedule group is deleted in the background, and cannot be made anew before that is over.

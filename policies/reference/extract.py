@@ -31,8 +31,10 @@ DETAILS = {
         PutRolePermissionsBoundary PutRolePolicy SimulatePrincipalPolicy TagRole UntagRole UpdateAssumeRolePolicy
         UpdateRole UpdateRoleDescription""",
     "kms": """
-        CreateGrant Decrypt DescribeKey GenerateDataKey GenerateDataKeyWithoutPlaintext PutKeyPolicy ReEncryptFrom
-        ReEncryptTo ScheduleKeyDeletion""",
+        CancelKeyDeletion CreateAlias CreateGrant CreateKey Decrypt DescribeKey DisableKey EnableKey EnableKeyRotation
+        Encrypt GenerateDataKey GenerateDataKeyWithoutPlaintext GetKeyPolicy GetKeyRotationStatus ListAliases ListKeys
+        ListResourceTags PutKeyPolicy ReEncryptFrom ReEncryptTo ScheduleKeyDeletion TagResource UntagResource
+        UpdateKeyDescription""",
     "lambda": """
         AddPermission CreateAlias CreateFunction DeleteAlias DeleteFunction DeleteFunctionConcurrency
         DeleteFunctionEventInvokeConfig GetAlias GetFunction GetFunctionConcurrency GetFunctionCodeSigningConfig
@@ -42,9 +44,9 @@ DETAILS = {
         PutFunctionEventInvokeConfig PutFunctionRecursionConfig RemovePermission TagResource UntagResource UpdateAlias
         UpdateFunctionCode UpdateFunctionConfiguration UpdateFunctionEventInvokeConfig""",
     "logs": """
-        CreateLogGroup CreateLogStream DeleteLogGroup DeleteMetricFilter DeleteRetentionPolicy DescribeIndexPolicies
-        DescribeLogGroups DescribeMetricFilters DescribeResourcePolicies FilterLogEvents GetDataProtectionPolicy
-        ListTagsForResource PutLogEvents PutMetricFilter PutRetentionPolicy
+        AssociateKmsKey CreateLogGroup CreateLogStream DeleteLogGroup DeleteMetricFilter DeleteRetentionPolicy
+        DescribeIndexPolicies DescribeLogGroups DescribeMetricFilters DescribeResourcePolicies DisassociateKmsKey
+        FilterLogEvents GetDataProtectionPolicy ListTagsForResource PutLogEvents PutMetricFilter PutRetentionPolicy
         TagResource UntagResource""",
     "s3": """
         CreateBucket GetBucketPolicy GetBucketVersioning GetObject ListBucket PutBucketPolicy
@@ -67,12 +69,17 @@ DETAILS = {
 TAGGED = {"", "instance", "snapshot", "volume"}
 
 
-def details(service, action, privilege):
+def details(service, action, privilege, resources):
     types = privilege["resource_types"]
     if (service, action) == ("ec2", "CreateTags"):
         types = {name: row for name, row in types.items() if name in TAGGED}
+    # KMS names the keys that hold for whatever is done to a key (its tags, its aliases) with the type of the resource.
+    of_type = {name: row["condition_keys"] for name, row in resources.items()} if service == "kms" else {}
     return {
-        name: {"required": row["required"], "condition_keys": sorted(set(row["condition_keys"]))}
+        name: {
+            "required": row["required"],
+            "condition_keys": sorted(set(row["condition_keys"]) | set(of_type.get(name, []))),
+        }
         for name, row in sorted(types.items())
     }
 
@@ -83,9 +90,9 @@ def main():
     services = {}
     for service, wanted in sorted(DETAILS.items()):
         privileges = definition[service]["privileges"]
-        found = {action: details(service, action, privileges[action]) for action in sorted(wanted.split())}
-        named = {name for action in found.values() for name in action if name}
         arns = definition[service]["resources"]
+        found = {action: details(service, action, privileges[action], arns) for action in sorted(wanted.split())}
+        named = {name for action in found.values() for name in action if name}
         services[service] = {
             "actions": sorted(privileges),
             "details": found,

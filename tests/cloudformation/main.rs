@@ -102,6 +102,9 @@ fn a_template_names_no_account_and_no_region_but_the_stacks() {
         // These are ARNs of the user's own.
         environment.iam.permissions_boundary = None;
         environment.notify.kms_key = None;
+        if environment.encryption.made().is_none() {
+            environment.encryption = snapwarden_deployer::environment::Encryption::default();
+        }
         environment.tags.clear();
         let text = template(&environment, &code(), None).unwrap().text(Format::Json);
         for fixed in
@@ -124,6 +127,8 @@ fn logs_that_are_to_be_kept_and_versions_that_may_be_running_outlive_the_stack()
                 "AWS::Logs::LogGroup" if keeps => Some("RetainExceptOnCreate"),
                 "AWS::Logs::LogGroup" | "AWS::SQS::Queue" => Some("Delete"),
                 "AWS::Lambda::Version" => Some("RetainExceptOnCreate"),
+                // Without it, nobody could read a backup again.
+                "AWS::KMS::Key" => Some("RetainExceptOnCreate"),
                 _ => None,
             };
             assert_eq!(policy, wanted, "{name}: {id}");

@@ -97,13 +97,18 @@ impl Stack {
     fn read(&self, kind: &str, p: &mut Properties) -> Option<(String, Value)> {
         Some(match kind {
             "AWS::Logs::LogGroup" => {
-                let wanted = json!({ "retention_days": p.take("RetentionInDays"), "tags": p.tags() });
+                let wanted = json!({
+                    "retention_days": p.take("RetentionInDays"),
+                    "kms_key": p.take("KmsKeyId"),
+                    "tags": p.tags(),
+                });
                 (p.text("LogGroupName"), wanted)
             }
             "AWS::SQS::Queue" => {
                 let wanted = json!({
                     "retention_seconds": p.take("MessageRetentionPeriod"),
                     "sqs_managed_encryption": p.take("SqsManagedSseEnabled"),
+                    "kms_key": p.take("KmsMasterKeyId"),
                     "tags": p.tags(),
                 });
                 (p.text("QueueName"), wanted)
@@ -151,10 +156,32 @@ impl Stack {
                 let body: Value = serde_json::from_str(&p.text("DashboardBody")).unwrap();
                 (p.text("DashboardName"), json!({ "body": body }))
             }
-            // Read with the topic and the aliases.
-            "AWS::SNS::TopicPolicy" | "AWS::Lambda::Version" => return None,
+            "AWS::KMS::Alias" => {
+                let name = p.text("AliasName");
+                let key = self.only("AWS::KMS::Key");
+                assert_eq!(p.text("TargetKeyId"), format!("id of {key}"));
+                (name, self.key(&key))
+            }
+            // Read with the alias, the topic and the aliases of functions.
+            "AWS::KMS::Key" | "AWS::SNS::TopicPolicy" | "AWS::Lambda::Version" => return None,
             other => panic!("nobody reads {other} back: say here what the direct engine calls it"),
         })
+    }
+
+    fn key(&self, id: &str) -> Value {
+        let (_, mut p) = self.properties(id);
+        assert!((7..=30).contains(&p.take("PendingWindowInDays").as_u64().unwrap()));
+        let state = if p.take("Enabled") == true { "Enabled" } else { "Disabled" };
+        let wanted = json!({
+            "description": p.text("Description"),
+            "state": state,
+            "rotation": p.take("EnableKeyRotation"),
+            "policy": p.take("KeyPolicy"),
+            "aliased": true,
+            "tags": p.tags(),
+        });
+        p.done();
+        wanted
     }
 
     fn schedule(&self, p: &mut Properties) -> (String, Value) {
@@ -213,6 +240,7 @@ impl Stack {
                 "memory_mb": p.take("MemorySize"),
                 "timeout_seconds": p.take("Timeout"),
                 "environment": variables,
+                "kms_key": p.take("KmsKeyArn"),
                 "log_group": logging.text("LogGroup"),
                 "log_format": logging.text("LogFormat"),
                 "application_log_level": logging.text("ApplicationLogLevel"),
@@ -285,6 +313,11 @@ impl Stack {
                         parts.join(argument[0].as_str().unwrap()).into()
                     }
                     Some(("Fn::GetAtt", argument)) => {
+                        if argument[1] == "Arn" {
+                            // What the direct engine asks KMS for.
+                            assert_eq!(argument[0], json!(self.only("AWS::KMS::Key")));
+                            return self.scope.key_alias().into();
+                        }
                         assert_eq!(argument[1], "Version");
                         format!("version of {}", argument[0].as_str().unwrap()).into()
                     }
@@ -306,6 +339,7 @@ impl Stack {
             "AWS::Partition" => self.scope.partition().to_owned(),
             "ArtifactBucket" => "the bucket".to_owned(),
             "Topic" => self.scope.topic_arn(),
+            "Key" => "id of Key".to_owned(),
             other => {
                 let default = &self.template["Parameters"][other]["Default"];
                 default.as_str().unwrap_or_else(|| panic!("what is {other}?")).to_owned()
@@ -326,7 +360,8 @@ impl Stack {
 }
 
 /// What the direct engine calls a resource.
-const KINDS: [(&str, &str); 12] = [
+const KINDS: [(&str, &str); 13] = [
+    ("key", "AWS::KMS::Alias"),
     ("log group", "AWS::Logs::LogGroup"),
     ("dead-letter queue", "AWS::SQS::Queue"),
     ("schedule group", "AWS::Scheduler::ScheduleGroup"),

@@ -36,6 +36,7 @@ pub(crate) fn requests(call: &Call, world: &World) -> Vec<Request> {
         Some(("lambda", operation)) => asked.lambda(operation),
         Some(("scheduler", operation)) => asked.scheduler(operation),
         Some(("iam", _)) => asked.iam(),
+        Some(("kms", operation)) => asked.kms(operation),
         Some(("logs", operation)) => asked.logs(operation),
         Some(("sqs", operation)) => asked.sqs(operation),
         Some(("ssm", operation)) => asked.ssm(operation),
@@ -52,7 +53,7 @@ pub(crate) fn requests(call: &Call, world: &World) -> Vec<Request> {
     requests
 }
 
-struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     call: &'a Call,
     world: &'a World,
     scope: &'a Scope,
@@ -162,6 +163,7 @@ impl Asked<'_> {
                 let mut requests = on_function(self.tagging(Context::default()));
                 requests.push(Self::pass_role(self.text("Role"), "lambda.amazonaws.com", &function));
                 requests.extend(self.also_tags("lambda:TagResource", &function));
+                requests.extend(self.key_of_settings(&["kms:CreateGrant", "kms:Encrypt"]));
                 requests
             }
             "UpdateFunctionConfiguration" => {
@@ -169,6 +171,7 @@ impl Asked<'_> {
                 if self.has("Role") {
                     requests.push(Self::pass_role(self.text("Role"), "lambda.amazonaws.com", &function));
                 }
+                requests.extend(self.key_of_settings(&["kms:CreateGrant", "kms:Encrypt"]));
                 requests
             }
             // It shows tags only to who may list them (source: Lambda API, `GetFunction`, `TagsError`). Versions and
@@ -176,6 +179,7 @@ impl Asked<'_> {
             "GetFunction" if !self.has("Qualifier") => {
                 let mut requests = on_function(Context::default());
                 requests.push(Self::other("lambda:ListTags", &function, Context::default()));
+                requests.extend(self.key_of_settings(&["kms:Decrypt"]));
                 requests
             }
             "TagResource" | "UntagResource" => on_function(self.tagging(Context::default())),
@@ -234,6 +238,56 @@ impl Asked<'_> {
         requests
     }
 
+    /// Keys. What nobody has made yet has an id that nobody knows; what is there carries the environment's tag.
+    fn kms(&self, operation: &str) -> Vec<Request> {
+        let key = |id: &str| {
+            let id = id.rsplit(['/', ':']).next().unwrap_or_default();
+            self.arn("kms", &format!("key/{id}"))
+        };
+        let owned = || Self::owned_key(self.scope);
+        match operation {
+            "ListAliases" | "ListKeys" => vec![self.plain("*", Context::default())],
+            // Source: KMS API, `CreateKey`, "Required permissions".
+            "CreateKey" => {
+                let tagging = self.tagging(Context::default());
+                vec![self.plain("*", tagging.clone()), Self::other("kms:TagResource", &key("new"), tagging)]
+            }
+            // For the alias and for the key (source: KMS developer guide, "Controlling access to aliases").
+            "CreateAlias" => vec![
+                self.plain(&self.arn("kms", self.text("AliasName")), Context::default()),
+                self.plain(&key(self.text("TargetKeyId")), owned()),
+            ],
+            _ => vec![self.plain(&key(self.text("KeyId")), self.tagging(owned()))],
+        }
+    }
+
+    /// What Lambda does with the key of a function's settings, in the name of whoever calls it (source: Lambda
+    /// Developer Guide, "Securing Lambda environment variables").
+    fn key_of_settings(&self, actions: &[&str]) -> Vec<Request> {
+        let Some(key) = self.scope.at_rest_key() else { return Vec::new() };
+        let (key, context) = match self.scope.encryption.made() {
+            Some(_) => (self.arn("kms", "key/1234abcd"), Self::owned_key(self.scope)),
+            None => (key, Context::default()),
+        };
+        let through = format!("lambda.{}.amazonaws.com", self.scope.region);
+        let context = context.with("kms:ViaService", &through);
+        actions.iter().map(|action| Self::other(action, &key, context.clone())).collect()
+    }
+
+    fn owned_key(scope: &Scope) -> Context {
+        Context::default().with("aws:ResourceTag/snapwarden:environment", scope.environment.as_str())
+    }
+
+    /// What SNS does with the key of a topic, and SQS with that of a queue, in the name of whoever sends (source: SNS
+    /// Developer Guide, "Key management", and SQS Developer Guide, "Key management").
+    pub(crate) fn key_through(scope: &Scope, service: &str) -> Vec<Request> {
+        let Some(key) = scope.at_rest_key().filter(|key| key.starts_with("arn:")) else { return Vec::new() };
+        let through = format!("{service}.{}.amazonaws.com", scope.region);
+        let context = Context::default().with("kms:ViaService", &through);
+        let actions = ["kms:GenerateDataKey", "kms:Decrypt"];
+        actions.iter().map(|action| Self::other(action, &key, context.clone())).collect()
+    }
+
     /// Log groups are named without `:*` where they are tagged, and with it everywhere else (source: CloudWatch Logs
     /// User Guide, "Overview of managing access permissions").
     fn logs(&self, operation: &str) -> Vec<Request> {
@@ -289,6 +343,10 @@ impl Asked<'_> {
             "TagResource" => vec![self.plain(self.text("ResourceArn"), self.tagging(Context::default()))],
             "ListTagsForResource" | "UntagResource" => {
                 vec![self.plain(self.text("ResourceArn"), Context::default())]
+            }
+            "Publish" => {
+                let publish = self.plain(self.text("TopicArn"), Context::default());
+                std::iter::once(publish).chain(Self::key_through(self.scope, "sns")).collect()
             }
             _ => vec![self.plain(self.text("TopicArn"), Context::default())],
         }
@@ -437,7 +495,12 @@ fn tags(parameters: &Value) -> BTreeMap<String, String> {
                 return tags.iter().map(|(key, value)| (key.clone(), text(value))).collect();
             }
             Value::Array(tags) => {
-                return tags.iter().map(|tag| (text(&tag["Key"]), text(&tag["Value"]))).collect();
+                // KMS has names of its own.
+                let either = |tag: &Value, name: &str| {
+                    let of_kms = tag.get(format!("Tag{name}"));
+                    text(of_kms.unwrap_or(&tag[name]))
+                };
+                return tags.iter().map(|tag| (either(tag, "Key"), either(tag, "Value"))).collect();
             }
             _ => {}
         }

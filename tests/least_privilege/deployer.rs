@@ -67,12 +67,27 @@ fn every_recorded_call_of_a_command_is_allowed() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
+/// What log groups are asked that are there when a key comes or goes, which the emulator does not know; see the tests
+/// of the kind.
+fn beyond_the_emulators() -> Vec<(String, Request)> {
+    let scope = &RECORDING.commands[0].world.scope;
+    let groups = snapwarden_deployer::scope::Function::ALL.map(|function| scope.log_group(function));
+    let request = |action: &str, group: &String| {
+        let resource = format!("{}:*", scope.log_group_arn(group));
+        let request = Request { action: action.to_owned(), resource, context: Context::default() };
+        ("a key that comes or goes".to_owned(), request)
+    };
+    let actions = ["logs:AssociateKmsKey", "logs:DisassociateKmsKey"];
+    actions.iter().flat_map(|action| groups.iter().map(|group| request(action, group))).collect()
+}
+
 /// What a pipeline may do and never does only serves somebody who took it over.
 #[test]
 fn every_right_of_the_deployers_policies_is_needed() {
     let looking = recorded(all().filter(looks));
     let unbounded = recorded(all().filter(|run| !bounded(run)));
     for (access, recorded) in [(Access::READ_ONLY, &looking), (Access::ALL, &unbounded)] {
+        let recorded = &[recorded.as_slice(), &beyond_the_emulators()].concat();
         let unused = unused(&policy(&RECORDING.commands[0], access), recorded);
         assert!(
             unused.is_empty(),
@@ -80,6 +95,17 @@ fn every_right_of_the_deployers_policies_is_needed() {
             unused.join("\n")
         );
     }
+    // With a key of its own, only what the key takes is new.
+    let own_key = |run: &&Run| run.environment.encryption.made().is_some();
+    let run = all().find(own_key).expect("a deploy with a key of its own is recorded");
+    let unused_of_key: Vec<_> = unused(&policy(run, Access::ALL), &recorded(all().filter(own_key)))
+        .into_iter()
+        .filter(|unused| unused.contains("Key"))
+        .filter(|unused| !unused.contains("KmsKey"))
+        .collect();
+    assert!(unused_of_key.is_empty(), "{}", unused_of_key.join("\n"));
+    let text = policy(&RECORDING.commands[0], Access::ALL).to_string();
+    assert!(!text.contains("kms:CreateKey") && !text.contains("kms:ScheduleKeyDeletion"), "{text}");
     // With a boundary, only what the boundary itself takes is new.
     let run = all().find(bounded).expect("a deploy with a boundary is recorded");
     let bounded = recorded(all().filter(bounded));
@@ -177,11 +203,41 @@ fn a_pipeline_cannot_leave_its_environment() {
             vec![("aws:ResourceTag/snapwarden:environment", "local")],
         ),
     ];
+    // With a key of its own, the same, and nothing of anybody else's keys.
+    let key = |id: &str| regional("kms", &format!("key/{id}"));
+    let ours_by_tag = ("aws:ResourceTag/snapwarden:environment", "local");
+    let claimed = ("aws:RequestTag/snapwarden:environment", "local");
+    let with_key: Vec<(&str, String, Vec<(&str, &str)>)> = vec![
+        ("kms:ScheduleKeyDeletion", key("payments"), vec![]),
+        (
+            "kms:ScheduleKeyDeletion",
+            key("payments"),
+            vec![("aws:ResourceTag/snapwarden:environment", "prod")],
+        ),
+        ("kms:PutKeyPolicy", key("payments"), vec![]),
+        ("kms:DisableKey", key("ours"), vec![ours_by_tag]),
+        ("kms:Decrypt", key("ours"), vec![ours_by_tag]),
+        ("kms:Decrypt", key("payments"), vec![("kms:ViaService", "lambda.eu-central-1.amazonaws.com")]),
+        ("kms:CreateGrant", key("ours"), vec![ours_by_tag]),
+        ("kms:CreateKey", "*".to_owned(), vec![]),
+        ("kms:TagResource", key("payments"), vec![claimed, ("kms:ResourceAliases", "alias/payments")]),
+        ("kms:TagResource", key("payments"), vec![]),
+        ("kms:CreateAlias", regional("kms", "alias/payments"), vec![]),
+        ("kms:CreateAlias", regional("kms", "alias/snapwarden-local-2"), vec![]),
+        ("kms:CreateAlias", key("payments"), vec![]),
+        ("kms:DeleteAlias", regional("kms", "alias/snapwarden-local"), vec![]),
+    ];
+    let without_purge = vec![("kms:ScheduleKeyDeletion", key("ours"), vec![ours_by_tag])];
+    let own_key = all()
+        .find(|run| run.environment.encryption.made().is_some())
+        .expect("a deploy with a key of its own is recorded");
     let unbounded = &RECORDING.commands[0];
     let bounded = all().find(bounded).expect("a deploy with a boundary is recorded");
     for (run, access, attacks) in [
         (unbounded, Access::ALL, always.clone()),
         (unbounded, Access::DEPLOY, deploying),
+        (own_key, Access::ALL, [always.clone(), with_key].concat()),
+        (own_key, Access::DEPLOY, without_purge),
         (bounded, Access::ALL, [always, only_bounded].concat()),
     ] {
         let policy = Policy::read(&policy(run, access)).unwrap();

@@ -93,6 +93,28 @@ fn the_rights_of_copies() {
     assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
 }
 
+/// What a key of the environment's own adds: to the deployer's rights, to the roles', and what the policy of a key of
+/// the user's has to say for the same.
+#[test]
+fn the_documents_of_a_key_of_its_own() {
+    let local = production();
+    let file = std::fs::read_to_string(local.path("environments/prod.yaml")).unwrap();
+    let encryption = "encryption: { require: enforce, kms_key: { create: true }, at_rest: true }\n";
+    local.write_environment("prod", &(file + encryption));
+    let deployer = ["policies", "deployer", "--env", "prod", "--purge", "--key"];
+    let of_key = local.ok(&[&deployer[..], &["only"]].concat()).stdout;
+    golden("deployer-own-key", &of_key);
+    let without = local.ok(&[&deployer[..], &["without"]].concat()).stdout;
+    assert!(!without.contains("kms:") && of_key.contains("kms:CreateKey"), "{without}");
+    for role in ["backup", "cleanup", "scheduler"] {
+        let shown = local.ok(&["policies", "show", role, "--env", "prod"]).stdout;
+        golden(&format!("role-own-key-{role}"), &shown);
+    }
+    golden("key-services", &local.ok(&["policies", "key", "--env", "prod"]).stdout);
+    let lint = local.ok(&["policies", "lint", "--env", "prod"]);
+    assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
+}
+
 /// What is shown is what is deployed, with no hole left.
 #[test]
 fn a_roles_documents_are_shown() {

@@ -15,6 +15,7 @@ mod copies;
 mod deployer;
 mod documents;
 mod evaluator;
+mod key;
 mod minimality;
 mod recording;
 mod restorer;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::types::{InstanceType, Reservation, ResourceType, Tag, TagSpecification};
 use aws_sdk_iam::types::Tag as RoleTag;
+use aws_sdk_kms::types::Tag as KeyTag;
 use snapwarden_deployer::aws::Aws;
 use snapwarden_deployer::environment::{Environment, parse};
 use snapwarden_deployer::scope::Scope;
@@ -69,7 +70,8 @@ fn record() -> Recording {
     let local = Local::with("floor: 1", "floor: 0");
     local.edit("logs: delete", "iam: { role_path: /backups/, role_name_prefix: acme- }\nlogs: delete");
     // Sealing, so that its rights are there and used.
-    let encryption = format!("encryption: {{ require: enforce, kms_key: \"{KEY}\" }}\nlogs: delete");
+    let encryption =
+        format!("encryption: {{ require: enforce, kms_key: \"{KEY}\", at_rest: true }}\nlogs: delete");
     local.edit("logs: delete", &encryption);
     // Few releases, so that there are versions to delete.
     local.edit("logs: delete", "releases: { keep: 2 }\nlogs: delete");
@@ -96,6 +98,7 @@ fn record() -> Recording {
     recorder.changes();
     recorder.command(&["destroy", "--drain", "--yes"]);
     recorder.command(&["destroy", "--snapshots", "purge", "--yes"]);
+    recorder.own_key();
     recorder.recording
 }
 
@@ -169,6 +172,32 @@ impl Recorder {
         self.deploy();
         self.command(&["rollback"]);
         self.command(&["releases"]);
+    }
+
+    /// Another life, with a key that the deploy makes, finds changed, takes up again and ends.
+    fn own_key(&mut self) {
+        self.local.edit(&format!("kms_key: \"{KEY}\""), "kms_key: { create: true }");
+        self.deploy();
+        let kms = self.local.aws().kms;
+        let alias = Scope::of(&self.environment()).key_alias();
+        let described = block_on(kms.describe_key().key_id(&alias).send()).unwrap();
+        let id = described.key_metadata.unwrap().key_id;
+        let tag = KeyTag::builder().tag_key("owner").tag_value("eve").build().unwrap();
+        block_on(async {
+            kms.tag_resource().key_id(&id).tags(tag).send().await.unwrap();
+            kms.untag_resource().key_id(&id).tag_keys("stage").send().await.unwrap();
+            kms.disable_key_rotation().key_id(&id).send().await.unwrap();
+            kms.update_key_description().key_id(&id).description("mine").send().await.unwrap();
+            let policy = kms.put_key_policy().key_id(&id).policy_name("default").policy("{}");
+            policy.send().await.unwrap();
+            kms.delete_alias().alias_name(&alias).send().await.unwrap();
+            kms.schedule_key_deletion().key_id(&id).send().await.unwrap();
+        });
+        self.deploy();
+        self.local.edit("memory_mb: 512", "memory_mb: 256");
+        self.deploy();
+        self.command(&["plan", "--bundle", &bundle()]);
+        self.command(&["destroy", "--snapshots", "purge", "--yes"]);
     }
 
     /// An event that was given up, and the run that somebody starts in its place.

@@ -152,6 +152,7 @@ async fn release(may: &str) -> Report {
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "test".parse().unwrap(),
         iam: crate::environment::Iam::default(),
+        encryption: crate::environment::Encryption::default(),
     };
     let nowhere = LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
     let aws = Aws::local(&scope.region, &nowhere);

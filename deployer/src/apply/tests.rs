@@ -146,6 +146,7 @@ fn scope() -> Scope {
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "test".parse().unwrap(),
         iam: crate::environment::Iam::default(),
+        encryption: crate::environment::Encryption::default(),
     }
 }
 

@@ -9,7 +9,9 @@ use serde::{Deserialize, Deserializer};
 use snapwarden_domain::names::EnvironmentName;
 
 use super::load::{self, LoadError};
-use super::{AccountId, Cloud, Cloudformation, Engine, Environment, Iam, LogsOnDestroy, Pricing, Region};
+use super::{
+    AccountId, Cloud, Cloudformation, Encryption, Engine, Environment, Iam, LogsOnDestroy, Pricing, Region,
+};
 
 /// Which environment a file is about, and what a destroy of it has to respect.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +30,8 @@ pub struct Identity {
     pub region: Region,
     /// What the roles are called.
     pub iam: Iam,
+    /// Whether there is a key of the environment's own.
+    pub encryption: Encryption,
     /// Whether destroying needs the environment's name as confirmation.
     pub protect: bool,
     /// What becomes of the log groups.
@@ -48,6 +52,7 @@ impl From<&Environment> for Identity {
             account: file.account.clone(),
             region: file.region.clone(),
             iam: file.iam.clone(),
+            encryption: file.encryption.clone(),
             protect: file.protect,
             logs: file.logs,
             pricing: file.pricing.clone(),
@@ -59,8 +64,8 @@ impl From<&Environment> for Identity {
 /// Reads from `<folder>/<name>.yaml` only what a destroy needs.
 ///
 /// Name, account, Region, cloud, engine, the roles' names and the Regions of copies must be right, since they decide what
-/// is touched. A `protect` or `logs` that cannot
-/// be understood counts as the careful choice: protected, and logs kept.
+/// is touched. A `protect`, `logs` or `encryption` that cannot be understood counts as the careful choice: protected, logs
+/// kept, and a key looked for.
 pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
     let (path, text) = load::read(folder, name)?;
     let file: Excerpt = load::parse_as(&path, &text)?;
@@ -73,6 +78,7 @@ pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
         account: file.account,
         region: file.region,
         iam: file.iam,
+        encryption: file.encryption,
         protect: file.protect,
         logs: file.logs,
         pricing: file.pricing,
@@ -94,6 +100,8 @@ struct Excerpt {
     region: Region,
     #[serde(default)]
     iam: Iam,
+    #[serde(default, deserialize_with = "encryption")]
+    encryption: Encryption,
     #[serde(default, deserialize_with = "protect")]
     protect: bool,
     #[serde(default, deserialize_with = "logs")]
@@ -113,6 +121,12 @@ struct Target {
 fn pricing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pricing, D::Error> {
     let value = serde_yaml::Value::deserialize(deserializer)?;
     Ok(Pricing::deserialize(value).unwrap_or_default())
+}
+
+/// What cannot be understood counts as the careful choice: a key of the environment's own, which is looked for.
+fn encryption<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Encryption, D::Error> {
+    let value = serde_yaml::Value::deserialize(deserializer)?;
+    Ok(Encryption::deserialize(value).unwrap_or_else(|_| Encryption::with_own_key()))
 }
 
 fn protect<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {

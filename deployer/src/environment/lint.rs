@@ -271,7 +271,8 @@ fn cleanup_beside_backup(backups: &Timing<'_>, cleanups: &Timing<'_>) -> Option<
 
 /// EC2 encrypts with keys of its own Region only, and says so hours later, by a copy that fails.
 fn key_elsewhere(environment: &Environment) -> Option<Finding> {
-    let (region, key) = (environment.region.as_str(), environment.encryption.kms_key.as_ref()?);
+    let region = environment.region.as_str();
+    let key = environment.encryption.key(&environment.environment)?;
     let elsewhere = key.region().filter(|of_key| *of_key != region)?;
     Some(Finding {
         severity: Severity::Error,

@@ -34,7 +34,8 @@ use snapwarden_domain::settings::{CleanupPolicy, Selector};
 pub use bounded::{Bounded, OutOfBounds};
 pub use cloudformation::{BucketName, Cloudformation, Engine, ServiceRoleArn};
 pub use copy_to::{CopyTarget, MAX_TARGETS};
-pub use encryption::{Encryption, KmsKey, Requirement};
+pub(crate) use encryption::made_alias;
+pub use encryption::{Encryption, Key, KmsKey, MadeKey, Requirement};
 pub use fleet::{Fleet, OrganizationId, OrganizationalUnit};
 pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
@@ -112,7 +113,13 @@ pub struct Environment {
 impl Environment {
     /// Whether the cleanup function has passes of its own schedule: to seal, or to copy to other Regions.
     pub fn has_passes(&self) -> bool {
-        self.encryption.sealing_key().is_some() || !self.copy_to.is_empty()
+        self.encryption.sealing_key(&self.environment).is_some() || !self.copy_to.is_empty()
+    }
+
+    /// The key that encrypts the topic, where one does: an ARN, or the alias of the key that a deploy makes.
+    pub fn topic_key(&self) -> Option<String> {
+        let of_topic = self.notify.kms_key.clone().map(String::from);
+        of_topic.or_else(|| self.encryption.at_rest_key(&self.environment).map(String::from))
     }
 }
 

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::function::{Version, wait_until_ready};
 use super::invoke_permissions::{self, Permissions};
+use super::key::OwnKey;
 use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, last_word, revision};
 use crate::cloudformation::{Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
@@ -163,6 +164,7 @@ impl Kind for Alias {
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
         let mut found = Vec::new();
         for function in Function::ALL {
             let name = cx.scope.function(function);
@@ -178,8 +180,8 @@ impl Kind for Alias {
             also_serves.sort();
             let published = version != "$LATEST";
             let permissions = invoke_permissions::observe(cx, &name, Some(ALIAS)).await?;
-            let properties =
-                Properties { serves: Version::found(&configuration), published, also_serves, permissions };
+            let behaves = Version::found(&configuration, &own_key)?;
+            let properties = Properties { serves: behaves, published, also_serves, permissions };
             let published_at = configuration.last_modified().and_then(lambda_time);
             let note = configuration.description().filter(|note| !note.is_empty()).map(str::to_owned);
             let (handle, revision) = (Handle { version, note, published_at }, alias.revision_id);
@@ -260,7 +262,8 @@ impl Alias {
         let wanted =
             Properties::deserialize(wanted).map_err(|error| StepError::Malformed(error.to_string()))?;
         let versions = release::versions(&cx.aws, function_of(name)).await?;
-        Ok(newest_like(&versions, &wanted.serves))
+        let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
+        Ok(newest_like(&versions, &own_key, &wanted.serves))
     }
 
     /// Has the version do a dry run that a stack has published for an alias, before the alias moves to it.
@@ -277,13 +280,16 @@ impl Alias {
     }
 
     /// What is wanted of an alias that serves this published version.
-    pub(crate) fn serving(configuration: &FunctionConfiguration) -> Value {
-        json!(Properties {
-            serves: Version::found(configuration),
+    pub(crate) fn serving(
+        configuration: &FunctionConfiguration,
+        own_key: &OwnKey,
+    ) -> Result<Value, AwsError> {
+        Ok(json!(Properties {
+            serves: Version::found(configuration, own_key)?,
             published: true,
             also_serves: Vec::new(),
             permissions: Permissions::new(),
-        })
+        }))
     }
 }
 
@@ -297,15 +303,19 @@ impl Properties {
 /// The newest published version that is what is wanted, or a new one: what an interrupted deploy has published is used,
 /// and a release before is still there.
 async fn published(cx: &Context, function: &str, wanted: &Version) -> Result<String, StepError> {
-    match newest_like(&release::versions(&cx.aws, function).await?, wanted) {
+    let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
+    match newest_like(&release::versions(&cx.aws, function).await?, &own_key, wanted) {
         Some(version) => Ok(version),
         None => publish(cx, function, wanted).await,
     }
 }
 
 /// Of versions in their order, the last one that is what is wanted. Pure.
-fn newest_like(versions: &[FunctionConfiguration], wanted: &Version) -> Option<String> {
-    let like = |configuration: &&FunctionConfiguration| Version::found(configuration) == *wanted;
+fn newest_like(versions: &[FunctionConfiguration], own_key: &OwnKey, wanted: &Version) -> Option<String> {
+    let like = |configuration: &&FunctionConfiguration| {
+        // One whose settings nobody can read any more is not what is wanted.
+        Version::found(configuration, own_key).is_ok_and(|found| found == *wanted)
+    };
     versions.iter().rev().find(like)?.version().map(str::to_owned)
 }
 
@@ -334,8 +344,9 @@ async fn publish(cx: &Context, function: &str, wanted: &Version) -> Result<Strin
     let version = published.version.unwrap_or_default();
     let call = cx.aws.lambda.get_function().function_name(function).qualifier(&version);
     let answer = call.send().await.call("lambda:GetFunction")?;
-    let found = answer.configuration.map(|configuration| Version::found(&configuration));
-    if found.as_ref() == Some(wanted) {
+    let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
+    let found = answer.configuration.map(|configuration| Version::found(&configuration, &own_key));
+    if found.transpose()?.as_ref() == Some(wanted) {
         Ok(version)
     } else {
         Err(StepError::Changed { what: format!("version {version} of {function}") })

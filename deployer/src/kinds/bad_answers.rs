@@ -13,10 +13,16 @@ use crate::aws::LocalEndpoints;
 use crate::error::ErrorClass;
 use crate::kinds::KINDS;
 
-/// An answer as the request's protocol spells it: IAM and SNS speak XML, CloudWatch CBOR, the others JSON.
-pub(super) fn refusal<B>(request: &Request<B>, status: u16, code: &str) -> Response<Vec<u8>> {
+/// An answer as the request's protocol spells it: IAM, SNS and EC2 speak XML, CloudWatch CBOR, the others JSON.
+pub(super) fn refusal(request: &Request<SdkBody>, status: u16, code: &str) -> Response<Vec<u8>> {
     let content = request.headers().get("content-type").map(http::HeaderValue::as_bytes).unwrap_or_default();
     let answer = Response::builder().status(status);
+    if is_of_version(request, "2016-11-15") {
+        // EC2 wraps it once more.
+        let error = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
+        let body = format!("<Response><Errors>{error}</Errors></Response>");
+        return answer.body(body.into_bytes()).unwrap();
+    }
     if content.starts_with(b"application/x-www-form-urlencoded") {
         let body =
             format!("<ErrorResponse><Error><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>");
@@ -43,10 +49,10 @@ fn cbor(fields: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// Whether a request is for SNS, whose refusals have codes of their own. IAM's forms are of another version.
-fn is_sns(request: &Request<SdkBody>) -> bool {
+/// Whether a request is a form of this version, of which each service has its own.
+fn is_of_version(request: &Request<SdkBody>, version: &str) -> bool {
     let form = request.body().bytes().map(String::from_utf8_lossy);
-    form.is_some_and(|form| form.contains("Version=2010-03-31"))
+    form.is_some_and(|form| form.contains(&format!("Version={version}")))
 }
 
 fn context(http: &SharedHttpClient) -> Context {
@@ -55,6 +61,7 @@ fn context(http: &SharedHttpClient) -> Context {
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "test".parse().unwrap(),
         iam: crate::environment::Iam::default(),
+        encryption: crate::environment::Encryption::with_own_key(),
     };
     let nowhere = LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
     Context::new(Aws::local_through(&scope.region, &nowhere, http), scope, None, Arc::new(|_| ()))
@@ -88,7 +95,8 @@ async fn nonsense_is_never_taken_for_something_of_ours() {
 #[tokio::test(start_paused = true)]
 async fn a_denied_look_names_the_right_that_is_missing() {
     let http = infallible_client_fn(|request| {
-        let code = if is_sns(&request) {
+        // SNS's refusals have codes of their own.
+        let code = if is_of_version(&request, "2010-03-31") {
             "AuthorizationError"
         } else if request.headers().contains_key("x-amz-target") || request.uri().path() != "/" {
             "AccessDeniedException"
@@ -143,7 +151,9 @@ async fn what_does_not_exist_is_not_found() {
         };
         refusal(&request, 400, code)
     });
-    let cx = context(&http);
+    let mut cx = context(&http);
+    // Keys are only listed as well.
+    cx.scope.encryption = crate::environment::Encryption::default();
     // Log groups and alarms are listed, and an empty list is how CloudWatch says that there is none.
     for kind in KINDS.iter().filter(|kind| ![LogGroup::NAME, Alarm::NAME].contains(&kind.name())) {
         let found = kind.observe(&cx).await.unwrap_or_else(|error| panic!("{}: {error}", kind.name()));

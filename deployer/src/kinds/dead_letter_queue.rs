@@ -8,12 +8,13 @@ use aws_sdk_sqs::types::QueueAttributeName as Attribute;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use super::{Blueprint, Context, FoundOf, Kind, StepError, key, tags};
 use crate::cloudformation::{self, Resource};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
+use crate::scope::Scope;
 use crate::wait;
-use crate::world::Found;
+use crate::world::{Found, ResourceId};
 
 /// The kind.
 #[derive(Debug)]
@@ -27,6 +28,9 @@ pub struct Properties {
     retention_seconds: u32,
     /// Whether SQS encrypts the events with a key of its own.
     sqs_managed_encryption: bool,
+    /// The key that does it instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kms_key: Option<String>,
     tags: BTreeMap<String, String>,
 }
 
@@ -52,18 +56,26 @@ impl Kind for DeadLetterQueue {
     type Handle = Handle;
 
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
+        let kms_key = blueprint.scope.at_rest_key();
         let properties = Properties {
             retention_seconds: LONGEST_RETENTION,
-            sqs_managed_encryption: true,
+            // SQS takes one of the two.
+            sqs_managed_encryption: kms_key.is_none(),
+            kms_key,
             tags: blueprint.tags(),
         };
         vec![(blueprint.scope.dead_letter_queue(), properties)]
+    }
+
+    fn needs(_: &str, scope: &Scope) -> Vec<ResourceId> {
+        key::needed(scope).into_iter().collect()
     }
 
     fn why(_: &str, property: &str) -> Option<String> {
         let why = match property {
             "retention_seconds" => "as long as SQS keeps messages, so that nobody misses one over a holiday",
             "sqs_managed_encryption" => "events lie encrypted",
+            "kms_key" => key::WHY_AT_REST,
             _ => return None,
         };
         Some(why.to_owned())
@@ -78,6 +90,7 @@ impl Kind for DeadLetterQueue {
             "QueueName": name,
             "MessageRetentionPeriod": wanted.retention_seconds,
             "SqsManagedSseEnabled": wanted.sqs_managed_encryption,
+            "KmsMasterKeyId": wanted.kms_key,
             "Tags": cloudformation::tags(&wanted.tags),
         });
         vec![Resource::new("DeadLetterQueue", "AWS::SQS::Queue", properties).when_it_goes("Delete", "Retain")]
@@ -127,7 +140,8 @@ impl Kind for DeadLetterQueue {
         let answer =
             cx.aws.sqs.get_queue_url().queue_name(&name).send().await.call("sqs:GetQueueUrl").or_absent()?;
         let Some(url) = answer.and_then(|answer| answer.queue_url) else { return Ok(Vec::new()) };
-        let asked = [Attribute::MessageRetentionPeriod, Attribute::SqsManagedSseEnabled];
+        let asked =
+            [Attribute::MessageRetentionPeriod, Attribute::SqsManagedSseEnabled, Attribute::KmsMasterKeyId];
         let call = cx.aws.sqs.get_queue_attributes().queue_url(&url).set_attribute_names(Some(asked.into()));
         let Some(answer) = call.send().await.call("sqs:GetQueueAttributes").or_absent()? else {
             return Ok(Vec::new());
@@ -151,6 +165,7 @@ impl Kind for DeadLetterQueue {
             sqs_managed_encryption: attributes
                 .get(&Attribute::SqsManagedSseEnabled)
                 .is_some_and(|on| on == "true"),
+            kms_key: attributes.get(&Attribute::KmsMasterKeyId).filter(|key| !key.is_empty()).cloned(),
             tags: tags.clone(),
         };
         Ok(vec![(name, Found { properties, handle: Handle { url }, tags: Some(tags), revision: None })])
@@ -175,7 +190,11 @@ impl Kind for DeadLetterQueue {
         wanted: &Properties,
     ) -> Result<(), StepError> {
         let url = &found.handle.url;
-        let (now, then) = (attributes(&found.properties), attributes(wanted));
+        let (now, mut then) = (attributes(&found.properties), attributes(wanted));
+        if found.properties.kms_key.is_some() {
+            // How SQS is told to encrypt with no key of KMS's.
+            then.entry(Attribute::KmsMasterKeyId).or_default();
+        }
         if now != then {
             let call = cx.aws.sqs.set_queue_attributes().queue_url(url).set_attributes(Some(then));
             call.send().await.call("sqs:SetQueueAttributes")?;
@@ -210,8 +229,10 @@ impl Kind for DeadLetterQueue {
 }
 
 fn attributes(properties: &Properties) -> HashMap<Attribute, String> {
-    HashMap::from([
+    let always = [
         (Attribute::MessageRetentionPeriod, properties.retention_seconds.to_string()),
         (Attribute::SqsManagedSseEnabled, properties.sqs_managed_encryption.to_string()),
-    ])
+    ];
+    let key = properties.kms_key.clone().map(|key| (Attribute::KmsMasterKeyId, key));
+    always.into_iter().chain(key).collect()
 }

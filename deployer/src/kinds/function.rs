@@ -18,6 +18,7 @@ use snapwarden_domain::notification::{self, Notifications};
 use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSettings};
 
 use super::invoke_permissions::{self, Permissions};
+use super::key::{self, OwnKey};
 use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, last_word, revision, tags};
 use crate::backup_interval;
 use crate::cloudformation::{self, Resource, logical_id};
@@ -67,6 +68,9 @@ pub struct Version {
     timeout_seconds: i32,
     /// Environment variables.
     environment: BTreeMap<String, String>,
+    /// The key that encrypts these; without one, a key of Lambda's own does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kms_key: Option<String>,
     log_group: String,
     log_format: String,
     /// The least that is logged of what the function says, and of what Lambda does. Lines without a level count as INFO
@@ -110,7 +114,8 @@ impl Kind for LambdaFunction {
         let function = Function::ALL.into_iter().find(|function| scope.function(*function) == name);
         let log_group = |function| ResourceId::new(LogGroup::NAME, scope.log_group(function));
         let role = |function: Function| ResourceId::new(Role::NAME, scope.role(function.as_str()));
-        function.into_iter().flat_map(|function| [log_group(function), role(function)]).collect()
+        let needs = function.into_iter().flat_map(|function| [log_group(function), role(function)]);
+        needs.chain(key::needed(scope)).collect()
     }
 
     fn why(_: &str, property: &str) -> Option<String> {
@@ -136,7 +141,7 @@ impl Kind for LambdaFunction {
         format!("{runtime} {architecture}, {} MB, {} s", version.memory_mb, version.timeout_seconds)
     }
 
-    fn render(_: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
+    fn render(blueprint: &Blueprint<'_>, name: &str, wanted: &Properties) -> Vec<Resource> {
         let word = last_word(name);
         let function = Function::ALL.into_iter().find(|function| function.as_str() == word);
         let Version { role, runtime, architecture, handler, memory_mb, timeout_seconds, .. } =
@@ -156,6 +161,7 @@ impl Kind for LambdaFunction {
             "MemorySize": memory_mb,
             "Timeout": timeout_seconds,
             "Environment": { "Variables": environment },
+            "KmsKeyArn": key::rendered(blueprint.scope, wanted.version.kms_key.as_deref()),
             "LoggingConfig": {
                 "LogGroup": log_group,
                 "LogFormat": log_format,
@@ -172,6 +178,11 @@ impl Kind for LambdaFunction {
     }
 
     fn rights(purpose: Purpose) -> &'static [Right] {
+        // Lambda uses the key of the settings in the caller's name (source: Lambda Developer Guide, "Securing Lambda
+        // environment variables").
+        const fn through_lambda(action: &'static str) -> Right {
+            Right::on(Resources::SettingsKey, action).when(Condition::ThroughLambda)
+        }
         match purpose {
             Purpose::Observe => {
                 const {
@@ -180,6 +191,7 @@ impl Kind for LambdaFunction {
                         Right::on(Resources::Functions, "lambda:ListTags"),
                         Right::on(Resources::Functions, "lambda:GetFunctionRecursionConfig"),
                         Right::on(Resources::Functions, "lambda:GetPolicy"),
+                        through_lambda("kms:Decrypt"),
                     ]
                 }
             }
@@ -192,6 +204,8 @@ impl Kind for LambdaFunction {
                         Right::on(Resources::Functions, "lambda:PutFunctionRecursionConfig"),
                         Right::on(Resources::FunctionRoles, "iam:PassRole")
                             .when(Condition::PassedTo("lambda.amazonaws.com")),
+                        through_lambda("kms:CreateGrant"),
+                        through_lambda("kms:Encrypt"),
                     ]
                 }
             }
@@ -204,6 +218,8 @@ impl Kind for LambdaFunction {
                             .when(Condition::PassedTo("lambda.amazonaws.com")),
                         Right::on(Resources::Functions, "lambda:GetFunctionConfiguration"),
                         Right::on(Resources::Functions, "lambda:PutFunctionRecursionConfig"),
+                        through_lambda("kms:CreateGrant"),
+                        through_lambda("kms:Encrypt"),
                         Right::on(Resources::Functions, "lambda:RemovePermission"),
                         Right::on(Resources::Functions, "lambda:PutFunctionConcurrency"),
                         Right::on(Resources::Functions, "lambda:DeleteFunctionConcurrency"),
@@ -217,6 +233,7 @@ impl Kind for LambdaFunction {
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
         let mut found = Vec::new();
         for name in Function::ALL.map(|function| cx.scope.function(function)) {
             let answer = cx.aws.lambda.get_function().function_name(&name).send().await;
@@ -236,7 +253,7 @@ impl Kind for LambdaFunction {
             let recursion = call.send().await.call("lambda:GetFunctionRecursionConfig").or_absent()?;
             let recursive_loop = recursion.and_then(|recursion| recursion.recursive_loop);
             let properties = Properties {
-                version: Version::found(&configuration),
+                version: Version::found(&configuration, &own_key)?,
                 last_change_succeeded: configuration.last_update_status() != Some(&LastUpdateStatus::Failed),
                 reserved_concurrency: answer
                     .concurrency
@@ -256,12 +273,14 @@ impl Kind for LambdaFunction {
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let version = &wanted.version;
         let zip = cx.zip(&version.code_sha256)?;
+        let kms_key = version.named_key(cx).await?;
         wait::retry(cx, &[wait::ROLE_FOR_LAMBDA, wait::FUNCTION_BUSY], async || {
             let call = cx.aws.lambda.create_function().function_name(name).role(&version.role);
             let call = call.runtime(Runtime::from(version.runtime.as_str())).handler(&version.handler);
             let call = call.architectures(Architecture::from(version.architecture.as_str()));
             let call = call.memory_size(version.memory_mb).timeout(version.timeout_seconds);
             let call = call.environment(version.variables()).logging_config(version.logging());
+            let call = call.set_kms_key_arn(kms_key.clone());
             let call = call.code(FunctionCode::builder().zip_file(zip.clone().into()).build());
             call.set_tags(Some(wanted.tags.clone().into_iter().collect()))
                 .send()
@@ -348,6 +367,7 @@ impl Version {
                 (settings::VARIABLE.to_owned(), settings_json(blueprint, function)),
                 (notification::VARIABLE.to_owned(), notifications_json(blueprint.scope, function)),
             ]),
+            kms_key: blueprint.scope.at_rest_key(),
             log_group: blueprint.scope.log_group(function),
             log_format: LogFormat::Json.as_str().to_owned(),
             application_log_level: ApplicationLogLevel::Info.as_str().to_owned(),
@@ -363,6 +383,7 @@ impl Version {
             "code_sha256" => "the code of the bundle",
             "memory_mb" => "functions.memory_mb in the environment file",
             "timeout_seconds" => "functions.timeout_seconds in the environment file",
+            "kms_key" => key::WHY_AT_REST,
             "role" | "log_group" => "named after the environment",
             "application_log_level" => {
                 "with a higher level the metrics are not logged, and alarms ring or stay silent"
@@ -381,11 +402,16 @@ impl Version {
     }
 
     /// What Lambda says of a version.
-    pub(super) fn found(configuration: &FunctionConfiguration) -> Self {
+    pub(super) fn found(configuration: &FunctionConfiguration, own_key: &OwnKey) -> Result<Self, AwsError> {
+        // Not "no variables": that would be repaired, time and again.
+        if let Some(error) = configuration.environment().and_then(|environment| environment.error()) {
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            return Err(AwsError::answered("kms:Decrypt", text(error.error_code()), text(error.message())));
+        }
         let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
         let variables = configuration.environment().and_then(|environment| environment.variables());
         let logging = configuration.logging_config();
-        Self {
+        Ok(Self {
             code_sha256: text(configuration.code_sha256()),
             role: text(configuration.role()),
             runtime: text(configuration.runtime().map(Runtime::as_str)),
@@ -406,6 +432,15 @@ impl Version {
                 .map_or_else(|| SystemLogLevel::Info.as_str().to_owned(), |level| text(Some(level.as_str()))),
             layers: configuration.layers().iter().map(|layer| text(layer.arn())).collect(),
             subnets: configuration.vpc_config().map(|vpc| vpc.subnet_ids().to_vec()).unwrap_or_default(),
+            kms_key: own_key.shown(configuration.kms_key_arn()),
+        })
+    }
+
+    /// The key as Lambda takes it, which wants ARNs.
+    async fn named_key(&self, cx: &Context) -> Result<Option<String>, AwsError> {
+        match self.kms_key.as_deref() {
+            Some(key) => OwnKey::of(&cx.aws, &cx.scope).await?.named(Some(key)),
+            None => Ok(None),
         }
     }
 
@@ -491,7 +526,7 @@ pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Drai
         },
         select: file.backup.select.clone(),
         backup_interval_hours: backup_interval::hours(file),
-        encryption: file.encryption.settings(),
+        encryption: file.encryption.settings(&file.environment),
         copy_to: file.copy_to.iter().map(CopyTarget::settings).collect(),
     }
 }
@@ -523,12 +558,18 @@ async fn update_configuration(
     (found, wanted): (&Version, &Version),
     revision: Option<String>,
 ) -> Result<(), StepError> {
+    // An empty text is how Lambda takes a key away.
+    let kms_key = match wanted.named_key(cx).await? {
+        None => found.kms_key.as_ref().map(|_| String::new()),
+        key => key,
+    };
     revision::change_function(cx, name, (found, wanted), revision, async |revision| {
         wait::retry(cx, &[wait::FUNCTION_BUSY, wait::ROLE_FOR_LAMBDA], async || {
             let call = cx.aws.lambda.update_function_configuration().function_name(name).role(&wanted.role);
             let call = call.runtime(Runtime::from(wanted.runtime.as_str())).handler(&wanted.handler);
             let call = call.memory_size(wanted.memory_mb).timeout(wanted.timeout_seconds);
             let call = call.environment(wanted.variables()).logging_config(wanted.logging());
+            let call = call.set_kms_key_arn(kms_key.clone());
             // Empty lists are how Lambda takes these away.
             let nowhere = VpcConfig::builder().set_subnet_ids(Some(Vec::new()));
             let call = call.vpc_config(nowhere.set_security_group_ids(Some(Vec::new())).build());

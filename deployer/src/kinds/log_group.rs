@@ -8,14 +8,15 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::key::{self, OwnKey};
 use super::{Blueprint, Context, FoundOf, Kind, StepError, last_word, tags};
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::environment::LogsOnDestroy;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
-use crate::scope::Function;
+use crate::scope::{Function, Scope};
 use crate::wait;
-use crate::world::Found;
+use crate::world::{Found, ResourceId};
 
 /// The kind.
 #[derive(Debug)]
@@ -27,6 +28,9 @@ pub struct LogGroup;
 pub struct Properties {
     /// How long logs are kept; absent means for ever.
     retention_days: Option<i32>,
+    /// The key that encrypts what is logged from now on; without one, a key of CloudWatch Logs' own does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kms_key: Option<String>,
     tags: BTreeMap<String, String>,
 }
 
@@ -38,16 +42,24 @@ impl Kind for LogGroup {
 
     fn declare(blueprint: &Blueprint<'_>) -> Vec<(String, Properties)> {
         let retention_days = Some(blueprint.environment.functions.log_retention_days.get());
-        Function::ALL
-            .map(|function| {
-                (blueprint.scope.log_group(function), Properties { retention_days, tags: blueprint.tags() })
-            })
-            .into()
+        let kms_key = blueprint.scope.at_rest_key();
+        let properties = || Properties { retention_days, kms_key: kms_key.clone(), tags: blueprint.tags() };
+        Function::ALL.map(|function| (blueprint.scope.log_group(function), properties())).into()
+    }
+
+    fn needs(_: &str, scope: &Scope) -> Vec<ResourceId> {
+        key::needed(scope).into_iter().collect()
     }
 
     fn why(_: &str, property: &str) -> Option<String> {
-        let why = "functions.log_retention_days in the environment file; without it logs are kept, and paid, for ever";
-        (property == "retention_days").then(|| why.to_owned())
+        let why = match property {
+            "retention_days" => {
+                "functions.log_retention_days in the environment file; without it logs are kept, and paid, for ever"
+            }
+            "kms_key" => key::WHY_AT_REST,
+            _ => return None,
+        };
+        Some(why.to_owned())
     }
 
     fn describe(found: &FoundOf<Self>) -> String {
@@ -61,6 +73,7 @@ impl Kind for LogGroup {
         let properties = json!({
             "LogGroupName": name,
             "RetentionInDays": wanted.retention_days,
+            "KmsKeyId": key::rendered(blueprint.scope, wanted.kms_key.as_deref()),
             "Tags": cloudformation::tags(&wanted.tags),
         });
         let group = Resource::new(logical_id(last_word(name), "LogGroup"), "AWS::Logs::LogGroup", properties);
@@ -94,6 +107,8 @@ impl Kind for LogGroup {
                 const {
                     &[
                         Right::on(Resources::LogGroupContents, "logs:PutRetentionPolicy"),
+                        Right::on(Resources::LogGroupContents, "logs:AssociateKmsKey"),
+                        Right::on(Resources::LogGroupContents, "logs:DisassociateKmsKey"),
                         Right::on(Resources::LogGroups, "logs:TagResource"),
                         Right::on(Resources::LogGroups, "logs:UntagResource"),
                     ]
@@ -104,6 +119,7 @@ impl Kind for LogGroup {
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
+        let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
         let mut found = Vec::new();
         for name in Function::ALL.map(|function| cx.scope.log_group(function)) {
             let page = cx.aws.logs.describe_log_groups().log_group_name_prefix(&name).send().await;
@@ -120,7 +136,9 @@ impl Kind for LogGroup {
             // Deleted since it was listed.
             let Some(listed) = listed.call("logs:ListTagsForResource").or_absent()? else { continue };
             let tags = tags::without_reserved(listed.tags.unwrap_or_default());
-            let properties = Properties { retention_days: group.retention_in_days, tags: tags.clone() };
+            let kms_key = own_key.shown(group.kms_key_id());
+            let properties =
+                Properties { retention_days: group.retention_in_days, kms_key, tags: tags.clone() };
             found.push((name, Found { properties, handle: (), tags: Some(tags), revision: None }));
         }
         Ok(found)
@@ -128,9 +146,10 @@ impl Kind for LogGroup {
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
         let tags: HashMap<_, _> = wanted.tags.clone().into_iter().collect();
-        wait::retry(cx, &[wait::LOG_GROUP_BUSY], async || {
+        let kms_key = named(cx, wanted).await?;
+        wait::retry(cx, &[wait::LOG_GROUP_BUSY, wait::KEY_FOR_LOGS], async || {
             let call = cx.aws.logs.create_log_group().log_group_name(name).set_tags(Some(tags.clone()));
-            call.send().await.call("logs:CreateLogGroup")
+            call.set_kms_key_id(kms_key.clone()).send().await.call("logs:CreateLogGroup")
         })
         .await?;
         set_retention(cx, name, wanted.retention_days).await
@@ -144,6 +163,9 @@ impl Kind for LogGroup {
     ) -> Result<(), StepError> {
         if found.properties.retention_days != wanted.retention_days {
             set_retention(cx, name, wanted.retention_days).await?;
+        }
+        if found.properties.kms_key != wanted.kms_key {
+            set_key(cx, name, wanted).await?;
         }
         let arn = cx.scope.log_group_arn(name);
         let write = tags::to_write(&wanted.tags, &found.properties.tags);
@@ -168,6 +190,30 @@ impl Kind for LogGroup {
         .await?;
         Ok(())
     }
+}
+
+/// The key as CloudWatch Logs takes it, which wants ARNs.
+async fn named(cx: &Context, wanted: &Properties) -> Result<Option<String>, AwsError> {
+    match wanted.kms_key.as_deref() {
+        Some(key) => OwnKey::of(&cx.aws, &cx.scope).await?.named(Some(key)),
+        None => Ok(None),
+    }
+}
+
+/// What was logged before stays as it was encrypted then.
+async fn set_key(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
+    let kms_key = named(cx, wanted).await?;
+    wait::retry(cx, &[wait::LOG_GROUP_BUSY, wait::KEY_FOR_LOGS], async || {
+        if let Some(key) = &kms_key {
+            let call = cx.aws.logs.associate_kms_key().log_group_name(name).kms_key_id(key);
+            call.send().await.call("logs:AssociateKmsKey").map(drop)
+        } else {
+            let call = cx.aws.logs.disassociate_kms_key().log_group_name(name);
+            call.send().await.call("logs:DisassociateKmsKey").map(drop)
+        }
+    })
+    .await?;
+    Ok(())
 }
 
 async fn set_retention(cx: &Context, name: &str, days: Option<i32>) -> Result<(), StepError> {

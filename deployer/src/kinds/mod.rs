@@ -9,6 +9,7 @@ mod dashboard;
 mod dead_letter_queue;
 pub(crate) mod function;
 mod invoke_permissions;
+pub mod key;
 mod log_group;
 mod registry;
 mod revision;
@@ -44,6 +45,7 @@ pub use asynchronous_invocation::AsynchronousInvocation;
 pub use dashboard::Dashboard;
 pub use dead_letter_queue::DeadLetterQueue;
 pub use function::{LambdaFunction, cleanup_settings};
+pub use key::Key;
 pub use log_group::LogGroup;
 pub use registry::{AnyKind, Registry, read, registry};
 pub use role::Role;
@@ -56,6 +58,7 @@ pub(crate) use registry::erased;
 
 /// All kinds, in the order in which plans list them: a parent before its children.
 pub static KINDS: &[&dyn AnyKind] = &[
+    erased::<Key>(),
     erased::<LogGroup>(),
     erased::<DeadLetterQueue>(),
     erased::<ScheduleGroup>(),
@@ -320,6 +323,14 @@ pub enum StepError {
         version: String,
         /// What the dry run ended with.
         why: String,
+    },
+    /// It is not deleted, since something could not be read without it.
+    #[error("{what} is left, since it is needed by {by}")]
+    Needed {
+        /// The resource.
+        what: String,
+        /// What needs it.
+        by: String,
     },
     /// Somebody else changed the resource while we did.
     #[error("{what} is not what was deployed a moment ago: somebody else is changing it; plan anew")]

@@ -4,6 +4,7 @@
 //! SDK repeats it after its answer was lost. So a refusal is looked into before it is believed.
 
 use super::function::Version;
+use super::key::OwnKey;
 use super::{Context, StepError};
 use crate::error::{AwsError, Call};
 
@@ -27,10 +28,11 @@ pub(super) async fn change_function(
             Err(error) if error.code == REFUSED => {}
             result => return Ok(result?),
         }
+        let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
         let look =
             cx.aws.lambda.get_function().function_name(name).send().await.call("lambda:GetFunction")?;
         let Some(now) = look.configuration else { break };
-        match Version::found(&now) {
+        match Version::found(&now, &own_key)? {
             state if state == *to => return Ok(()),
             state if state == *from => revision = now.revision_id,
             _ => break,

@@ -1,6 +1,7 @@
 //! What the emulators cannot show: AWS's races and refusals, with the SDK's own clients and no network.
 
 mod changes;
+mod key;
 mod notifications;
 
 use std::sync::{Arc, Mutex};
@@ -40,6 +41,7 @@ fn context(aws: Aws) -> (Context, Arc<Mutex<Vec<&'static str>>>) {
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "test".parse().unwrap(),
         iam: crate::environment::Iam::default(),
+        encryption: crate::environment::Encryption::default(),
     };
     let waits: Arc<Mutex<Vec<&'static str>>> = Arc::default();
     let heard = waits.clone();
@@ -218,6 +220,7 @@ async fn a_look_goes_on_without_what_cannot_be_read() {
     assert_eq!(observed, BTreeMap::new());
     let readable: Vec<_> =
         KINDS.iter().map(|kind| kind.name()).filter(|kind| !unreadable.contains_key(kind)).collect();
-    assert_eq!(readable, [DeadLetterQueue::NAME]);
+    // No key is asked for, so that KMS is not asked either.
+    assert_eq!(readable, [Key::NAME, DeadLetterQueue::NAME]);
     assert!(registry().observe(&cx).await.is_err(), "nothing may be changed by half a look");
 }

@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Blueprint, Context, FoundOf, Kind, StepError, tags};
+use super::{Blueprint, Context, FoundOf, Kind, StepError, key, tags};
 use crate::cloudformation::{self, Resource};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
 use crate::rights::{Purpose, Resources, Right};
 use crate::scope::Scope;
-use crate::world::Found;
+use crate::world::{Found, ResourceId};
 
 /// The kind.
 #[derive(Debug)]
@@ -46,15 +46,20 @@ impl Kind for Topic {
         let properties = Properties {
             display_name: format!("Snapwarden {}", scope.environment),
             policy: policy(scope),
-            kms_key: blueprint.environment.notify.kms_key.as_ref().map(ToString::to_string),
+            // A key for the topic alone comes first.
+            kms_key: blueprint.environment.topic_key(),
             tags: blueprint.tags(),
         };
         vec![(scope.topic(), properties)]
     }
 
+    fn needs(_: &str, scope: &Scope) -> Vec<ResourceId> {
+        key::needed(scope).into_iter().collect()
+    }
+
     fn why(_: &str, property: &str) -> Option<String> {
         let why = match property {
-            "kms_key" => "notify.kms_key in the environment file",
+            "kms_key" => "notify.kms_key or encryption.at_rest in the environment file",
             _ if property.starts_with("policy.") => "only this environment's alarms may publish",
             _ => return None,
         };

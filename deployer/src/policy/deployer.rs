@@ -7,7 +7,7 @@ use snapwarden_domain::owner::Owner;
 use snapwarden_domain::tags;
 
 use super::lint::{Finding, Use, lint};
-use crate::environment::{Engine, Region};
+use crate::environment::{Engine, PolicyArn, Region};
 use crate::rights::{Condition, OPERATING, PURGING, Purpose, Resources, Right, of_others, rights};
 use crate::scope::Scope;
 
@@ -22,15 +22,31 @@ pub struct Access {
     pub operate: bool,
     /// What makes and changes what there is: CloudFormation does it with rights of its own.
     pub engine: Engine,
+    /// What is about the environment's key.
+    pub key: KeyRights,
+}
+
+/// Whether the rights to the key that a deploy makes, or that encrypts what lies at rest, are in the policy. With them it
+/// may be longer than IAM takes for one policy, and then they are one of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyRights {
+    /// In the same policy.
+    #[default]
+    With,
+    /// In another one.
+    Without,
+    /// Nothing else.
+    Only,
 }
 
 impl Access {
     /// Nothing that changes anything.
-    pub const READ_ONLY: Self = Self { deploy: false, purge: false, operate: false, engine: Engine::Direct };
+    pub const READ_ONLY: Self =
+        Self { deploy: false, purge: false, operate: false, engine: Engine::Direct, key: KeyRights::With };
     /// What a pipeline needs.
     pub const DEPLOY: Self = Self { deploy: true, ..Self::READ_ONLY };
     /// All commands but `adopt-snapshots`.
-    pub const ALL: Self = Self { deploy: true, purge: true, operate: true, engine: Engine::Direct };
+    pub const ALL: Self = Self { deploy: true, purge: true, operate: true, ..Self::READ_ONLY };
 
     fn rights(self) -> BTreeSet<Right> {
         let purposes: &[Purpose] = if self.deploy { &Purpose::ALL } else { &[Purpose::Observe] };
@@ -40,8 +56,17 @@ impl Access {
         });
         granted.extend(of_others(purposes));
         for (given, more) in [(self.purge, PURGING), (self.operate, OPERATING)] {
-            granted.extend(more.into_iter().flatten().filter(|_| given));
+            granted.extend(more.iter().copied().flatten().filter(|_| given));
         }
+        let is_about_key = |right: &Right| {
+            use Resources::{AnyKeyForOwn, OwnKey, OwnKeyAlias, SettingsKey};
+            [AnyKeyForOwn, OwnKey, OwnKeyAlias, SettingsKey].contains(&right.resources)
+        };
+        granted.retain(|right| match self.key {
+            KeyRights::With => true,
+            KeyRights::Without => !is_about_key(right),
+            KeyRights::Only => is_about_key(right),
+        });
         granted
     }
 }
@@ -138,7 +163,9 @@ pub(super) fn statements_of(scope: &Scope, rights: BTreeSet<Right>) -> Vec<(&'st
             Condition::OnlyBounded | Condition::Bounded | Condition::OnlyUnbounded => Condition::Always,
             other => other,
         };
-        statements.entry((resources, condition)).or_default().insert(action);
+        if !resources.arns(scope).is_empty() {
+            statements.entry((resources, condition)).or_default().insert(action);
+        }
     }
     let statements = statements.into_iter().map(|((resources, condition), actions)| {
         let mut statement = Map::from_iter([
@@ -147,8 +174,14 @@ pub(super) fn statements_of(scope: &Scope, rights: BTreeSet<Right>) -> Vec<(&'st
             ("Action".to_owned(), json!(actions)),
             ("Resource".to_owned(), json!(resources.arns(scope))),
         ]);
-        if let Some((key, value)) = condition_key(condition, scope) {
-            statement.insert("Condition".to_owned(), json!({ "StringEquals": { key: value } }));
+        let keys: BTreeMap<String, String> = condition_keys(condition, scope).into_iter().collect();
+        if !keys.is_empty() {
+            let mut conditions = json!({ "StringEquals": keys });
+            if (resources, condition) == (Resources::OwnKey, Condition::Requested) {
+                // A key that is being made has no alias yet; almost every other one has, and cannot be claimed.
+                conditions["Null"] = json!({ "kms:ResourceAliases": "true" });
+            }
+            statement.insert("Condition".to_owned(), conditions);
         }
         let named = !resources.arns(scope).iter().any(|arn| arn.contains(['*', '?']));
         let reason = resources.why_wildcard().or(named.then_some("these resources by name"));
@@ -163,21 +196,34 @@ fn sid(resources: Resources, condition: Condition) -> String {
         Condition::Always => "",
         Condition::InRegion => "InRegion",
         Condition::Owned => "Owned",
+        Condition::Requested => "Requested",
+        Condition::ThroughLambda => "ThroughLambda",
         Condition::PassedTo(_) => "Passed",
         Condition::Bounded | Condition::OnlyBounded | Condition::OnlyUnbounded => "Bounded",
     };
     format!("{resources:?}{suffix}")
 }
 
-/// The condition key and the value that it must have; none where nothing is limited.
-pub(crate) fn condition_key(condition: Condition, scope: &Scope) -> Option<(String, String)> {
-    Some(match condition {
-        Condition::Always | Condition::OnlyUnbounded => return None,
-        Condition::InRegion => ("ec2:Region".to_owned(), scope.region.to_string()),
-        Condition::Owned => (format!("aws:ResourceTag/{}", tags::ENVIRONMENT), scope.environment.to_string()),
-        Condition::PassedTo(service) => ("iam:PassedToService".to_owned(), service.to_owned()),
-        Condition::Bounded | Condition::OnlyBounded => {
-            ("iam:PermissionsBoundary".to_owned(), scope.iam.permissions_boundary.as_ref()?.to_string())
+/// The condition keys, each with the value that it must have; none where nothing is limited.
+pub(crate) fn condition_keys(condition: Condition, scope: &Scope) -> Vec<(String, String)> {
+    let environment = scope.environment.to_string();
+    let owned = || (format!("aws:ResourceTag/{}", tags::ENVIRONMENT), environment.clone());
+    match condition {
+        Condition::Always | Condition::OnlyUnbounded => Vec::new(),
+        Condition::InRegion => vec![("ec2:Region".to_owned(), scope.region.to_string())],
+        Condition::Owned => vec![owned()],
+        Condition::Requested => vec![(format!("aws:RequestTag/{}", tags::ENVIRONMENT), environment)],
+        // A key of the user's is named; ours carries the environment's tag.
+        Condition::ThroughLambda => {
+            let through = ("kms:ViaService".to_owned(), format!("lambda.{}.amazonaws.com", scope.region));
+            let own = scope.encryption.made().map(|_| owned());
+            std::iter::once(through).chain(own).collect()
         }
-    })
+        Condition::PassedTo(service) => vec![("iam:PassedToService".to_owned(), service.to_owned())],
+        Condition::Bounded | Condition::OnlyBounded => {
+            let boundary = scope.iam.permissions_boundary.as_ref();
+            let key = |arn: &PolicyArn| ("iam:PermissionsBoundary".to_owned(), arn.to_string());
+            boundary.map(key).into_iter().collect()
+        }
+    }
 }

@@ -22,6 +22,7 @@ use self::canary::Canary;
 use crate::aws::Aws;
 use crate::bundle::Git;
 use crate::error::{AwsError, Call, OrAbsent};
+use crate::kinds::key::OwnKey;
 use crate::kinds::{Alias, Kind, LambdaFunction, Role, alias_name, function, read};
 use crate::policy::{PolicyDocument, purposes};
 use crate::rights::{Resources, Right};
@@ -161,6 +162,7 @@ impl Release {
     pub async fn desired(&self, aws: &Aws, scope: &Scope, observed: &Observed) -> Result<Desired, Gone> {
         let mut desired: Desired =
             observed.iter().map(|(id, found)| (id.clone(), found.properties.clone())).collect();
+        let own_key = OwnKey::of(aws, scope).await?;
         for (function, served) in &self.content.functions {
             let name = scope.function(*function);
             let gone = || Gone::Version { function: name.clone(), version: served.version.clone() };
@@ -169,7 +171,7 @@ impl Release {
             let configuration = found.and_then(|found| found.configuration).ok_or_else(gone)?;
             let id = ResourceId::new(Alias::NAME, alias_name(scope, *function));
             let alias = desired.get_mut(&id).ok_or_else(|| Gone::Alias(id.name.clone()))?;
-            *alias = Alias::serving(&configuration);
+            *alias = Alias::serving(&configuration, &own_key)?;
             let serves = alias["serves"].clone();
             // What is not published follows where that takes no upload; nothing invokes it.
             let id = ResourceId::new(LambdaFunction::NAME, name.as_str());

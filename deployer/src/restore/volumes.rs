@@ -185,3 +185,6 @@ pub(super) async fn list(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use crate::aws::Aws;
 use crate::error::{AwsError, Call, ErrorClass};
 use crate::kinds::Registry;
 use crate::plan::{Plan, Verb};
-use crate::policy::deployer::condition_key;
+use crate::policy::deployer::condition_keys;
 use crate::scope::Scope;
 
 /// What IAM says that the caller lacks: actions, each with the resources that it is denied for.
@@ -43,7 +43,7 @@ pub async fn missing(aws: &Aws, scope: &Scope, registry: Registry, plan: &Plan, 
         let question = Question {
             principal: &principal,
             resources: resources.arns(scope),
-            key: condition_key(condition, scope),
+            keys: condition_keys(condition, scope),
         };
         let mut answers = question.ask(aws, actions.iter().copied()).await;
         if answers.as_ref().is_err_and(|error| error.code.starts_with("InvalidInput")) {
@@ -78,8 +78,8 @@ pub async fn missing(aws: &Aws, scope: &Scope, registry: Registry, plan: &Plan, 
 struct Question<'a> {
     principal: &'a str,
     resources: Vec<String>,
-    /// A condition key with its value.
-    key: Option<(String, String)>,
+    /// Condition keys with their values.
+    keys: Vec<(String, String)>,
 }
 
 impl Question<'_> {
@@ -91,10 +91,12 @@ impl Question<'_> {
         let call = aws.iam.simulate_principal_policy().policy_source_arn(self.principal);
         let call = call.set_action_names(Some(actions.map(str::to_owned).collect()));
         let call = call.set_resource_arns(Some(self.resources.clone()));
-        let call = call.set_context_entries(self.key.as_ref().map(|(key, value)| {
+        let entry = |(key, value): &(String, String)| {
             let entry = ContextEntry::builder().context_key_name(key).context_key_values(value);
-            vec![entry.context_key_type(ContextKeyTypeEnum::String).build()]
-        }));
+            entry.context_key_type(ContextKeyTypeEnum::String).build()
+        };
+        let entries: Vec<ContextEntry> = self.keys.iter().map(entry).collect();
+        let call = call.set_context_entries((!entries.is_empty()).then_some(entries));
         let answers = call.into_paginator().items().send().collect::<Vec<_>>().await;
         answers.into_iter().map(|answer| answer.call("iam:SimulatePrincipalPolicy")).collect()
     }
@@ -129,7 +131,7 @@ fn needed(scope: &Scope, registry: Registry, plan: &Plan) -> BTreeSet<(Right, bo
         let applies = |right: &&Right| match right.condition {
             Condition::OnlyBounded => bounded,
             Condition::OnlyUnbounded => !bounded,
-            _ => true,
+            _ => !right.resources.arns(scope).is_empty(),
         };
         needed.extend(rights.filter(applies).map(|right| (*right, certain)));
     }

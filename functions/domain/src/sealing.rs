@@ -209,8 +209,9 @@ impl<'a> Stage<'a> {
 /// What is wrong with a completed copy; nothing, where the source may be deleted for its sake.
 pub fn doubt(source: &Snapshot, copy: &Snapshot) -> Option<Doubt> {
     let ours = |snapshot: &Snapshot| {
-        let Snapshot { environment, instance, run, volume, started_at, adopted, .. } = snapshot.clone();
-        (environment, instance, run, volume, started_at, adopted)
+        let Snapshot { environment, instance, run, set_volumes, volume, started_at, adopted, .. } =
+            snapshot.clone();
+        (environment, instance, run, set_volumes, volume, started_at, adopted)
     };
     if !copy.encrypted {
         Some(Doubt::NotEncrypted)

@@ -11,7 +11,7 @@ use snapwarden_deployer::apply::{Guard, Report, apply};
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::kinds::registry;
-use snapwarden_deployer::plan::Plan;
+use snapwarden_deployer::plan::{Order, Plan, Step, Verb};
 use snapwarden_deployer::release::How;
 use snapwarden_deployer::rights::simulation;
 use snapwarden_deployer::saved_plan::SavedPlan;
@@ -253,7 +253,12 @@ pub(super) async fn see_it_done<E>(
         let seen = session.observe_after(before, plan).await;
         let different: Vec<_> = match &seen {
             Ok(observed) => {
-                let different = plan.steps.iter().filter(|step| !step.is_done(observed));
+                // Such as a key, which KMS deletes some weeks later.
+                let goes = |step: &Step| {
+                    let found = observed.get(&step.resource).filter(|_| step.verb == Verb::Delete);
+                    found.is_some_and(|found| registry().goes_by_itself(&step.resource, found))
+                };
+                let different = plan.steps.iter().filter(|step| !step.is_done(observed) && !goes(step));
                 different.map(|step| step.resource.to_string()).collect()
             }
             Err(error) => vec![error.to_string()],

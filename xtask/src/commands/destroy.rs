@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
 use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy, Pricing, Region};
 use snapwarden_deployer::inventory::{self, Snapshot};
-use snapwarden_deployer::kinds::{Kind, LogGroup, registry};
+use snapwarden_deployer::kinds::key::{Needing, Whose, needing};
+use snapwarden_deployer::kinds::{Key, Kind, LogGroup, read, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
-use snapwarden_deployer::plan::{Options, Plan, Verb, plan};
+use snapwarden_deployer::plan::{Options, Plan, Verb, owned, plan};
 use snapwarden_deployer::policy_gate::copy_regions;
 use snapwarden_deployer::purge::Purged;
 use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
-use snapwarden_deployer::world::{Desired, Observed, fingerprint};
+use snapwarden_deployer::world::{Desired, Observed, ResourceId, fingerprint};
 
 use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::{drain, purge, stack};
@@ -92,10 +94,11 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             observed = session.observe().await?;
         }
         let protect = session.environment.protect;
-        let plan = plan_destroy(&session, &observed)?;
         let purging = args.snapshots == Snapshots::Purge;
         let regions =
             copy_regions(&observed, &session.scope, session.environment.copy_regions.iter().cloned());
+        let key = OwnKey::look(&session, &observed, purging.then_some(Whose::OfOthers)).await?;
+        let plan = plan_destroy(&session, &observed, key.as_ref())?;
         let mut doomed = Vec::new();
         if purging {
             doomed = all_of(&inventory_of(&session, &regions).await?);
@@ -135,7 +138,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 if by_stack && stack::delete_stack(context, &session, guard).await? {
                     now = session.observe().await?;
                 }
-                let plan = plan_destroy(&session, &now)?;
+                let key = OwnKey::look(&session, &now, purging.then_some(Whose::Anybodys)).await?;
+                let plan = plan_destroy(&session, &now, key.as_ref())?;
                 let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
                 see_it_done(context, &session, &now, &plan).await?;
                 History::forget(&session.aws, &session.scope).await?;
@@ -144,6 +148,10 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             .await?;
         }
         let (remaining, copies) = inventory_of(&session, &regions).await?;
+        let key = match session.scope.encryption.made() {
+            Some(_) => OwnKey::look(&session, &session.observe().await?, Some(Whose::Anybodys)).await?,
+            None => None,
+        };
         let kept = plan.steps.iter().filter(|step| step.verb == Verb::Keep);
         let kept: Vec<_> = kept.map(|step| step.resource.to_string()).collect();
         let value = json!({
@@ -154,10 +162,14 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "purged": outcome,
             "snapshots": remaining,
             "copies": copies,
+            "key": key,
         });
         let pricing = &session.environment.pricing;
         let deleted = if by_stack { plan.count(Verb::Delete) } else { report.steps.len() };
-        let text = text(&session.scope, deleted, &kept, &plan, &outcome, (&remaining, &copies), pricing);
+        let mut text = text(&session.scope, deleted, &kept, &plan, &outcome, (&remaining, &copies), pricing);
+        if let Some(key) = key {
+            text = format!("{text}\n{}", key.text(&session.scope));
+        }
         output::result(context, &value, text)?;
         let left = if purging { all_of(&(remaining, copies)) } else { Vec::new() };
         purge::all_or_failure(&outcome, &left)
@@ -193,13 +205,86 @@ fn approve(
 }
 
 /// A plan whose desired state is nothing at all.
-fn plan_destroy(session: &Session<Identity>, observed: &Observed) -> Result<Plan, Failure> {
-    let retain = match session.environment.logs {
-        LogsOnDestroy::Keep => BTreeSet::from([LogGroup::NAME]),
-        LogsOnDestroy::Delete => BTreeSet::new(),
-    };
+fn plan_destroy(
+    session: &Session<Identity>,
+    observed: &Observed,
+    key: Option<&OwnKey>,
+) -> Result<Plan, Failure> {
+    let mut retain = BTreeSet::new();
+    if session.environment.logs == LogsOnDestroy::Keep {
+        retain.insert(LogGroup::NAME);
+    }
+    if key.is_some_and(OwnKey::stays) {
+        retain.insert(Key::NAME);
+    }
     let options = Options { retain, ..Options::default() };
     Ok(plan(&registry(), &session.scope, &Desired::new(), observed, &options)?)
+}
+
+/// The key of the environment's own, which a destroy leaves: nothing that it encrypted could be read without it.
+#[derive(Debug, Serialize)]
+struct OwnKey {
+    alias: String,
+    arn: String,
+    /// As KMS says, such as `PendingDeletion`.
+    state: String,
+    /// What could not be read without it; absent where nobody asks, since it stays in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needed_by: Option<Needing>,
+}
+
+impl OwnKey {
+    /// Looks at it; only who means to end it has to know what it is needed for, and whose snapshots will be left.
+    async fn look(
+        session: &Session<Identity>,
+        observed: &Observed,
+        whose: Option<Whose>,
+    ) -> Result<Option<Self>, Failure> {
+        let alias = session.scope.key_alias();
+        let ours = owned(&registry(), &session.scope, observed);
+        let Some(found) = ours.get(&ResourceId::new(Key::NAME, alias.as_str())) else { return Ok(None) };
+        let found = read::<Key>(found)?;
+        let needed_by = match whose {
+            Some(whose) => {
+                let mut needing = needing(&session.aws, &session.scope, &found.handle, whose).await?;
+                if session.environment.logs == LogsOnDestroy::Delete {
+                    // They go first.
+                    needing.log_groups.clear();
+                }
+                Some(needing)
+            }
+            None => None,
+        };
+        let state = found.properties.state().to_owned();
+        Ok(Some(Self { alias, arn: found.handle.arn, state, needed_by }))
+    }
+
+    fn stays(&self) -> bool {
+        self.needed_by.as_ref().is_none_or(|needing| !needing.is_empty())
+    }
+
+    /// What remains, and what can be done about it.
+    fn text(&self, scope: &Scope) -> String {
+        let Self { alias, arn, state, needed_by } = self;
+        if state == "PendingDeletion" {
+            let days = scope.encryption.made().map_or(0, |made| made.deletion_window_days.get());
+            return format!(
+                "the key {alias} ({arn}) is to be deleted, {days} days after the command that ended it; until then a \
+                 deploy takes it up again"
+            );
+        }
+        let purge = format!(
+            "`cargo xtask destroy --snapshots purge --env {}` schedules its deletion",
+            scope.environment
+        );
+        match needed_by.as_ref().filter(|needing| !needing.is_empty()) {
+            Some(needing) => format!(
+                "the key {alias} ({arn}) stays: {needing} could not be read without it; when they are gone, {purge}, and \
+                 until then a later deploy goes on with it"
+            ),
+            None => format!("the key {alias} ({arn}) stays, and nothing needs it any more: {purge}"),
+        }
+    }
 }
 
 /// Protection counts where the file says so, and where AWS remembers it: an edit of the file does not lift it.

@@ -1,10 +1,11 @@
 //! `cargo xtask policies`: what the roles may do, what is wrong with the documents, and what a deployer needs.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use snapwarden_deployer::environment::Engine;
+use snapwarden_deployer::kinds::key::for_services;
 use snapwarden_deployer::policy::deployer::{
-    Access, deployer_policy, lint_deployer, with_copies, with_simulation,
+    Access, KeyRights, deployer_policy, lint_deployer, with_copies, with_simulation,
 };
 use snapwarden_deployer::policy::lint::Finding;
 use snapwarden_deployer::policy::stack::{lint_stack, stack_deployer_policy, stack_policy, stack_trust};
@@ -37,6 +38,9 @@ enum PoliciesCommand {
     Stack,
     /// Write the policy of whoever restores the environment's snapshots, as JSON
     Restorer,
+    /// Write what the policy of a key of your own has to say, so that it can encrypt the topic and the log groups, as
+    /// JSON
+    Key,
 }
 
 #[derive(Args, Debug)]
@@ -58,6 +62,9 @@ struct DeployerArgs {
     /// Also what `invoke` and `dead-letters` need; with --read-only, for whoever operates and does not deploy
     #[arg(long)]
     operate: bool,
+    /// Where the file asks for a key: whether its rights are in the policy, which with them may be longer than IAM takes
+    #[arg(long, value_enum, default_value_t)]
+    key: KeyPart,
     /// Write the trust policy of the role as well, for a pipeline: github:OWNER/REPO:ENVIRONMENT, where ENVIRONMENT is
     /// GitHub's. The account needs GitHub's OIDC provider.
     #[arg(long, value_name = "PIPELINE")]
@@ -66,6 +73,27 @@ struct DeployerArgs {
     /// destroy whether a right is missing
     #[arg(long, value_name = "ARN", value_parser = principal)]
     principal: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum KeyPart {
+    /// They are
+    #[default]
+    With,
+    /// They are not
+    Without,
+    /// They are, and nothing else is
+    Only,
+}
+
+impl From<KeyPart> for KeyRights {
+    fn from(part: KeyPart) -> Self {
+        match part {
+            KeyPart::With => Self::With,
+            KeyPart::Without => Self::Without,
+            KeyPart::Only => Self::Only,
+        }
+    }
 }
 
 /// The ARN of a user or a role, without wildcards.
@@ -95,8 +123,16 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
                 findings.extend(lint_stack(&environment, &scope));
             }
             let options = Access { deploy: false, ..Access::ALL };
-            for access in [Access::READ_ONLY, Access::DEPLOY, options] {
-                findings.extend(lint_deployer(&scope, access));
+            let accesses = [Access::READ_ONLY, Access::DEPLOY, options];
+            // So may be what is about the key.
+            let parts: &[KeyRights] = match scope.encryption.key(&scope.environment) {
+                Some(_) => &[KeyRights::Without, KeyRights::Only],
+                None => &[KeyRights::With],
+            };
+            for (access, key) in
+                accesses.into_iter().flat_map(|access| parts.iter().map(move |key| (access, *key)))
+            {
+                findings.extend(lint_deployer(&scope, Access { key, ..access }));
             }
             let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
             let text = if lines.is_empty() { "nothing to object to".to_owned() } else { lines.join("\n") };
@@ -108,8 +144,17 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             json_result(context, &json!({ "trust": trust, "permissions": permissions }))
         }
         PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),
-        PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, trust, principal }) => {
-            let access = Access { deploy: !read_only, purge: *purge, operate: *operate, ..Access::READ_ONLY };
+        PoliciesCommand::Key => {
+            json_result(context, &json!({ "Version": "2012-10-17", "Statement": for_services(&scope) }))
+        }
+        PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, key, trust, principal }) => {
+            let access = Access {
+                deploy: !read_only,
+                purge: *purge,
+                operate: *operate,
+                key: (*key).into(),
+                ..Access::READ_ONLY
+            };
             let permissions = match environment.engine {
                 Engine::Direct => deployer_policy(&scope, access),
                 Engine::Cloudformation => stack_deployer_policy(&environment, &scope, access),

@@ -27,7 +27,8 @@ struct Sample {
 
 fn production() -> Environment {
     let notify = "notify: { emails: [ops@example.org] }\n";
-    let text = format!("{}{notify}", include_str!("../../../../environments/prod.yaml"));
+    let encryption = "encryption: { kms_key: { create: true }, at_rest: true }\n";
+    let text = format!("{}{notify}{encryption}", include_str!("../../../../environments/prod.yaml"));
     parse(Path::new("prod.yaml"), &text).unwrap()
 }
 
@@ -70,6 +71,7 @@ impl Sample {
         let handle = match self.kind.name() {
             DeadLetterQueue::NAME => json!({ "url": "http://127.0.0.1:9/q" }),
             Alias::NAME => json!({ "version": "1" }),
+            Key::NAME => json!({ "id": "k", "arn": "arn:aws:kms:eu-central-1:123456789012:key/k" }),
             Schedule::NAME => json!({ "created": null }),
             Subscription::NAME => {
                 json!({ "arn": "arn:aws:sns:eu-central-1:123456789012:t:1", "pending": false })

@@ -11,7 +11,7 @@ use aws_smithy_types::error::ErrorMetadata;
 
 use super::*;
 use crate::aws::LocalEndpoints;
-use crate::environment::Iam;
+use crate::environment::{Encryption, Iam};
 use crate::kinds::registry;
 use crate::plan::Step;
 use crate::world::ResourceId;
@@ -25,6 +25,7 @@ fn scope() -> Scope {
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "test".parse().unwrap(),
         iam: Iam::default(),
+        encryption: Encryption::default(),
     }
 }
 

@@ -87,7 +87,8 @@ fn how_far_a_snapshot_is_follows_from_its_copies() {
 /// What is deleted for the sake of something that is not the same is lost.
 #[test]
 fn a_copy_that_is_not_what_it_should_be_seals_nothing() {
-    let source = clear("snap-1");
+    // Where a copy does not say of how many volumes its set is, half a set would look whole.
+    let source = Snapshot { set_volumes: Some(2), ..clear("snap-1") };
     let good = || copy("snap-c", &source, 1, State::Completed);
     for (doubt, bad) in [
         ("is not encrypted", Snapshot { encrypted: false, ..good() }),
@@ -96,12 +97,15 @@ fn a_copy_that_is_not_what_it_should_be_seals_nothing() {
         ("does not carry the same tags", Snapshot { instance: Some("i-2".to_owned()), ..good() }),
         ("does not carry the same tags", Snapshot { volume: Some("vol-ffffffff".to_owned()), ..good() }),
         ("does not carry the same tags", Snapshot { started_at: Some(now()), ..good() }),
+        ("does not carry the same tags", Snapshot { set_volumes: None, ..good() }),
+        ("does not carry the same tags", Snapshot { set_volumes: Some(3), ..good() }),
         ("has another DeleteOn", Snapshot { delete_on: Some("2026-12-01".to_owned()), ..good() }),
         ("lies in the archive tier", Snapshot { archived: true, ..good() }),
     ] {
         let stage = stage_of(&[source.clone(), bad]);
         assert!(stage.starts_with(&format!("snap-c {doubt}")), "{stage}");
     }
+    assert_eq!(stage_of(&[source.clone(), good()]), "sealed snap-c");
 }
 
 /// A copy costs as much as its volume: none is made of what goes anyway, or could not be replaced.

@@ -16,6 +16,7 @@ fn scope() -> Scope {
         region: "eu-central-1".to_owned().try_into().unwrap(),
         environment: "prod".parse().unwrap(),
         iam: snapwarden_deployer::environment::Iam::default(),
+        encryption: snapwarden_deployer::environment::Encryption::default(),
     }
 }
 

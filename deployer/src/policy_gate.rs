@@ -161,7 +161,7 @@ pub fn copy_regions(
     file: impl IntoIterator<Item = Region>,
 ) -> BTreeSet<Region> {
     let deployed = observed.get(&cleanup_alias(scope)).and_then(|found| settings_of(&found.properties));
-    let deployed = deployed.iter().flat_map(|settings| settings["copy_to"].as_array()).flatten();
+    let deployed = deployed.iter().filter_map(|settings| settings["copy_to"].as_array()).flatten();
     let deployed = deployed.filter_map(|target| Region::try_from(target["region"].as_str()?.to_owned()).ok());
     file.into_iter().chain(deployed).filter(|region| *region != scope.region).collect()
 }

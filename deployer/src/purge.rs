@@ -237,7 +237,7 @@ mod tests {
             let items = SNAPSHOTS
                 .iter()
                 .filter(|(region, id, ..)| is_here(region) && !deleted.iter().any(|gone| gone == id));
-            let set: String = items
+            let set: Vec<String> = items
                 .map(|(_, id, key, value)| {
                     format!(
                         "<item><snapshotId>{id}</snapshotId><tagSet><item><key>{key}</key><value>{value}</value></item>\
@@ -245,6 +245,7 @@ mod tests {
                     )
                 })
                 .collect();
+            let set = set.concat();
             http::Response::new(format!(
                 "<DescribeSnapshotsResponse><snapshotSet>{set}</snapshotSet></DescribeSnapshotsResponse>"
             ))

@@ -231,10 +231,10 @@ pub fn bundle() -> String {
 
 /// Copies the bundle to a folder, where it can be damaged.
 pub fn copy_bundle(folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap();
-    for file in std::fs::read_dir(bundle()).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    std::fs::create_dir_all(folder).expect("a folder can be made");
+    for file in std::fs::read_dir(bundle()).expect("the bundle can be listed") {
+        let file = file.expect("the bundle can be listed");
+        std::fs::copy(file.path(), folder.join(file.file_name())).expect("the bundle can be copied");
     }
 }
 

@@ -79,6 +79,7 @@ fn plan(snapshots: &[&str]) -> RestorePlan {
         instance: "i-1".to_owned(),
         run: "r".to_owned(),
         taken_at: None,
+        copies_in: None,
         zone: "eu-central-1a".to_owned(),
         volumes: snapshots.iter().map(volume).collect(),
     }

@@ -38,7 +38,6 @@ const UNUSED: &[(&str, &str)] = &[
     ("logs:DeleteIndexPolicy", "log groups have no such policies"),
     ("logs:DeleteResourcePolicy", "log groups have no such policies"),
     ("logs:DeleteRetentionPolicy", "a retention is always set"),
-    ("logs:DescribeResourcePolicies", "log groups have no such policies"),
     ("logs:DisassociateKmsKey", "log groups are encrypted with AWS's keys"),
     ("logs:PutBearerTokenAuthentication", "log groups are read with IAM only"),
     ("logs:PutDataProtectionPolicy", "log groups have no such policies"),

@@ -174,6 +174,12 @@ async fn import(
     args: &DeployArgs,
 ) -> CommandResult {
     let cx = stage.cloudside(context);
+    if !change_set::is_executable(&cx, &change_set.id).await? {
+        change_set::discard(&cx, &change_set.id, Some(&change_set.stack)).await?;
+        let message = "CloudFormation cannot import all of this, and nothing was changed";
+        return Err(Failure::new(Exit::Refused, message)
+            .hint("docs/cloudformation.md says how an environment is made anew in a stack"));
+    }
     let approved = stage.session.approve(context, &change_set.plan, "Take into a stack, as it is,", args.yes);
     if let Err(failure) = approved {
         change_set::discard(&cx, &change_set.id, Some(&change_set.stack)).await?;

@@ -246,7 +246,10 @@ fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
         )],
     };
     if environment.has_passes() {
-        let keys = match (environment.encryption.sealing_key(&environment.environment), environment.copy_to.is_empty()) {
+        let keys = match (
+            environment.encryption.sealing_key(&environment.environment),
+            environment.copy_to.is_empty(),
+        ) {
             (Some(_), true) => {
                 "which stays in clear text. Mostly encryption.kms_key, or its key policy, is wrong"
             }

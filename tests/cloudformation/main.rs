@@ -126,9 +126,8 @@ fn logs_that_are_to_be_kept_and_versions_that_may_be_running_outlive_the_stack()
             let wanted = match resource["Type"].as_str().unwrap() {
                 "AWS::Logs::LogGroup" if keeps => Some("RetainExceptOnCreate"),
                 "AWS::Logs::LogGroup" | "AWS::SQS::Queue" => Some("Delete"),
-                "AWS::Lambda::Version" => Some("RetainExceptOnCreate"),
-                // Without it, nobody could read a backup again.
-                "AWS::KMS::Key" => Some("RetainExceptOnCreate"),
+                // Without the key, nobody could read a backup again.
+                "AWS::Lambda::Version" | "AWS::KMS::Key" => Some("RetainExceptOnCreate"),
                 _ => None,
             };
             assert_eq!(policy, wanted, "{name}: {id}");

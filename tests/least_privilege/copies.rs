@@ -61,7 +61,7 @@ fn record() -> Recording {
 
     let instance = tags_there(&local).into_values().next().unwrap()["snapwarden:instance"].clone();
     local.ok(&["invoke", "seal"]);
-    let mut command = |arguments: &[&str]| {
+    let command = |arguments: &[&str]| {
         let world = world(&local, &environment);
         let ran = commands.run(&local, arguments, Vec::new());
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -272,7 +272,9 @@ fn without_copies_there_is_no_right_elsewhere_and_with_all_of_them_the_policy_st
             });
         }
         environment.encryption.require = snapwarden_deployer::environment::Requirement::Enforce;
-        environment.encryption.kms_key = Some(crate::recording::KEY.to_owned().try_into().unwrap());
+        environment.encryption.kms_key = Some(snapwarden_deployer::environment::Key::Existing(
+            crate::recording::KEY.to_owned().try_into().unwrap(),
+        ));
         let findings = lint_roles(&environment, &Scope::of(&environment)).unwrap();
         assert!(findings.is_empty(), "{findings:?}");
         environment.copy_to.clear();

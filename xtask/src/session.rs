@@ -147,9 +147,10 @@ impl Session {
     pub(crate) async fn check_copy_regions(&self, context: &Context, observed: &Observed) -> CommandResult {
         let named: BTreeSet<_> = self.environment.copy_to.iter().map(|target| &target.region).collect();
         for region in copy_regions(observed, &self.scope, []) {
-            let left = match named.contains(&region) {
-                true => Vec::new(),
-                false => inventory::copies(&self.aws, &self.scope, &region).await?,
+            let left = if named.contains(&region) {
+                Vec::new()
+            } else {
+                inventory::copies(&self.aws, &self.scope, &region).await?
             };
             if !left.is_empty() {
                 let message = format!(

@@ -105,6 +105,9 @@ fn a_template_names_no_account_and_no_region_but_the_stacks() {
         if environment.encryption.made().is_none() {
             environment.encryption = snapwarden_deployer::environment::Encryption::default();
         }
+        for target in &mut environment.copy_to {
+            target.kms_key = "alias/backup".to_owned().try_into().unwrap();
+        }
         environment.tags.clear();
         let text = template(&environment, &code(), None).unwrap().text(Format::Json);
         for fixed in

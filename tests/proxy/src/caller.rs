@@ -8,6 +8,11 @@ use rustix::process::Pid;
 
 /// The process whose socket has this address. Linux alone tells, in `/proc`.
 pub(crate) fn of(peer: SocketAddr) -> Option<Pid> {
+    // The kernel's table is read piece by piece, and a row can be missed that others move about.
+    (0..3).find_map(|_| look(peer))
+}
+
+fn look(peer: SocketAddr) -> Option<Pid> {
     let sockets = fs::read_to_string("/proc/net/tcp").ok()?;
     let inode = inode(&sockets, peer)?;
     let link = format!("socket:[{inode}]");
@@ -32,7 +37,9 @@ fn inode(sockets: &str, local: SocketAddr) -> Option<&str> {
     let wanted = format!("{address:08X}:{:04X}", local.port());
     sockets.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(1) == Some(&wanted.as_str())).then(|| fields.get(9).copied()).flatten()
+        // What had the address before and still lingers belongs to nobody any more, which is inode 0.
+        let inode = fields.get(9).copied().filter(|inode| *inode != "0")?;
+        (fields.get(1) == Some(&wanted.as_str())).then_some(inode)
     })
 }
 

@@ -54,10 +54,11 @@ pub(super) fn against_python(scope: Scope<'_>) -> Result<Outcome, Failure> {
             let theirs = measure(*fleet, function, |proxy| python(&peers, function, proxy))?;
             task.done("");
             let ratio = |name| mine.figure(name) / theirs.figure(name);
-            let (wall, calls) = (ratio("wall"), ratio("calls"));
+            let (wall, calls, memory) = (ratio("wall"), ratio("calls"), ratio("peak memory"));
             rows.push(Row { what: format!("{what}: snapwarden"), ..mine });
             rows.push(Row { what: format!("{what}: boto3"), ..theirs });
-            rows.push(Row::new(format!("{what}: ratio")).with("wall", wall, "×").with("calls", calls, "×"));
+            let row = Row::new(format!("{what}: ratio")).with("wall", wall, "×").with("calls", calls, "×");
+            rows.push(row.with("peak memory", memory, "×"));
         }
     }
     Ok(Outcome {

@@ -106,7 +106,7 @@ fn chain(calls: &[Call]) -> (u64, Duration) {
     let (mut length, mut took, mut reached) = (0, Duration::ZERO, Duration::ZERO);
     for (came, ended) in calls {
         if came >= reached {
-            (length, took, reached) = (length + 1, took + (ended - came), ended);
+            (length, took, reached) = (length + 1, took + ended.saturating_sub(came), ended);
         }
     }
     (length, took)

@@ -12,7 +12,7 @@ use snapwarden_deployer::environment::{Environment, parse};
 use snapwarden_deployer::scope::Scope;
 use snapwarden_tests::proxy::{Call, Calls, Effect, Proxy, Rule};
 use snapwarden_tests::recursive_loops::RecursiveLoops;
-use snapwarden_tests::{Local, block_on, bundle};
+use snapwarden_tests::{Local, Snapshot, block_on, bundle};
 
 use crate::authorization::World;
 
@@ -228,7 +228,14 @@ impl Recorder {
 
     /// A restore and a drill, which somebody else than the deployer may do.
     fn restores(&mut self) {
-        let snapshot = self.local.snapshots().into_iter().next().expect("a snapshot is left");
+        let snapshots = self.local.snapshots();
+        let is_of_a_whole_set = |one: &&Snapshot| {
+            let of_it = |other: &&Snapshot| {
+                ["snapwarden:instance", "snapwarden:run"].iter().all(|key| other.tag(key) == one.tag(key))
+            };
+            one.tag("snapwarden:volumes") == snapshots.iter().filter(of_it).count().to_string()
+        };
+        let snapshot = snapshots.iter().find(is_of_a_whole_set).expect("a whole set is left");
         let instance = snapshot.tag("snapwarden:instance").to_owned();
         self.restore(&["restore", "plan", "--instance", &instance]);
         self.restore(&["restore", "run", "--instance", &instance, "--yes"]);

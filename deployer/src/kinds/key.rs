@@ -187,7 +187,7 @@ impl Kind for Key {
         let (id, aliased) = match targets.get(&name) {
             Some(id) => (Some(id.clone()), true),
             // An interruption between the making of a key and of its alias must not lead to a second key.
-            None => (without_alias(cx, &targets).await?, false),
+            None => (without_alias(&cx.aws, &cx.scope, &targets).await?, false),
         };
         let Some(id) = id else { return Ok(Vec::new()) };
         let Some(key) = describe(&cx.aws, &id).await? else { return Ok(Vec::new()) };
@@ -308,7 +308,7 @@ async fn create_key(cx: &Context, wanted: &Properties) -> Result<String, StepErr
     };
     let found = wait::until(cx, "KMS to list the key that it may have made", LISTING_LIMIT, async || {
         let targets = targets(&cx.aws).await?;
-        without_alias(cx, &targets).await
+        without_alias(&cx.aws, &cx.scope, &targets).await
     });
     match found.await {
         Ok(Some(id)) => Ok(id),
@@ -342,17 +342,21 @@ async fn targets(aws: &Aws) -> Result<BTreeMap<String, String>, AwsError> {
 }
 
 /// The key that carries the environment's tag and has no alias: what an interruption left. Of several, always the same.
-async fn without_alias(cx: &Context, targets: &BTreeMap<String, String>) -> Result<Option<String>, AwsError> {
+async fn without_alias(
+    aws: &Aws,
+    scope: &Scope,
+    targets: &BTreeMap<String, String>,
+) -> Result<Option<String>, AwsError> {
     let aliased: BTreeSet<&str> = targets.values().map(String::as_str).collect();
-    let mut pages = cx.aws.kms.list_keys().into_paginator().send();
+    let mut pages = aws.kms.list_keys().into_paginator().send();
     let mut ids = BTreeSet::new();
     while let Some(page) = pages.next().await {
         let keys = page.call("kms:ListKeys")?.keys.unwrap_or_default();
         ids.extend(keys.into_iter().filter_map(|key| key.key_id));
     }
     for id in ids.into_iter().filter(|id| !aliased.contains(id.as_str())) {
-        match tags_of(&cx.aws, &id).await {
-            Ok(tags) if tags.as_ref().is_some_and(|tags| cx.scope.owns(tags)) => return Ok(Some(id)),
+        match tags_of(aws, &id).await {
+            Ok(tags) if tags.as_ref().is_some_and(|tags| scope.owns(tags)) => return Ok(Some(id)),
             Ok(_) => {}
             // Keys have policies of their own, and some let nobody else look. Ours lets IAM decide.
             Err(error) if error.class == ErrorClass::AccessDenied => {}
@@ -415,10 +419,15 @@ impl OwnKey {
     /// Asks KMS, where the environment has a key of its own.
     pub(crate) async fn of(aws: &Aws, scope: &Scope) -> Result<Self, AwsError> {
         let alias = scope.key_alias();
-        let id = match scope.encryption.made() {
-            Some(_) => targets(aws).await?.remove(&alias),
-            None => None,
-        };
+        let mut id = None;
+        if scope.encryption.made().is_some() {
+            let mut targets = targets(aws).await?;
+            id = targets.remove(&alias);
+            if id.is_none() {
+                // Whoever takes the alias away leaves everything encrypted with the very key that gets it back.
+                id = without_alias(aws, scope, &targets).await?;
+            }
+        }
         // An alias is of a key of its own account and Region.
         Ok(Self { arn: id.map(|id| scope.arn("kms", &format!("key/{id}"))), alias })
     }

@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use snapwarden_tests::proxy::{Calls, Effect, Proxy, Rule};
-use snapwarden_tests::{Local, block_on, bundle, copy_bundle};
+use snapwarden_tests::{Local, block_on, broken_bundle, bundle};
 
 /// The records, the newest first.
 fn releases(local: &Local, environment: &str) -> Vec<Value> {
@@ -102,19 +102,6 @@ fn releases_are_recorded_and_every_one_can_be_returned_to() {
     assert_eq!(releases(&local, "local").len(), 0, "the records go with the environment");
     let nothing = local.run(&["rollback"]);
     assert_eq!(nothing.code, 4, "{nothing:?}");
-}
-
-/// A folder with a bundle whose backup function is another program.
-fn broken_bundle(local: &Local) -> String {
-    let folder = local.path("broken");
-    copy_bundle(&folder);
-    fs::copy(folder.join("cleanup.zip"), folder.join("backup.zip")).unwrap();
-    let mut manifest: Value =
-        serde_json::from_str(&fs::read_to_string(folder.join("bundle.json")).unwrap()).unwrap();
-    manifest["functions"]["backup"] = manifest["functions"]["cleanup"].clone();
-    manifest["functions"]["backup"]["zip"] = json!("backup.zip");
-    fs::write(folder.join("bundle.json"), manifest.to_string()).unwrap();
-    folder.display().to_string()
 }
 
 /// A version that cannot do its work must never be what the schedules invoke.

@@ -105,7 +105,9 @@ fn who_deploys_a_stack_changes_nothing_but_the_stack() {
         let scope = Scope::of(&environment);
         let policy = stack_deployer_policy(&environment, &scope, Access::DEPLOY);
         let looks = |action: &str| {
-            ["Get", "List", "Describe", "Detect", "Filter"].iter().any(|read| action.starts_with(read))
+            ["Get", "List", "Describe", "Detect", "Filter", "Decrypt"]
+                .iter()
+                .any(|read| action.starts_with(read))
         };
         let changing: Vec<_> = actions(&policy)
             .into_iter()

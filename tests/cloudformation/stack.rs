@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use snapwarden_tests::proxy::{Calls, Effect, Proxy, Rule};
 use snapwarden_tests::recursive_loops::RecursiveLoops;
-use snapwarden_tests::{Local, block_on, bundle};
+use snapwarden_tests::{Local, block_on, broken_bundle, bundle};
 
 /// What the environment holds and what differs, whether or not it takes a person.
 fn status(local: &Local) -> Value {
@@ -120,21 +120,6 @@ fn policy(local: &Local) -> String {
     let role = local.aws().iam.get_role_policy().role_name("snapwarden-local-eu-central-1-backup");
     let document = block_on(role.policy_name("snapwarden").send()).unwrap().policy_document;
     percent_encoding::percent_decode_str(&document).decode_utf8_lossy().into_owned()
-}
-
-/// A folder with a bundle whose backup function is another program.
-fn broken_bundle(local: &Local) -> String {
-    let (folder, good) = (local.path("broken"), std::path::PathBuf::from(bundle()));
-    std::fs::create_dir_all(&folder).unwrap();
-    for to in ["backup.zip", "cleanup.zip"] {
-        std::fs::copy(good.join("cleanup.zip"), folder.join(to)).unwrap();
-    }
-    let mut manifest: Value =
-        serde_json::from_str(&std::fs::read_to_string(good.join("bundle.json")).unwrap()).unwrap();
-    manifest["functions"]["backup"] = manifest["functions"]["cleanup"].clone();
-    manifest["functions"]["backup"]["zip"] = json!("backup.zip");
-    std::fs::write(folder.join("bundle.json"), manifest.to_string()).unwrap();
-    folder.display().to_string()
 }
 
 /// Whoever is called at night finds the same records, the same way back and the same end, whatever the engine is.

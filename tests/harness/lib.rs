@@ -238,6 +238,20 @@ pub fn copy_bundle(folder: &Path) {
     }
 }
 
+/// A folder with a bundle whose backup function is another program.
+pub fn broken_bundle(local: &Local) -> String {
+    let folder = local.path("broken");
+    copy_bundle(&folder);
+    std::fs::copy(folder.join("cleanup.zip"), folder.join("backup.zip")).expect("a zip can be copied");
+    let path = folder.join("bundle.json");
+    let text = std::fs::read_to_string(&path).expect("the manifest can be read");
+    let mut manifest: serde_json::Value = serde_json::from_str(&text).expect("the manifest is JSON");
+    manifest["functions"]["backup"] = manifest["functions"]["cleanup"].clone();
+    manifest["functions"]["backup"]["zip"] = "backup.zip".into();
+    std::fs::write(&path, manifest.to_string()).expect("the manifest can be written");
+    folder.display().to_string()
+}
+
 /// Runs a future to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -39,7 +39,15 @@ pub const ROLE_FOR_CANARY: Reason = Reason {
     limit: Duration::from_mins(2),
 };
 
-/// The same for the right to write to a destination, which Lambda checks when it is told of one.
+/// Lambda refuses what is one invocation too many at once. Such a one was not begun, so a dry run can come later; the SDK
+/// repeats no invocation by itself, since of others nobody knows.
+pub const THROTTLED_INVOCATION: Reason = Reason {
+    text: "Lambda to take one invocation more",
+    explains: |error| error.class == ErrorClass::Throttled,
+    limit: Duration::from_mins(1),
+};
+
+/// A role takes as long to be let write to a destination, which Lambda checks when it is told of one.
 pub const ROLE_FOR_DESTINATION: Reason = Reason {
     text: "Lambda to see the destination, and IAM to let the function's role write to it",
     explains: |error| {

@@ -73,10 +73,9 @@ pub async fn fly(cx: &Context, function: &str, version: &str) -> Result<Canary, 
     };
     let target = format!("{}:{version}", cx.scope.function_arn(of_environment));
     let try_it = async || {
-        wait::retry(cx, &[wait::FUNCTION_BUSY, wait::ROLE_FOR_CANARY], async || {
-            invoke(&cx.aws, &target, &Event::manual(wait::now(), true)).await
-        })
-        .await
+        let reasons = [wait::FUNCTION_BUSY, wait::ROLE_FOR_CANARY, wait::THROTTLED_INVOCATION];
+        wait::retry(cx, &reasons, async || invoke(&cx.aws, &target, &Event::manual(wait::now(), true)).await)
+            .await
     };
     let mut last = None;
     // A role that was made or changed a moment ago may not have its rights yet.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use snapwarden_deployer::environment::Engine;
-use snapwarden_deployer::policy::deployer::Access;
+use snapwarden_deployer::policy::deployer::{Access, KeyRights};
 use snapwarden_deployer::policy::stack::{lint_stack, stack_deployer_policy, stack_policy};
 use snapwarden_deployer::scope::Scope;
 
@@ -80,7 +80,7 @@ fn cloudformation_may_do_what_the_types_of_our_templates_take() {
     let handlers = handlers();
     let mut unused: BTreeSet<&str> = UNUSED.iter().map(|(action, _)| *action).collect();
     for (name, environment) in environments() {
-        let allowed = actions(&stack_policy(&environment, &Scope::of(&environment)));
+        let allowed = actions(&stack_policy(&environment, &Scope::of(&environment), KeyRights::With));
         let template = json!(template(&environment, &code(), None).unwrap());
         for resource in template["Resources"].as_object().unwrap().values() {
             let kind = resource["Type"].as_str().unwrap();

@@ -39,6 +39,19 @@ pub enum KeyRights {
     Only,
 }
 
+impl KeyRights {
+    /// Whether the right is in the policy.
+    pub(super) fn grants(self, right: &Right) -> bool {
+        use Resources::{AnyKeyForOwn, OwnKey, OwnKeyAlias, SettingsKey};
+        let is_about_key = [AnyKeyForOwn, OwnKey, OwnKeyAlias, SettingsKey].contains(&right.resources);
+        match self {
+            Self::With => true,
+            Self::Without => !is_about_key,
+            Self::Only => is_about_key,
+        }
+    }
+}
+
 impl Access {
     /// Nothing that changes anything.
     pub const READ_ONLY: Self =
@@ -58,15 +71,7 @@ impl Access {
         for (given, more) in [(self.purge, PURGING), (self.operate, OPERATING)] {
             granted.extend(more.iter().copied().flatten().filter(|_| given));
         }
-        let is_about_key = |right: &Right| {
-            use Resources::{AnyKeyForOwn, OwnKey, OwnKeyAlias, SettingsKey};
-            [AnyKeyForOwn, OwnKey, OwnKeyAlias, SettingsKey].contains(&right.resources)
-        };
-        granted.retain(|right| match self.key {
-            KeyRights::With => true,
-            KeyRights::Without => !is_about_key(right),
-            KeyRights::Only => is_about_key(right),
-        });
+        granted.retain(|right| self.key.grants(right));
         granted
     }
 }

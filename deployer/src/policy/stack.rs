@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::deployer::{Access, deployer_statements, policy_of, statements_of};
+use super::deployer::{Access, KeyRights, deployer_statements, policy_of, statements_of};
 use super::lint::{Finding, Use, lint};
 use crate::cloudformation::artifacts::Artifacts;
 use crate::environment::{Engine, Environment};
@@ -64,8 +64,8 @@ pub fn stack_deployer_policy(environment: &Environment, scope: &Scope, access: A
 
 /// The policy of what CloudFormation does: of the role that it acts as or, where it acts with the caller's rights, one
 /// beside the caller's other.
-pub fn stack_policy(environment: &Environment, scope: &Scope) -> Value {
-    policy_of(stack_statements(environment, scope))
+pub fn stack_policy(environment: &Environment, scope: &Scope, key: KeyRights) -> Value {
+    policy_of(stack_statements(environment, scope, key))
 }
 
 /// Who may assume that role: whether CloudFormation names the account that it acts for when it assumes one, AWS does not
@@ -83,7 +83,14 @@ pub fn stack_trust() -> Value {
 /// What is wrong with these documents.
 pub fn lint_stack(environment: &Environment, scope: &Scope) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (name, statements) in [
+    // With what is about the key, the second may be longer than IAM takes; then that is one of its own.
+    let parts: &[KeyRights] = match scope.encryption.key(&scope.environment) {
+        Some(_) => &[KeyRights::Without, KeyRights::Only],
+        None => &[KeyRights::With],
+    };
+    let done = parts.iter().map(|key| stack_statements(environment, scope, *key));
+    let done = done.map(|statements| ("the policy of what CloudFormation does", statements));
+    let looked_at = [
         (
             "the policy of whoever looks at a stack",
             stack_deployer_statements(environment, scope, Access::READ_ONLY),
@@ -92,8 +99,8 @@ pub fn lint_stack(environment: &Environment, scope: &Scope) -> Vec<Finding> {
             "the policy of whoever deploys a stack",
             stack_deployer_statements(environment, scope, Access::DEPLOY),
         ),
-        ("the policy of what CloudFormation does", stack_statements(environment, scope)),
-    ] {
+    ];
+    for (name, statements) in looked_at.into_iter().chain(done) {
         let reason = |sid: &str| {
             let (reason, _) = statements.iter().find(|(_, statement)| statement["Sid"] == sid)?;
             Some((*reason).to_owned())
@@ -143,13 +150,16 @@ fn stack_deployer_statements(environment: &Environment, scope: &Scope, access: A
 
 const ARTIFACTS: &str = "what lies there is named by its content";
 
-fn stack_statements(environment: &Environment, scope: &Scope) -> Statements {
+fn stack_statements(environment: &Environment, scope: &Scope, key: KeyRights) -> Statements {
     // IAM's limit for a policy leaves no room for what no template of this file takes.
     let at_rest = environment.encryption.at_rest_key(&environment.environment).is_some();
-    let is_taken = |right: &Right| at_rest || !ENCRYPTING_LOGS.contains(&right.action);
+    let is_taken = |right: &Right| key.grants(right) && (at_rest || !ENCRYPTING_LOGS.contains(&right.action));
     let rights: BTreeSet<Right> =
         of_kinds(&Purpose::ALL).chain(HANDLERS.iter().copied()).filter(is_taken).collect();
     let mut statements = statements_of(scope, rights);
+    if key == KeyRights::Only {
+        return statements;
+    }
     let bucket = Artifacts::of(environment, scope).bucket;
     let objects = format!("arn:{}:s3:::{bucket}/snapwarden/*", scope.partition());
     statements.push((ARTIFACTS, allow("Artifacts", &["s3:GetObject"], &objects)));

@@ -35,7 +35,7 @@ enum PoliciesCommand {
     /// Write the policy of whoever plans, deploys and destroys the environment, as JSON
     Deployer(DeployerArgs),
     /// Where CloudFormation is the engine: write the trust policy and the permissions of the role that it acts as, as JSON
-    Stack,
+    Stack(StackArgs),
     /// Write the policy of whoever restores the environment's snapshots, as JSON
     Restorer,
     /// Write what the policy of a key of your own has to say, so that it can encrypt the topic and the log groups, as
@@ -73,6 +73,13 @@ struct DeployerArgs {
     /// destroy whether a right is missing
     #[arg(long, value_name = "ARN", value_parser = principal)]
     principal: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct StackArgs {
+    /// Where the file asks for a key: whether its rights are in the policy, which with them may be longer than IAM takes
+    #[arg(long, value_enum, default_value_t)]
+    key: KeyPart,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -139,8 +146,8 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             output::result(context, &json!({ "findings": findings }), text)?;
             if findings.is_empty() { Ok(()) } else { Err(Failure::said(Exit::Attention)) }
         }
-        PoliciesCommand::Stack => {
-            let (trust, permissions) = (stack_trust(), stack_policy(&environment, &scope));
+        PoliciesCommand::Stack(StackArgs { key }) => {
+            let (trust, permissions) = (stack_trust(), stack_policy(&environment, &scope, (*key).into()));
             json_result(context, &json!({ "trust": trust, "permissions": permissions }))
         }
         PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),

@@ -156,11 +156,19 @@ pub(super) fn deployer_statements(
     statements_of(scope, access.rights().into_iter().chain(more.iter().copied()).map(of_one).collect())
 }
 
+/// What it takes to give a log group a key, and to take it away again. IAM's limit for a policy leaves no room for them
+/// where nobody asks for a key.
+const ENCRYPTING_LOGS: [&str; 2] = ["logs:AssociateKmsKey", "logs:DisassociateKmsKey"];
+
 /// Statements that give these rights.
 pub(super) fn statements_of(scope: &Scope, rights: BTreeSet<Right>) -> Vec<(&'static str, Value)> {
     let bounded = scope.iam.permissions_boundary.is_some();
+    let at_rest = scope.at_rest_key().is_some();
     let mut statements: BTreeMap<(Resources, Condition), BTreeSet<&str>> = BTreeMap::new();
     for Right { action, resources, condition } in rights {
+        if !at_rest && ENCRYPTING_LOGS.contains(&action) {
+            continue;
+        }
         let condition = match condition {
             Condition::OnlyBounded if !bounded => continue,
             Condition::OnlyUnbounded if bounded => continue,

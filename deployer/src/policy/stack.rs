@@ -54,9 +54,6 @@ const HANDLERS: &[Right] = &[
     Right::on(Resources::Topic, "sns:GetDataProtectionPolicy"),
 ];
 
-/// What it takes to give a log group a key, and to take it away again.
-const ENCRYPTING_LOGS: [&str; 2] = ["logs:AssociateKmsKey", "logs:DisassociateKmsKey"];
-
 /// The policy of whoever deploys through a stack.
 pub fn stack_deployer_policy(environment: &Environment, scope: &Scope, access: Access) -> Value {
     policy_of(stack_deployer_statements(environment, scope, access))
@@ -151,11 +148,8 @@ fn stack_deployer_statements(environment: &Environment, scope: &Scope, access: A
 const ARTIFACTS: &str = "what lies there is named by its content";
 
 fn stack_statements(environment: &Environment, scope: &Scope, key: KeyRights) -> Statements {
-    // IAM's limit for a policy leaves no room for what no template of this file takes.
-    let at_rest = environment.encryption.at_rest_key(&environment.environment).is_some();
-    let is_taken = |right: &Right| key.grants(right) && (at_rest || !ENCRYPTING_LOGS.contains(&right.action));
     let rights: BTreeSet<Right> =
-        of_kinds(&Purpose::ALL).chain(HANDLERS.iter().copied()).filter(is_taken).collect();
+        of_kinds(&Purpose::ALL).chain(HANDLERS.iter().copied()).filter(|right| key.grants(right)).collect();
     let mut statements = statements_of(scope, rights);
     if key == KeyRights::Only {
         return statements;

@@ -88,6 +88,12 @@ fn tagged(id: &'static str, environment: &'static str) -> Rule {
         })
 }
 
+/// What CloudWatch Logs says of a log group's tags.
+fn no_tags() -> Rule {
+    mock!(aws_sdk_cloudwatchlogs::Client::list_tags_for_resource)
+        .then_output(|| ListTagsForResourceOutput::builder().build())
+}
+
 /// What KMS says of the key `k`, apart from its tags.
 fn described(state: KeyState) -> [Rule; 3] {
     [
@@ -338,8 +344,7 @@ async fn a_log_group_is_encrypted_with_the_key_behind_the_alias_and_seen_to_be()
     for (logs_key, shown) in [(Some(ARN), Some(ALIAS)), (Some(OTHER), Some(OTHER)), (None, None)] {
         let own = aliases(&[(ALIAS, "k")]);
         let list = log_group(logs_key);
-        let tags = mock!(aws_sdk_cloudwatchlogs::Client::list_tags_for_resource)
-            .then_output(|| ListTagsForResourceOutput::builder().build());
+        let tags = no_tags();
         let cx = with(&[&own], &[], &[&list, &tags]);
         let seen = LogGroup::observe(&cx).await.unwrap();
         assert_eq!(json!(seen[0].1.properties), json!(group(shown)), "{logs_key:?}");
@@ -356,9 +361,14 @@ async fn a_log_group_is_encrypted_with_the_key_behind_the_alias_and_seen_to_be()
         LogGroup::update(&cx, name, &now, &group(to)).await.unwrap();
     }
     assert_eq!([associate.num_calls(), disassociate.num_calls()], [1, 1]);
+    // Somebody has taken the alias away: it is the key still, and the group needs no change.
+    let (none, all, own) = (aliases(&[]), keys(&["k"]), tagged("k", "test"));
+    let (list, tags) = (log_group(Some(ARN)), no_tags());
+    let seen = LogGroup::observe(&with(&[&none, &all, &own], &[], &[&list, &tags])).await.unwrap();
+    assert_eq!(json!(seen[0].1.properties), json!(group(Some(ALIAS))));
     // Without the key there is nothing to name, and to log in plain would not be what was asked for.
-    let gone = aliases(&[]);
+    let (gone, no_key) = (aliases(&[]), keys(&[]));
     let now = Found { properties: group(None), handle: (), tags: None, revision: None };
-    let error = LogGroup::update(&with(&[&gone], &[], &[]), name, &now, &group(Some(ALIAS))).await;
+    let error = LogGroup::update(&with(&[&gone, &no_key], &[], &[]), name, &now, &group(Some(ALIAS))).await;
     assert!(error.unwrap_err().to_string().contains("alias/snapwarden-test is not there"));
 }

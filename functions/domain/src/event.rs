@@ -89,6 +89,9 @@ pub enum EventError {
     },
 }
 
+/// The longest reason for which an event is unreadable, in characters: it repeats what the event says, which may be 6 MB.
+const MAX_REASON: usize = 1_000;
+
 impl Event {
     /// How far a scheduled time may be from now. The Scheduler gives up on a delivery after a day and Lambda after
     /// six hours, so that a genuine event is never this old.
@@ -130,10 +133,11 @@ impl Event {
         let event: Self = serde_path_to_error::deserialize(value).map_err(|error| {
             let field = error.path().to_string();
             let reason = error.into_inner();
-            EventError::Unreadable(match field.as_str() {
+            let text = match field.as_str() {
                 "." => reason.to_string(),
                 _ => format!("{field}: {reason}"),
-            })
+            };
+            EventError::Unreadable(text.chars().take(MAX_REASON).collect())
         })?;
         event.lifts_fences_only_by_hand()?;
         Ok(event)
@@ -256,6 +260,16 @@ mod tests {
         assert!(message.contains("dry_run: invalid type"), "{message}");
         assert!(refusal(json!({})).contains("missing field `scheduled_at`"));
         assert!(refusal(json!("hello")).contains("expected struct Event"));
+    }
+
+    /// Logs and notifications are read by people.
+    #[test]
+    fn a_refusal_is_no_longer_than_people_read() {
+        let event = json!({"scheduled_at": "2026-11-22T02:00:00Z", "schedule": "x".repeat(100_000)});
+        assert_eq!(
+            refusal(event).chars().filter(|letter| *letter == 'x').count(),
+            1_000 - "schedule: `".len()
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ use jiff::civil::Date;
 use crate::event::day;
 use crate::inventory::{Snapshot, State};
 use crate::retention::DeleteOn;
-use crate::sealing::{CONCURRENT_COPIES, Doubt, failed_long_ago, place};
+use crate::sealing::{CONCURRENT_COPIES, Doubt, Progress, failed_long_ago, place};
 use crate::settings::{CleanupSettings, CopyTarget};
 use crate::snapshot_set::{by_set, of_one_moment, one_a_volume, time_of};
 use crate::verdict::fence_but_for_the_day;
@@ -146,20 +146,12 @@ impl<'a> Copies<'a> {
 
 impl<'a> Stage<'a> {
     fn of(source: &Snapshot, copies: &[&'a Snapshot], now: Timestamp) -> Self {
-        let completed = || copies.iter().copied().filter(|copy| copy.state == State::Completed);
-        if let Some(copy) = completed().find(|copy| doubt(source, copy).is_none()) {
-            return Self::Copied(copy);
-        }
-        if let Some((copy, doubt)) = completed().find_map(|copy| Some((copy, doubt(source, copy)?))) {
-            return Self::Doubtful(copy, doubt);
-        }
-        let is_under_way = |copy: &&Snapshot| matches!(copy.state, State::Pending | State::Unsettled);
-        if let Some(copy) = copies.iter().copied().find(is_under_way) {
-            return Self::Copying(copy);
-        }
-        match copies.iter().copied().rfind(|copy| !failed_long_ago(copy, now)) {
-            Some(copy) => Self::Failed(copy),
-            None => Self::Missing,
+        match Progress::of(copies, now, |copy| doubt(source, copy)) {
+            Progress::Checked(copy) => Self::Copied(copy),
+            Progress::Doubtful(copy, doubt) => Self::Doubtful(copy, doubt),
+            Progress::UnderWay(copy) => Self::Copying(copy),
+            Progress::Failed(copy) => Self::Failed(copy),
+            Progress::None => Self::Missing,
         }
     }
 }

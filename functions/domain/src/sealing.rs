@@ -188,20 +188,52 @@ impl<'a> Stage<'a> {
         if let Some(fence) = fence_but_for_the_day(snapshot, environment) {
             return Self::Held(fence);
         }
-        let completed = || copies.iter().copied().filter(|copy| copy.state == State::Completed);
-        if let Some(copy) = completed().find(|copy| doubt(snapshot, copy).is_none()) {
-            return Self::Sealed(copy);
+        match Progress::of(copies, now, |copy| doubt(snapshot, copy)) {
+            Progress::Checked(copy) => Self::Sealed(copy),
+            Progress::Doubtful(copy, doubt) => Self::Doubtful(copy, doubt),
+            Progress::UnderWay(copy) => Self::Copying(copy),
+            Progress::Failed(copy) => Self::Failed(copy),
+            Progress::None => Self::Clear,
         }
-        if let Some((copy, doubt)) = completed().find_map(|copy| Some((copy, doubt(snapshot, copy)?))) {
+    }
+}
+
+/// How far the copying of a snapshot is, in whichever Region its copies are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress<'a> {
+    /// This copy is completed and checked.
+    Checked(&'a Snapshot),
+    /// This copy is completed, and is not what it should be.
+    Doubtful(&'a Snapshot, Doubt),
+    /// This copy is being made.
+    UnderWay(&'a Snapshot),
+    /// This copy failed, and it is not time yet to try again.
+    Failed(&'a Snapshot),
+    /// There is no copy.
+    None,
+}
+
+impl<'a> Progress<'a> {
+    /// The best that these copies of one snapshot come to; `doubt` says what is wrong with a completed one.
+    pub(crate) fn of(
+        copies: &[&'a Snapshot],
+        now: Timestamp,
+        doubt: impl Fn(&Snapshot) -> Option<Doubt>,
+    ) -> Self {
+        let completed = || copies.iter().copied().filter(|copy| copy.state == State::Completed);
+        if let Some(copy) = completed().find(|copy| doubt(copy).is_none()) {
+            return Self::Checked(copy);
+        }
+        if let Some((copy, doubt)) = completed().find_map(|copy| Some((copy, doubt(copy)?))) {
             return Self::Doubtful(copy, doubt);
         }
         let is_under_way = |copy: &&Snapshot| matches!(copy.state, State::Pending | State::Unsettled);
         if let Some(copy) = copies.iter().copied().find(is_under_way) {
-            return Self::Copying(copy);
+            return Self::UnderWay(copy);
         }
         match copies.iter().copied().rfind(|copy| !failed_long_ago(copy, now)) {
             Some(copy) => Self::Failed(copy),
-            None => Self::Clear,
+            None => Self::None,
         }
     }
 }

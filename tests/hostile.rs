@@ -115,6 +115,14 @@ fn cases(many: u32) -> Config {
 
 /// Damages each of the texts, and looks at what comes of it.
 fn damaged(many: u32, texts: &[Vec<u8>], check: impl Fn(&[u8]) -> Result<(), TestCaseError>) {
+    for text in texts {
+        for eighth in 0..8 {
+            let mut bytes = text.clone();
+            let at = text.len() * eighth / 8;
+            bytes.splice(at..at, [b'x'; LONGER_THAN_AN_ERROR]);
+            check(&bytes).unwrap();
+        }
+    }
     let strategy = (prop::sample::select(texts.to_vec()), vec(damage(), 1..4));
     TestRunner::new(cases(many))
         .run(&strategy, |(mut bytes, damages)| {
@@ -126,10 +134,13 @@ fn damaged(many: u32, texts: &[Vec<u8>], check: impl Fn(&[u8]) -> Result<(), Tes
         .unwrap();
 }
 
+/// In bytes. Many errors of one file are written together.
+const LONGER_THAN_AN_ERROR: usize = 20_000;
+
 /// Whether people can read an error: not empty, and no screenful.
 fn is_readable(error: &str) -> Result<(), TestCaseError> {
     prop_assert!(!error.trim().is_empty());
-    prop_assert!(error.len() < 20_000, "{} bytes of error", error.len());
+    prop_assert!(error.len() < LONGER_THAN_AN_ERROR, "{} bytes of error", error.len());
     Ok(())
 }
 

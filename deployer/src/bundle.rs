@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
+use snapwarden_domain::excerpt::excerpt;
 use zip::ZipArchive;
 
 pub use manifest::{Artifact, Document, Documents, FORMAT, Functions, Git, Manifest, Toolchain};
@@ -119,7 +120,7 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
     /// The manifest is not what this version writes.
-    #[error("is not a bundle's manifest: {0}")]
+    #[error("is not a bundle's manifest: {}", excerpt(.0))]
     Manifest(serde_json::Error),
     /// The manifest is of another version of Snapwarden.
     #[error("is of format {found}, and this version reads format {FORMAT}")]
@@ -131,7 +132,7 @@ pub enum Problem {
     #[error("the manifest names a file that is not a plain file name")]
     NotBeside,
     /// The zip is not the one that the manifest describes.
-    #[error("does not match the manifest: it has {found}, and the manifest says {wanted}")]
+    #[error("does not match the manifest: it has {found}, and the manifest says {}", excerpt(.wanted))]
     Mismatch {
         /// What the file has.
         found: String,
@@ -139,13 +140,13 @@ pub enum Problem {
         wanted: String,
     },
     /// The zip is damaged.
-    #[error("is not a readable zip: {0}")]
+    #[error("is not a readable zip: {}", excerpt(.0))]
     NotZip(zip::result::ZipError),
     /// The file is no archive of a bundle.
-    #[error("is not a bundle: {0}")]
+    #[error("is not a bundle: {}", excerpt(.0))]
     NotABundle(String),
     /// The zip's contents are not what Lambda can start.
-    #[error("cannot run on Lambda: {0}")]
+    #[error("cannot run on Lambda: {}", excerpt(.0))]
     NotRunnable(String),
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use snapwarden_domain::excerpt::excerpt;
 
 use crate::environment::Iam;
 use crate::plan::Plan;
@@ -56,7 +57,7 @@ pub enum SavedPlanError {
         source: io::Error,
     },
     /// The file is no saved plan of this version.
-    #[error("{} is not a plan that can be executed: {reason}", path.display())]
+    #[error("{} is not a plan that can be executed: {}", path.display(), excerpt(reason))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -92,14 +93,7 @@ impl SavedPlan {
 
     /// Writes the plan as JSON; a file that was there is replaced in one step.
     pub fn write(&self, path: &Path) -> Result<(), SavedPlanError> {
-        let file = |source| SavedPlanError::File { action: "write", path: path.to_owned(), source };
-        let mut json = serde_json::to_vec_pretty(self).map_err(|error| file(error.into()))?;
-        json.push(b'\n');
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut draft = tempfile::NamedTempFile::new_in(folder).map_err(file)?;
-        draft.write_all(&json).map_err(file)?;
-        draft.persist(path).map_err(|error| file(error.error))?;
-        Ok(())
+        write_json(path, self)
     }
 
     /// Reads a plan and refuses one that is not as it was written.
@@ -118,7 +112,7 @@ impl SavedPlan {
         if format != Some(u64::from(FORMAT)) || made_by != VERSION {
             return Err(damaged(format!("it was made by Snapwarden {made_by}, and this is {VERSION}")));
         }
-        let saved = Self::deserialize(json).map_err(|error| damaged(error.to_string()))?;
+        let saved = Self::deserialize(json).map_err(|error| damaged(excerpt(error)))?;
         if saved.digest == saved.own_digest() {
             Ok(saved)
         } else {
@@ -183,6 +177,17 @@ impl SavedPlan {
         let json = serde_json::json!(undigested).to_string();
         hex::encode(Sha256::digest(json))
     }
+}
+
+/// Writes `value` as JSON; a file that was there is replaced in one step.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SavedPlanError> {
+    let file = |source| SavedPlanError::File { action: "write", path: path.to_owned(), source };
+    let json = serde_json::to_vec_pretty(value).map_err(|error| file(error.into()))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut draft = tempfile::NamedTempFile::new_in(folder).map_err(file)?;
+    draft.write_all(&json).and_then(|()| draft.write_all(b"\n")).map_err(file)?;
+    draft.persist(path).map_err(|error| file(error.error))?;
+    Ok(())
 }
 
 #[cfg(test)]

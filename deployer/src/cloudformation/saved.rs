@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::change_set::ChangeSet;
-use crate::saved_plan::SavedPlanError;
+use crate::saved_plan::{SavedPlanError, write_json};
 use crate::scope::{Function, Scope};
 
 /// Versions of the file's form. Another form is refused, not guessed at.
@@ -60,13 +59,7 @@ impl SavedChangeSet {
 
     /// Writes it as JSON; a file that was there is replaced in one step.
     pub fn write(&self, path: &Path) -> Result<(), SavedPlanError> {
-        let file = |source| SavedPlanError::File { action: "write", path: path.to_owned(), source };
-        let json = serde_json::to_vec_pretty(self).map_err(|error| file(error.into()))?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut draft = tempfile::NamedTempFile::new_in(folder).map_err(file)?;
-        draft.write_all(&json).and_then(|()| draft.write_all(b"\n")).map_err(file)?;
-        draft.persist(path).map_err(|error| file(error.error))?;
-        Ok(())
+        write_json(path, self)
     }
 
     /// Reads one and refuses what is not as it was written.

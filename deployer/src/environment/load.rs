@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
+use snapwarden_domain::excerpt::excerpt;
 use snapwarden_domain::names::{EnvironmentName, InvalidEnvironmentName};
 
 use super::lint::{Finding, lint};
@@ -147,8 +148,8 @@ pub(super) fn parse_as<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T
         let key = error.path().to_string();
         let error = error.into_inner();
         let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
-        let key = if key == "." { String::new() } else { format!("{key}: ") };
-        invalid(place, format!("{key}{}", with_suggestion(without_place(&error.to_string()))))
+        let key = if key == "." { String::new() } else { format!("{}: ", excerpt(key)) };
+        invalid(place, format!("{key}{}", with_suggestion(without_place(&excerpt(error)))))
     })
 }
 

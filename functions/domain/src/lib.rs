@@ -9,6 +9,7 @@ pub mod clear_text;
 pub mod continuation;
 pub mod copying;
 pub mod event;
+pub mod excerpt;
 pub mod inventory;
 pub mod metrics;
 pub mod moment;

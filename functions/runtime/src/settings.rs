@@ -1,6 +1,7 @@
 //! Reads the function's settings.
 
 use serde::de::DeserializeOwned;
+use snapwarden_domain::excerpt::excerpt;
 use snapwarden_domain::settings::VARIABLE;
 
 /// The settings in the environment variable [`VARIABLE`], or which variable and field is wrong and why.
@@ -11,7 +12,7 @@ pub(crate) fn read<S: DeserializeOwned>(variable: impl Fn(&str) -> Option<String
     let mut json = serde_json::Deserializer::from_str(&text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
-        let reason = error.into_inner();
+        let reason = excerpt(error.into_inner());
         match field.as_str() {
             "." => format!("the environment variable {VARIABLE}: {reason}"),
             _ => format!("the environment variable {VARIABLE}, field {field}: {reason}"),
@@ -21,6 +22,7 @@ pub(crate) fn read<S: DeserializeOwned>(variable: impl Fn(&str) -> Option<String
 
 #[cfg(test)]
 mod tests {
+    use snapwarden_domain::excerpt::excerpt;
     use snapwarden_domain::settings::CleanupSettings;
 
     use super::*;

@@ -174,6 +174,16 @@ fn releases_of_a_stack_are_tried_recorded_returned_to_and_promoted_and_it_drains
 
     // To another stack, with what the functions hold.
     let promote = ["promote", "--from", "local", "--to", "local-next"];
+    let proxy = Proxy::of(&local);
+    let shown = proxy.run(&local, &[&promote[..], &["--dry-run"]].concat(), vec![]);
+    assert!(
+        shown.code == 0 && shown.stdout.contains("+ alias snapwarden-local-next-backup:live"),
+        "{shown:?}"
+    );
+    let calls: Vec<String> = proxy.mutations().into_iter().map(|call| call.action).collect();
+    let and_gone =
+        ["cloudformation:CreateChangeSet", "cloudformation:DeleteChangeSet", "cloudformation:DeleteStack"];
+    assert_eq!(calls, and_gone, "what is shown is CloudFormation's plan, and nothing of it stays");
     let promoted = local.run(&promote);
     drop(loops);
     assert_eq!(promoted.code, 0, "{promoted:?}");

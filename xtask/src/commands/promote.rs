@@ -11,7 +11,7 @@ use snapwarden_deployer::bundle::{Bundle, Documents};
 use snapwarden_deployer::draining::Draining;
 use snapwarden_deployer::environment::Engine;
 use snapwarden_deployer::kinds::registry;
-use snapwarden_deployer::plan::{Options, Step, plan};
+use snapwarden_deployer::plan::{Options, Plan, Step, plan};
 use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::release::promotion::{Candidate, Refusal};
 use snapwarden_deployer::release::{Content, How, Origin, location};
@@ -121,17 +121,23 @@ pub(crate) fn cmd_promote(context: &Context, args: &PromoteArgs) -> CommandResul
             args.to
         ));
         let deploying = DeployArgs::of_promotion(args.yes, args.break_lock, args.accept_deletions);
-        let observed = session.observe().await?;
-        let plan = deploying.scope().plan(&to, &session, &bundle, &observed)?;
         let how = How::Promoted(Origin { environment: name.clone(), release: chosen.number });
-        if session.environment.engine == Engine::Cloudformation && !args.dry_run {
+        let show = |plan: &Plan| {
+            let text = render::plan::text(plan, to.verbose());
+            let value = json!({ "from": args.from, "release": chosen.number, "to": args.to, "plan": plan });
+            output::result(&to, &value, text)
+        };
+        if session.environment.engine == Engine::Cloudformation {
             let stage = stack::Stage::of(&to, deploying.scope(), session, bundle, args.again()).await?;
+            if args.dry_run {
+                return show(&stage.preview(&to).await?);
+            }
             return stack::release(&to, stage, None, &deploying, &how).await?.show(&to);
         }
+        let observed = session.observe().await?;
+        let plan = deploying.scope().plan(&to, &session, &bundle, &observed)?;
         if args.dry_run {
-            let text = render::plan::text(&plan, to.verbose());
-            let value = json!({ "from": args.from, "release": chosen.number, "to": args.to, "plan": plan });
-            return output::result(&to, &value, text);
+            return show(&plan);
         }
         let planned = Planned { session, bundle, observed, plan };
         release(&to, planned, &deploying, &how, &args.again()).await?.show(&to)

@@ -1,7 +1,7 @@
 //! `plan` of a stack: a change set in the form of all plans, or what somebody changed by hand.
 
 use serde_json::json;
-use snapwarden_deployer::cloudformation::change_set;
+use snapwarden_deployer::cloudformation::change_set::{self, ChangeSet};
 use snapwarden_deployer::cloudformation::drift;
 use snapwarden_deployer::cloudformation::saved::SavedChangeSet;
 use snapwarden_deployer::plan::Plan;
@@ -39,8 +39,7 @@ pub(in crate::commands) async fn plan_stack(context: &Context, args: &PlanArgs) 
             let (scope, code) = (&stage.session.scope, code_of(&stage.bundle));
             SavedChangeSet::new(scope, code, &stage.stages.last, change_set).write(path)?;
         } else {
-            let review = change_set.creates.then_some(change_set.stack.as_str());
-            change_set::discard(&stage.cloudside(context), &change_set.id, review).await?;
+            stage.discard(context, &change_set).await?;
         }
     } else if args.out.is_some() {
         context.progress().note("nothing was saved: there is nothing to do");
@@ -59,6 +58,20 @@ pub(in crate::commands) async fn plan_stack(context: &Context, args: &PlanArgs) 
         return Err(Failure::said(Exit::ChangesPending));
     }
     Ok(())
+}
+
+impl Stage {
+    /// What CloudFormation would do, by a change set that is gone afterwards.
+    pub(in crate::commands) async fn preview(&self, context: &Context) -> Result<Plan, Failure> {
+        let Some(change_set) = self.prepare(context).await? else { return Ok(Plan::default()) };
+        self.discard(context, &change_set).await?;
+        Ok(change_set.plan)
+    }
+
+    async fn discard(&self, context: &Context, change_set: &ChangeSet) -> CommandResult {
+        let review = change_set.creates.then_some(change_set.stack.as_str());
+        Ok(change_set::discard(&self.cloudside(context), &change_set.id, review).await?)
+    }
 }
 
 async fn show_drift(context: &Context, stage: &Stage, args: &PlanArgs) -> CommandResult {

@@ -6,7 +6,7 @@
 //! begins, what runs is waited for, and the report says of every step whether it was done, failed or not attempted.
 //! All steps can be repeated, so the way out of any failure is to run the command again.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -104,14 +104,16 @@ pub async fn apply(registry: Registry, cx: &Context, plan: &Plan, guard: &dyn Gu
     let mut outcomes: Vec<Option<Outcome>> = vec![None; plan.steps.len()];
     let mut canaries: Vec<Option<Canary>> = vec![None; plan.steps.len()];
     let mut halted = None;
-    let mut waiting: BTreeSet<usize> = (0..tasks.len()).collect();
+    let mut waiting: Vec<usize> = (0..tasks.len()).collect();
+    let hanging = hanging(&after);
+    waiting.sort_by_key(|task| Reverse(hanging[*task]));
     let mut running = FuturesUnordered::new();
     loop {
         let is_ready = |task: &usize| after[*task].iter().all(|before| done[*before]);
         let ready: Vec<usize> =
             waiting.iter().copied().filter(is_ready).take(PARALLEL.saturating_sub(running.len())).collect();
         for task in ready {
-            waiting.remove(&task);
+            waiting.retain(|other| *other != task);
             let Task { step, part } = tasks[task];
             let of_plan = &plan.steps[step];
             running.push(async move {
@@ -215,6 +217,24 @@ fn predecessors(registry: Registry, cx: &Context, plan: &Plan, tasks: &[Task]) -
     };
     let of = |task: Task| (0..tasks.len()).filter(|other| precedes(task, tasks[*other])).collect();
     tasks.iter().map(|task| of(*task)).collect()
+}
+
+/// For each task how many come after it, one after the other: what most hangs on begins first.
+fn hanging(after: &[Vec<usize>]) -> Vec<usize> {
+    let mut hanging = vec![0; after.len()];
+    // No chain has more links than there are tasks.
+    for _ in after {
+        let before = hanging.clone();
+        for (task, predecessors) in after.iter().enumerate() {
+            for predecessor in predecessors {
+                hanging[*predecessor] = hanging[*predecessor].max(hanging[task] + 1);
+            }
+        }
+        if hanging == before {
+            break;
+        }
+    }
+    hanging
 }
 
 async fn run(registry: Registry, cx: &Context, step: &Step, part: Part) -> (Outcome, Option<Canary>) {

@@ -95,10 +95,10 @@ impl Aws {
         Self::from_config(&config, &config)
     }
 
-    /// Clients for the emulators: the same in every respect but endpoint and credentials, and deaf to the caller's
-    /// AWS configuration, so that nothing meant for the emulators can reach an account.
+    /// Clients for the emulators: the same in every respect but endpoint and credentials, without TLS, and deaf to the
+    /// caller's AWS configuration, so that nothing meant for the emulators can reach an account.
     pub fn local(region: &Region, endpoints: &LocalEndpoints) -> Self {
-        Self::local_through(region, endpoints, &http_client())
+        Self::local_through(region, endpoints, &aws_smithy_http_client::Builder::new().build_http())
     }
 
     pub(crate) fn local_through(

@@ -126,7 +126,8 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Most waits are over at once; those for IAM take several of the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Repeats a call as long as one of the reasons explains its error; the last error is what the caller sees.

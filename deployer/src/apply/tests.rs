@@ -269,3 +269,11 @@ async fn what_belongs_to_nobody_is_adopted_on_request_only() {
     assert!(apply(Registry(TOYS), &context(), &plan, &Free).await.succeeded());
     assert!(converge(&forest("green")).await.steps.is_empty());
 }
+
+/// The functions' way from role to schedule is the longest; with a dozen alarms before it, a deploy takes longer.
+#[test]
+fn what_most_hangs_on_begins_first() {
+    // 0 alone; 1 before 2 before 4; 3 before 4.
+    assert_eq!(hanging(&[vec![], vec![], vec![1], vec![], vec![2, 3]]), [0, 2, 1, 1, 0]);
+    assert_eq!(hanging(&[]), [0; 0]);
+}

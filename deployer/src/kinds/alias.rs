@@ -7,6 +7,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration};
+use futures::future::try_join;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::function::{Version, wait_until_ready};
 use super::invoke_permissions::{self, Permissions};
 use super::key::OwnKey;
-use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, last_word, revision};
+use super::{Blueprint, Context, FoundOf, Kind, LambdaFunction, StepError, last_word, revision, under_names};
 use crate::cloudformation::{Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::release;
@@ -165,29 +166,29 @@ impl Kind for Alias {
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
         let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
-        let mut found = Vec::new();
-        for function in Function::ALL {
-            let name = cx.scope.function(function);
-            let alias = cx.aws.lambda.get_alias().function_name(&name).name(ALIAS).send().await;
-            let Some(alias) = alias.call("lambda:GetAlias").or_absent()? else { continue };
+        under_names(Function::ALL.map(|function| alias_name(&cx.scope, function)), async |name| {
+            let name = function_of(name);
+            let alias = cx.aws.lambda.get_alias().function_name(name).name(ALIAS).send().await;
+            let Some(alias) = alias.call("lambda:GetAlias").or_absent()? else { return Ok(None) };
             let version = alias.function_version.unwrap_or_default();
-            let served = cx.aws.lambda.get_function().function_name(&name).qualifier(&version).send().await;
-            let Some(answer) = served.call("lambda:GetFunction").or_absent()? else { continue };
+            let served = cx.aws.lambda.get_function().function_name(name).qualifier(&version).send();
+            let served = async { served.await.call("lambda:GetFunction").or_absent() };
+            let permissions = invoke_permissions::observe(cx, name, Some(ALIAS));
+            let (Some(answer), permissions) = try_join(served, permissions).await? else { return Ok(None) };
             let configuration =
                 answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
             let weights = alias.routing_config.and_then(|routing| routing.additional_version_weights);
             let mut also_serves: Vec<String> = weights.unwrap_or_default().into_keys().collect();
             also_serves.sort();
             let published = version != "$LATEST";
-            let permissions = invoke_permissions::observe(cx, &name, Some(ALIAS)).await?;
             let behaves = Version::found(&configuration, &own_key)?;
             let properties = Properties { serves: behaves, published, also_serves, permissions };
             let published_at = configuration.last_modified().and_then(lambda_time);
             let note = configuration.description().filter(|note| !note.is_empty()).map(str::to_owned);
             let (handle, revision) = (Handle { version, note, published_at }, alias.revision_id);
-            found.push((alias_name(&cx.scope, function), Found { properties, handle, tags: None, revision }));
-        }
-        Ok(found)
+            Ok(Some(Found { properties, handle, tags: None, revision }))
+        })
+        .await
     }
 
     async fn rehearse(

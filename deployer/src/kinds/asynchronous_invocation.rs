@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::alias::function_of;
-use super::{Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, StepError, alias_name, last_word};
+use super::{
+    Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, StepError, alias_name, last_word, under_names,
+};
 use crate::cloudformation::{Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Purpose, Resources, Right};
@@ -120,13 +122,11 @@ impl Kind for AsynchronousInvocation {
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
-        let mut found = Vec::new();
-        for function in Function::ALL {
-            let name = alias_name(&cx.scope, function);
+        under_names(Function::ALL.map(|function| alias_name(&cx.scope, function)), async |name| {
             let call = cx.aws.lambda.get_function_event_invoke_config();
-            let call = call.function_name(cx.scope.function(function)).qualifier(ALIAS);
+            let call = call.function_name(function_of(name)).qualifier(ALIAS);
             let answer = call.send().await.call("lambda:GetFunctionEventInvokeConfig").or_absent()?;
-            let Some(settings) = answer else { continue };
+            let Some(settings) = answer else { return Ok(None) };
             let destinations = settings.destination_config;
             let failure = destinations.as_ref().and_then(|to| to.on_failure.as_ref()?.destination.clone());
             let success = destinations.as_ref().and_then(|to| to.on_success.as_ref()?.destination.clone());
@@ -138,9 +138,9 @@ impl Kind for AsynchronousInvocation {
                 max_age_seconds: settings.maximum_event_age_in_seconds.unwrap_or(MAX_AGE_SECONDS),
                 destinations: named.collect(),
             };
-            found.push((name, Found { properties, handle: (), tags: None, revision: None }));
-        }
-        Ok(found)
+            Ok(Some(Found { properties, handle: (), tags: None, revision: None }))
+        })
+        .await
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {

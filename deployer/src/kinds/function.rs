@@ -11,6 +11,7 @@ use aws_sdk_lambda::types::{
     LastUpdateStatus, LogFormat, LoggingConfig, PackageType, RecursiveLoop, Runtime, State, SystemLogLevel,
     VpcConfig,
 };
+use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -19,7 +20,9 @@ use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSe
 
 use super::invoke_permissions::{self, Permissions};
 use super::key::{self, OwnKey};
-use super::{Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, last_word, revision, tags};
+use super::{
+    Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, last_word, revision, tags, under_names,
+};
 use crate::backup_interval;
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::draining::Draining;
@@ -234,10 +237,9 @@ impl Kind for LambdaFunction {
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
         let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
-        let mut found = Vec::new();
-        for name in Function::ALL.map(|function| cx.scope.function(function)) {
-            let answer = cx.aws.lambda.get_function().function_name(&name).send().await;
-            let Some(answer) = answer.call("lambda:GetFunction").or_absent()? else { continue };
+        under_names(Function::ALL.map(|function| cx.scope.function(function)), async |name| {
+            let answer = cx.aws.lambda.get_function().function_name(name).send().await;
+            let Some(answer) = answer.call("lambda:GetFunction").or_absent()? else { return Ok(None) };
             if let Some(error) = answer.tags_error {
                 // Not "no tags": that would make our own function look like a stranger's.
                 return Err(AwsError::answered(
@@ -249,8 +251,10 @@ impl Kind for LambdaFunction {
             let tags = tags::without_reserved(answer.tags.unwrap_or_default());
             let configuration =
                 answer.configuration.unwrap_or_else(|| FunctionConfiguration::builder().build());
-            let call = cx.aws.lambda.get_function_recursion_config().function_name(&name);
-            let recursion = call.send().await.call("lambda:GetFunctionRecursionConfig").or_absent()?;
+            let recursion = cx.aws.lambda.get_function_recursion_config().function_name(name).send();
+            let recursion = async { recursion.await.call("lambda:GetFunctionRecursionConfig").or_absent() };
+            let permissions = invoke_permissions::observe(cx, name, None);
+            let (recursion, permissions) = try_join(recursion, permissions).await?;
             let recursive_loop = recursion.and_then(|recursion| recursion.recursive_loop);
             let properties = Properties {
                 version: Version::found(&configuration, &own_key)?,
@@ -261,13 +265,13 @@ impl Kind for LambdaFunction {
                 // Lambda's default.
                 recursive_loop: recursive_loop.unwrap_or(RecursiveLoop::Terminate).as_str().to_owned(),
                 package_type: configuration.package_type().unwrap_or(&PackageType::Zip).as_str().to_owned(),
-                permissions: invoke_permissions::observe(cx, &name, None).await?,
+                permissions,
                 tags: tags.clone(),
             };
             let revision = configuration.revision_id;
-            found.push((name, Found { properties, handle: (), tags: Some(tags), revision }));
-        }
-        Ok(found)
+            Ok(Some(Found { properties, handle: (), tags: Some(tags), revision }))
+        })
+        .await
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {

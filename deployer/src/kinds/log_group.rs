@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::key::{self, OwnKey};
-use super::{Blueprint, Context, FoundOf, Kind, StepError, last_word, tags};
+use super::{Blueprint, Context, FoundOf, Kind, StepError, last_word, tags, under_names};
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::environment::LogsOnDestroy;
 use crate::error::{AwsError, Call, OrAbsent};
@@ -120,28 +120,27 @@ impl Kind for LogGroup {
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
         let own_key = OwnKey::of(&cx.aws, &cx.scope).await?;
-        let mut found = Vec::new();
-        for name in Function::ALL.map(|function| cx.scope.log_group(function)) {
-            let page = cx.aws.logs.describe_log_groups().log_group_name_prefix(&name).send().await;
+        under_names(Function::ALL.map(|function| cx.scope.log_group(function)), async |name| {
+            let page = cx.aws.logs.describe_log_groups().log_group_name_prefix(name).send().await;
             // Names are sorted, so the group itself comes before all that only begin like it.
             let group = page
                 .call("logs:DescribeLogGroups")?
                 .log_groups
                 .unwrap_or_default()
                 .into_iter()
-                .find(|group| group.log_group_name.as_ref() == Some(&name));
-            let Some(group) = group else { continue };
+                .find(|group| group.log_group_name.as_deref() == Some(name));
+            let Some(group) = group else { return Ok(None) };
             let listed =
-                cx.aws.logs.list_tags_for_resource().resource_arn(cx.scope.log_group_arn(&name)).send().await;
+                cx.aws.logs.list_tags_for_resource().resource_arn(cx.scope.log_group_arn(name)).send().await;
             // Deleted since it was listed.
-            let Some(listed) = listed.call("logs:ListTagsForResource").or_absent()? else { continue };
+            let Some(listed) = listed.call("logs:ListTagsForResource").or_absent()? else { return Ok(None) };
             let tags = tags::without_reserved(listed.tags.unwrap_or_default());
             let kms_key = own_key.shown(group.kms_key_id());
             let properties =
                 Properties { retention_days: group.retention_in_days, kms_key, tags: tags.clone() };
-            found.push((name, Found { properties, handle: (), tags: Some(tags), revision: None }));
-        }
-        Ok(found)
+            Ok(Some(Found { properties, handle: (), tags: Some(tags), revision: None }))
+        })
+        .await
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {

@@ -170,6 +170,19 @@ pub trait Kind: Send + Sync + 'static {
 /// What a kind found.
 pub type FoundOf<K> = Found<<K as Kind>::Properties, <K as Kind>::Handle>;
 
+/// What there is under each of these names, which are all looked at together: a call takes as long as the way to AWS.
+async fn under_names<P, H>(
+    names: impl IntoIterator<Item = String>,
+    look: impl AsyncFn(&str) -> Result<Option<Found<P, H>>, AwsError>,
+) -> Result<Vec<(String, Found<P, H>)>, AwsError> {
+    let look = &look;
+    let found = names.into_iter().map(async |name| {
+        let found = look(&name).await?;
+        Ok(found.map(|found| (name, found)))
+    });
+    Ok(futures::future::try_join_all(found).await?.into_iter().flatten().collect())
+}
+
 /// Everything that kinds declare from.
 #[derive(Clone, Debug)]
 pub struct Blueprint<'a> {

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use aws_sdk_iam::types::Tag;
+use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Alias, Blueprint, Context, FoundOf, Kind, LogGroup, StepError, alias_name, last_word, tags};
+use super::{
+    Alias, Blueprint, Context, FoundOf, Kind, LogGroup, StepError, alias_name, last_word, tags, under_names,
+};
 use crate::cloudformation::{self, Resource, logical_id};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::policy::PolicyDocument;
@@ -186,14 +189,15 @@ impl Kind for Role {
     }
 
     async fn observe(cx: &Context) -> Result<Vec<(String, FoundOf<Self>)>, AwsError> {
-        let mut found = Vec::new();
-        for name in crate::policy::purposes().map(|purpose| cx.scope.role(purpose)) {
-            if let Some(properties) = observe_role(cx, &name).await? {
+        let names = crate::policy::purposes().map(|purpose| cx.scope.role(purpose));
+        under_names(names, async |name| {
+            let properties = observe_role(cx, name).await?;
+            Ok(properties.map(|properties| {
                 let tags = Some(properties.tags.clone());
-                found.push((name, Found { properties, handle: (), tags, revision: None }));
-            }
-        }
-        Ok(found)
+                Found { properties, handle: (), tags, revision: None }
+            }))
+        })
+        .await
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {
@@ -277,27 +281,9 @@ impl Role {
 }
 
 async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, AwsError> {
-    let iam = &cx.aws.iam;
-    let answer = iam.get_role().role_name(name).send().await.call("iam:GetRole").or_absent()?;
+    let answer = cx.aws.iam.get_role().role_name(name).send().await.call("iam:GetRole").or_absent()?;
     let Some(role) = answer.and_then(|answer| answer.role) else { return Ok(None) };
-    let listed =
-        iam.list_role_policies().role_name(name).into_paginator().items().send().collect::<Vec<_>>().await;
-    let mut policies = BTreeMap::new();
-    for policy in listed {
-        // Right after its creation, IAM may know a role here and not yet there.
-        let Some(policy) = policy.call("iam:ListRolePolicies").or_absent()? else { break };
-        let call = iam.get_role_policy().role_name(name).policy_name(&policy);
-        if let Some(answer) = call.send().await.call("iam:GetRolePolicy").or_absent()? {
-            policies.insert(policy, PolicyDocument::from_iam(&answer.policy_document));
-        }
-    }
-    let listed = iam.list_attached_role_policies().role_name(name).into_paginator().items().send();
-    let mut attached = Vec::new();
-    for policy in listed.collect::<Vec<_>>().await {
-        let Some(policy) = policy.call("iam:ListAttachedRolePolicies").or_absent()? else { break };
-        attached.extend(policy.policy_arn);
-    }
-    attached.sort();
+    let (policies, attached) = try_join(inline_policies(cx, name), attached_policies(cx, name)).await?;
     Ok(Some(Properties {
         description: role.description.unwrap_or_default(),
         path: role.path,
@@ -311,6 +297,31 @@ async fn observe_role(cx: &Context, name: &str) -> Result<Option<Properties>, Aw
             role.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)),
         ),
     }))
+}
+
+/// Right after its creation, IAM may know a role in one call and not yet in another.
+async fn inline_policies(cx: &Context, role: &str) -> Result<BTreeMap<String, PolicyDocument>, AwsError> {
+    let listed = cx.aws.iam.list_role_policies().role_name(role).into_paginator().items().send();
+    let mut policies = BTreeMap::new();
+    for policy in listed.collect::<Vec<_>>().await {
+        let Some(policy) = policy.call("iam:ListRolePolicies").or_absent()? else { break };
+        let call = cx.aws.iam.get_role_policy().role_name(role).policy_name(&policy);
+        if let Some(answer) = call.send().await.call("iam:GetRolePolicy").or_absent()? {
+            policies.insert(policy, PolicyDocument::from_iam(&answer.policy_document));
+        }
+    }
+    Ok(policies)
+}
+
+async fn attached_policies(cx: &Context, role: &str) -> Result<Vec<String>, AwsError> {
+    let listed = cx.aws.iam.list_attached_role_policies().role_name(role).into_paginator().items().send();
+    let mut attached = Vec::new();
+    for policy in listed.collect::<Vec<_>>().await {
+        let Some(policy) = policy.call("iam:ListAttachedRolePolicies").or_absent()? else { break };
+        attached.extend(policy.policy_arn);
+    }
+    attached.sort();
+    Ok(attached)
 }
 
 async fn put_policy(

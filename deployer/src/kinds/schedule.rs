@@ -11,7 +11,7 @@ use snapwarden_domain::event::Event;
 
 use super::{
     Alias, Blueprint, Context, DeadLetterQueue, FoundOf, Kind, Role, ScheduleGroup, StepError, alias_name,
-    schedule_group,
+    schedule_group, under_names,
 };
 use crate::cloudformation::{Resource, logical_id};
 use crate::environment::Environment;
@@ -214,13 +214,15 @@ impl Kind for Schedule {
             let Some(listed) = listed.call("scheduler:ListSchedules").or_absent()? else { break };
             names.push(listed.name.unwrap_or_default());
         }
-        let mut found = Vec::new();
-        for name in &names {
-            let answer = cx.aws.scheduler.get_schedule().group_name(&group).name(name).send().await;
-            let Some(schedule) = answer.call("scheduler:GetSchedule").or_absent()? else { continue };
+        // What a stack made has a name of its own, and stands in for ours unless that is there too.
+        let made_for = |name: &str| {
             let ours = Function::ALL.map(Scope::schedule).into_iter().chain([Scope::SEALING_SCHEDULE]);
-            let mut of_a_stack = ours.filter(|ours| !names.iter().any(|name| name == ours));
-            let of_a_stack = of_a_stack.find(|ours| cx.scope.schedule_of_a_stack(ours) == *name);
+            let mut absent = ours.filter(|ours| !names.iter().any(|name| name == ours));
+            absent.find(|ours| cx.scope.schedule_of_a_stack(ours) == name)
+        };
+        let found = under_names(names.clone(), async |name| {
+            let answer = cx.aws.scheduler.get_schedule().group_name(&group).name(name).send().await;
+            let Some(schedule) = answer.call("scheduler:GetSchedule").or_absent()? else { return Ok(None) };
             let created = schedule.creation_date.and_then(|date| Timestamp::from_second(date.secs()).ok());
             let window = schedule.flexible_time_window.and_then(|window| window.maximum_window_in_minutes);
             let target = schedule.target;
@@ -245,11 +247,11 @@ impl Kind for Schedule {
                     .and_then(|config| config.arn)
                     .unwrap_or_default(),
             };
-            let handle = Handle { created, made_as: of_a_stack.map(|_| name.clone()) };
-            let name = of_a_stack.map_or_else(|| name.clone(), str::to_owned);
-            found.push((name, Found { properties, handle, tags: None, revision: None }));
-        }
-        Ok(found)
+            let handle = Handle { created, made_as: made_for(name).map(|_| name.to_owned()) };
+            Ok(Some(Found { properties, handle, tags: None, revision: None }))
+        });
+        let found = found.await?.into_iter();
+        Ok(found.map(|(name, found)| (made_for(&name).map_or(name, str::to_owned), found)).collect())
     }
 
     async fn create(cx: &Context, name: &str, wanted: &Properties) -> Result<(), StepError> {

@@ -65,8 +65,9 @@ pub(super) fn run(scope: Scope<'_>) -> Result<Outcome, Failure> {
     task.done("");
     Ok(Outcome {
         name: "deploy",
-        about: "40 ms a call, and what the emulators take. Chain: the most calls each of which came after the answer to \
-                the one before; by chain: wall by what those took, which is as quick as that order of calls can be.",
+        about: "40 ms a call, and what the emulators take. Chain: the row of calls, each after the answer to the one \
+                before, that took longest; by chain: wall by what those took, which is as quick as that order of calls \
+                can be.",
         rows,
     })
 }
@@ -97,19 +98,20 @@ fn row(what: String, ran: Ran, calls: &[Call]) -> Row {
         .with("by chain", wall / took.as_secs_f64(), "×")
 }
 
-/// The most calls in a row that did not overlap, and how long they took to be answered.
+/// The calls in a row, each after the answer to the one before, that together took longest: how many, and how long.
 fn chain(calls: &[Call]) -> (u64, Duration) {
     let mut calls: Vec<(Duration, Duration)> =
         calls.iter().filter_map(|call| Some((call.came, call.ended?))).collect();
-    // Among intervals, those that end first leave the most room.
     calls.sort_by_key(|(_, ended)| *ended);
-    let (mut length, mut took, mut reached) = (0, Duration::ZERO, Duration::ZERO);
-    for (came, ended) in calls {
-        if came >= reached {
-            (length, took, reached) = (length + 1, took + ended.saturating_sub(came), ended);
-        }
+    // The longest row of the first so many calls.
+    let mut longest: Vec<(Duration, u64)> = vec![(Duration::ZERO, 0)];
+    for (index, (came, ended)) in calls.iter().enumerate() {
+        let before = calls[..index].partition_point(|(_, ended)| ended <= came);
+        let (took, many) = longest[before];
+        longest.push(longest[index].max((took + ended.saturating_sub(*came), many + 1)));
     }
-    (length, took)
+    let (took, many) = longest[calls.len()];
+    (many, took)
 }
 
 #[cfg(test)]
@@ -128,5 +130,7 @@ mod tests {
         let milliseconds = Duration::from_millis;
         assert_eq!(chain(&[call(0, 40), call(1, 41), call(2, 42)]), (1, milliseconds(40)));
         assert_eq!(chain(&[call(0, 40), call(40, 80), call(10, 90), call(85, 125)]), (3, milliseconds(120)));
+        assert_eq!(chain(&[call(0, 10), call(10, 20), call(0, 90), call(95, 100)]), (2, milliseconds(95)));
+        assert_eq!(chain(&[]), (0, Duration::ZERO));
     }
 }

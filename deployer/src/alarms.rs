@@ -66,6 +66,7 @@ pub fn all() -> impl Iterator<Item = String> {
         "unprotected-volumes",
         "unencrypted-snapshots",
         "copies-failed",
+        "copies-behind",
         "seal-heartbeat",
         "cleanup-backlog",
         "dead-letters",
@@ -284,7 +285,33 @@ fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
             },
         ));
     }
+    alarms.extend(behind(environment, scope));
     alarms
+}
+
+/// That the newest backups are in no other Region yet. A copy takes hours, and the newest one begins when it is made.
+fn behind(environment: &Environment, scope: &Scope) -> Option<Alarm> {
+    let is_copied_to = environment.copy_to.iter().any(|target| !target.paused);
+    let hours = heartbeat::stale_hours(environment).and_then(|hours| i32::try_from(hours).ok());
+    let hours = hours.filter(|_| is_copied_to)?;
+    let env = &scope.environment;
+    Some(Alarm {
+        lasts: true,
+        ..alarm(
+            "copies-behind",
+            format!(
+                "Some backup is older than {hours} hours and has no copy yet in a Region of copy_to. See which Region, and                  what it waits for, with: cargo xtask invoke seal --dry-run --env {env}"
+            ),
+            Condition {
+                statistic: "Maximum".to_owned(),
+                comparison: "GreaterThanThreshold".to_owned(),
+                threshold: f64::from(hours),
+                period_seconds: 3600,
+                missing_data: "ignore".to_owned(),
+                ..any(Metric::own(scope, names::COPIES_BEHIND_HOURS))
+            },
+        )
+    })
 }
 
 fn of_the_rest(scope: &Scope) -> Vec<Alarm> {

@@ -13,7 +13,7 @@ use snapwarden_domain::settings::{CleanupSettings, Selector};
 use snapwarden_domain::tags;
 use snapwarden_runtime::Ec2;
 use snapwarden_runtime::ec2::{self, snapshots as list};
-use snapwarden_runtime::inventory::{read_around, read_snapshot};
+use snapwarden_runtime::inventory::{read_around, read_copies, read_snapshot};
 
 use crate::aws::Aws;
 use crate::environment::Region;
@@ -164,6 +164,19 @@ pub async fn of_cleanup(
         return Ok(Inventory::default());
     }
     read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)
+}
+
+/// The same of the copies in another Region. `home` is the inventory of the environment's own.
+pub async fn of_cleanup_in(
+    aws: &Aws,
+    scope: &Scope,
+    region: &Region,
+    home: &Inventory,
+    is_emulated: bool,
+) -> Result<Inventory, AwsError> {
+    let ec2 = Ec2::new(&aws.ec2_in(region), true, NonZeroU16::MIN);
+    let owner = Owner::of_copies(&scope.environment, scope.region.as_str());
+    read_copies(&ec2, &owner, home, is_emulated).await.map_err(failed)
 }
 
 fn failed(failure: Failure) -> AwsError {

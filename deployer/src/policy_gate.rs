@@ -46,6 +46,9 @@ pub struct NewDeletion {
     /// The snapshot.
     #[serde(flatten)]
     pub snapshot: DueSnapshot,
+    /// The Region, of a copy in another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// Why it has stayed so far.
     pub kept_so_far: String,
 }
@@ -126,7 +129,7 @@ impl PolicyChange {
             .filter(|verdict| verdict.decision == Decision::Delete)
             .filter_map(|verdict| {
                 let kept_so_far = kept.get(verdict.snapshot.id.as_str())?.clone();
-                Some(NewDeletion { snapshot: verdict.snapshot.into(), kept_so_far })
+                Some(NewDeletion { snapshot: verdict.snapshot.into(), region: None, kept_so_far })
             })
             .collect();
         new.sort_by(|a, b| {

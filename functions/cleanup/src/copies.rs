@@ -81,8 +81,12 @@ impl Pass<'_> {
 
     /// How far everything is.
     fn tell(&mut self, copies: &Copies<'_>) {
+        let now = self.invocation.clock.now();
         let report = &mut self.report;
         report.waiting = copies.waiting();
+        // A backup that is to be made is behind by nothing.
+        let hours = |since| u64::try_from(now.duration_since(since).as_hours()).unwrap_or_default();
+        report.behind_hours = (!copies.is_paused).then(|| copies.behind_since().map_or(0, hours));
         for Wanted { source, stage, .. } in &copies.wanted {
             match stage {
                 Stage::Missing => {}
@@ -252,7 +256,9 @@ pub(crate) async fn clean_up(
     let mut all = Vec::new();
     for CopyTarget { region, .. } in &invocation.settings.copy_to {
         let client = invocation.ec2.in_region(region);
-        let read = invocation.deadline.before_the_end(read(invocation, &client, home)).await;
+        let owner = owner(invocation);
+        let read = inventory::read_copies(&client, &owner, home, invocation.is_emulated);
+        let read = invocation.deadline.before_the_end(read).await;
         let out_of_time = || Err(Failure::new("the function was out of time", "the next run looks again"));
         let part = match read.unwrap_or_else(out_of_time) {
             Ok(inventory) => {
@@ -268,25 +274,6 @@ pub(crate) async fn clean_up(
         all.push(part);
     }
     all
-}
-
-/// What verdicts on a Region's copies go by: the copies and what holds them there, instances and volumes at home.
-async fn read(
-    invocation: &Invocation<CleanupSettings>,
-    client: &Ec2,
-    home: &Inventory,
-) -> Result<Inventory, Failure> {
-    let copies = list(client, &owner(invocation)).await?;
-    if copies.is_empty() {
-        return Ok(Inventory::default());
-    }
-    let snapshots = inventory::with_holders(client, copies, invocation.is_emulated).await?;
-    Ok(Inventory {
-        snapshots,
-        instances: home.instances.clone(),
-        volumes: home.volumes.clone(),
-        clear_volumes: BTreeSet::new(),
-    })
 }
 
 async fn clean_up_region(

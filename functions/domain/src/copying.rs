@@ -139,6 +139,13 @@ impl<'a> Copies<'a> {
         self.missing().count() - self.to_copy().len()
     }
 
+    /// When the oldest backup was due that should be there and is not, completed and checked; nothing where all are, or
+    /// where nobody is to make them.
+    pub fn behind_since(&self) -> Option<Timestamp> {
+        let not_there = self.wanted.iter().filter(|wanted| !matches!(wanted.stage, Stage::Copied(_)));
+        not_there.map(|wanted| wanted.made_at).min().filter(|_| !self.is_paused)
+    }
+
     fn missing(&self) -> impl Iterator<Item = Wanted<'a>> {
         self.wanted.iter().copied().filter(|wanted| wanted.stage == Stage::Missing)
     }

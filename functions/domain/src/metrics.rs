@@ -71,6 +71,9 @@ pub const COPIES_BEGUN: &str = "CopiesBegun";
 pub const SNAPSHOTS_SEALED: &str = "SnapshotsSealed";
 /// Snapshots in clear text whose copies failed, or were refused.
 pub const COPIES_FAILED: &str = "CopiesFailed";
+/// How many hours ago the oldest backup was due that should have a copy in another Region, and has none: of the Region
+/// that is furthest behind. No value where no Region is copied to.
+pub const COPIES_BEHIND_HOURS: &str = "CopiesBehindHours";
 
 /// Restore drills, which `cargo xtask restore drill` runs.
 pub const RESTORE_DRILLS: &str = "RestoreDrills";

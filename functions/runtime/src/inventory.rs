@@ -105,6 +105,25 @@ pub fn read_snapshot(snapshot: &types::Snapshot) -> Option<Snapshot> {
     })
 }
 
+/// What verdicts on the copies in a Region go by: the copies and what holds them there, instances and volumes at home.
+pub async fn read_copies(
+    client: &Ec2,
+    owner: &Owner,
+    home: &Inventory,
+    is_emulated: bool,
+) -> Result<Inventory, Failure> {
+    let copies = snapshots(client, owner, Vec::new(), |listed| read_copy(listed, owner)).await?;
+    if copies.is_empty() {
+        return Ok(Inventory::default());
+    }
+    Ok(Inventory {
+        snapshots: with_holders(client, copies, is_emulated).await?,
+        instances: home.instances.clone(),
+        volumes: home.volumes.clone(),
+        clear_volumes: BTreeSet::new(),
+    })
+}
+
 /// A copy in another Region, the same way: it belongs to the environment whose copy it is, and to no other.
 pub fn read_copy(snapshot: &types::Snapshot, owner: &Owner) -> Option<Snapshot> {
     let (key, value) = owner.tag();

@@ -22,7 +22,6 @@ pub(crate) fn read<S: DeserializeOwned>(variable: impl Fn(&str) -> Option<String
 
 #[cfg(test)]
 mod tests {
-    use snapwarden_domain::excerpt::excerpt;
     use snapwarden_domain::settings::CleanupSettings;
 
     use super::*;

@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, Environment};
+use snapwarden_deployer::environment::{Cloud, CopyTarget, Environment};
 use snapwarden_deployer::inventory;
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy_gate::{NewDeletion, PolicyChange};
@@ -99,8 +99,16 @@ async fn look(session: &Session, change: Option<PolicyChange>) -> Result<Cleanup
     };
     if let Some(change) = change {
         let is_emulated = session.environment.cloud == Cloud::Local;
-        let inventory = inventory::of_cleanup(&session.aws, change.after(), Vec::new(), is_emulated).await?;
-        diff.new_deletions = change.new_deletions(&inventory, at);
+        let (aws, scope) = (&session.aws, &session.scope);
+        let home = inventory::of_cleanup(aws, change.after(), Vec::new(), is_emulated).await?;
+        diff.new_deletions = change.new_deletions(&home, at);
+        // A Region that the file does not name any more holds no copies, or the deploy is refused.
+        for CopyTarget { region, .. } in &session.environment.copy_to {
+            let copies = inventory::of_cleanup_in(aws, scope, region, &home, is_emulated).await?;
+            let of_copies = change.new_deletions(&copies, at).into_iter();
+            let region = Some(region.to_string());
+            diff.new_deletions.extend(of_copies.map(|new| NewDeletion { region: region.clone(), ..new }));
+        }
     }
     Ok(diff)
 }

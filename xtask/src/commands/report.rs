@@ -1,5 +1,6 @@
 //! `cargo xtask report`: a page about the backups, for people who do not use a terminal.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -35,6 +36,8 @@ pub(crate) fn cmd_report(context: &Context, args: &ReportArgs) -> CommandResult 
         let is_emulated = environment.cloud == Cloud::Local;
         let selected =
             inventory::selected_instances(&session.aws, &environment.backup.select, is_emulated).await?;
+        let regions: BTreeSet<_> = environment.copy_to.iter().map(|target| target.region.clone()).collect();
+        let elsewhere = inventory::copies_in(&session.aws, &session.scope, &regions).await?;
         let facts = Facts {
             scope: &session.scope,
             zone: &environment.timezone,
@@ -42,6 +45,7 @@ pub(crate) fn cmd_report(context: &Context, args: &ReportArgs) -> CommandResult 
             snapshots: &snapshots,
             volumes: &volumes,
             selected: &selected,
+            elsewhere: &elsewhere,
             now: Timestamp::now(),
         };
         Ok((html(&Page::of(facts)), snapshots.len()))

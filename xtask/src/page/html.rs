@@ -4,7 +4,7 @@ use jiff::civil::Date;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use snapwarden_deployer::inventory::Snapshot;
 
-use super::model::{Cell, Page, Row, Share};
+use super::model::{Cell, Elsewhere, Page, Row, Share};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -37,6 +37,7 @@ pub(crate) fn html(page: &Page<'_>) -> String {
                     (trouble(page, "Due, but still there", "Cleanup held them, or has not run yet: ", &page.held))
                     (trouble(page, "Of volumes that are gone", "They can still be restored, and are billed: ", &page.orphaned))
                     (trouble(page, "Not encrypted", "A snapshot is encrypted only if its volume is: ", &page.clear))
+                    @if !page.elsewhere.is_empty() { (copies(page)) }
                     (restores(page))
                 }
                 footer {
@@ -201,6 +202,47 @@ fn trouble(page: &Page<'_>, title: &str, meaning: &str, snapshots: &[&Snapshot])
                     }
                 }
                 @if snapshots.len() > LISTED { p { "and " (snapshots.len() - LISTED) " more" } }
+            }
+        }
+    }
+}
+
+fn copies(page: &Page<'_>) -> Markup {
+    let environment = &page.facts.scope.environment;
+    html! {
+        section {
+            h2 { "Copies in other Regions" }
+            p { "For the day on which " (page.facts.scope.region) " is lost. "
+                code { "cargo xtask restore plan --env " (environment) " --region REGION --instance ID --zone ZONE" }
+                " shows what comes back of one instance." }
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            th { "Region" } th.number { "Copies" } th.number { "GiB, at most" } th { "Newest backup" }
+                            th.number { "Being made" } th.number { "Failed" } th { "Volumes without a copy" }
+                        }
+                    }
+                    tbody { @for there in &page.elsewhere { (copies_row(there)) } }
+                }
+            }
+        }
+    }
+}
+
+fn copies_row(there: &Elsewhere<'_>) -> Markup {
+    html! {
+        tr {
+            td { (there.region) }
+            td.number { (there.complete.snapshots) }
+            td.number { (there.complete.gib) }
+            td { (there.age_hours.map_or_else(|| "none".to_owned(), age)) }
+            td.number { (there.pending) }
+            td.number { (there.failed) }
+            td {
+                @if there.without.is_empty() { "none" }
+                @for volume in there.without.iter().take(LISTED) { code { (volume) } " " }
+                @if there.without.len() > LISTED { "and " (there.without.len() - LISTED) " more" }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
-use snapwarden_deployer::environment::Pricing;
+use snapwarden_deployer::environment::{Pricing, Region};
 use snapwarden_deployer::inventory::{Snapshot, Volume};
 use snapwarden_deployer::scope::Scope;
 use snapwarden_domain::event::day;
@@ -26,6 +26,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) volumes: &'a BTreeMap<String, Volume>,
     /// The instances that a backup selects.
     pub(crate) selected: &'a [Instance],
+    /// The copies in each Region that may hold some.
+    pub(crate) elsewhere: &'a BTreeMap<Region, Vec<Snapshot>>,
     /// When all of it was found.
     pub(crate) now: Timestamp,
 }
@@ -49,6 +51,25 @@ pub(crate) struct Page<'a> {
     pub(crate) clear: Vec<&'a Snapshot>,
     /// All of them.
     pub(crate) all: Share,
+    /// What other Regions hold.
+    pub(crate) elsewhere: Vec<Elsewhere<'a>>,
+}
+
+/// The copies that one Region holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Elsewhere<'a> {
+    /// The Region.
+    pub(crate) region: &'a Region,
+    /// Copies that can be restored.
+    pub(crate) complete: Share,
+    /// How many are being made.
+    pub(crate) pending: usize,
+    /// How many failed.
+    pub(crate) failed: usize,
+    /// Hours since the newest backup was begun that can be restored there.
+    pub(crate) age_hours: Option<i64>,
+    /// Volumes that have a backup at home, and none there.
+    pub(crate) without: Vec<&'a str>,
 }
 
 /// One volume and its snapshots.
@@ -136,9 +157,13 @@ impl<'a> Page<'a> {
         };
         let clear = facts.snapshots.iter().filter(|it| !it.encrypted && cell(it) != Cell::Failed).collect();
         let orphaned = facts.snapshots.iter().filter(|it| !facts.volumes.contains_key(&it.volume)).collect();
+        let rows: Vec<_> = by_volume.into_iter().map(row).collect();
+        let elsewhere =
+            facts.elsewhere.iter().map(|(region, copies)| elsewhere(facts, &rows, region, copies)).collect();
         Self {
             facts,
-            rows: by_volume.into_iter().map(row).collect(),
+            rows,
+            elsewhere,
             days,
             expiries,
             held,
@@ -191,6 +216,26 @@ fn row<'a>(
         cells,
         age_hours: age.map(|age| age.as_hours()),
         snapshots,
+    }
+}
+
+fn elsewhere<'a>(
+    facts: Facts<'a>,
+    rows: &[Row<'a>],
+    region: &'a Region,
+    copies: &'a [Snapshot],
+) -> Elsewhere<'a> {
+    let all = |wanted: Cell| copies.iter().filter(move |copy| cell(copy) == wanted);
+    let newest = all(Cell::Complete).filter_map(|copy| copy.started_at).max();
+    let there: BTreeSet<&str> = all(Cell::Complete).map(|copy| copy.volume.as_str()).collect();
+    let at_home = rows.iter().filter(|row| row.exists && row.age_hours.is_some()).map(|row| row.volume);
+    Elsewhere {
+        region,
+        complete: Share::of(all(Cell::Complete)),
+        pending: all(Cell::Pending).count(),
+        failed: all(Cell::Failed).count(),
+        age_hours: newest.map(|newest| facts.now.duration_since(newest).as_hours()),
+        without: at_home.filter(|volume| !there.contains(volume)).collect(),
     }
 }
 

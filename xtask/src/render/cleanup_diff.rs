@@ -20,7 +20,10 @@ pub(crate) fn text(diff: &CleanupDiff) -> String {
         [
             snapshot.volume.clone().unwrap_or_default(),
             snapshot.instance.clone().unwrap_or_default(),
-            snapshot.snapshot.clone(),
+            new.region.as_ref().map_or_else(
+                || snapshot.snapshot.clone(),
+                |region| format!("{} in {region}", snapshot.snapshot),
+            ),
             snapshot.delete_on.clone().unwrap_or_default(),
             new.kept_so_far.clone(),
         ]

@@ -27,12 +27,17 @@ use super::*;
 
 const THERE: &str = "eu-west-1";
 
+fn behind(report: &SealingReport) -> Option<f64> {
+    report.metrics().into_iter().find(|metric| metric.name == "CopiesBehindHours").map(|metric| metric.value)
+}
+
 /// The whole way: missing, copying, copied; each step seen by a pass of its own, and none made twice.
 #[tokio::test(start_paused = true)]
 async fn the_newest_set_is_copied_once_with_all_that_says_what_it_is() {
     let account = Account::with(night("2026-11-20").into_iter().chain(night("2026-11-21")));
     let report = account.pass().await;
-    assert_eq!(report.summary(), "eu-west-1: 2 copies begun, 0 there");
+    assert_eq!(report.summary(), "eu-west-1: 2 copies begun, 0 there, 34 h behind");
+    assert_eq!(behind(&report), Some(34.0), "an alarm can tell that nothing gets there");
     let requests = account.contents().copies.clone();
     for (request, volume) in requests.iter().zip(["a", "b"]) {
         assert_eq!(request.source_snapshot_id(), Some(format!("snap-2026-11-21-{volume}").as_str()));
@@ -67,6 +72,7 @@ async fn the_newest_set_is_copied_once_with_all_that_says_what_it_is() {
     account.settle(&SnapshotState::Completed);
     let report = account.pass().await;
     let there = &report.copy_to[0];
+    assert_eq!(behind(&report), Some(0.0));
     assert_eq!((there.copied, there.newest), (2, Some("2026-11-21T02:00:09Z".parse().unwrap())));
     assert_eq!(
         (report.effort.api_calls, account.contents().copies.len()),

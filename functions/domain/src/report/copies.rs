@@ -25,6 +25,10 @@ pub struct RegionCopies {
     pub copied: usize,
     /// The moment that the newest of those hold.
     pub newest: Option<Timestamp>,
+    /// How many hours ago the oldest backup was due that should have a copy, completed and checked, and has none; 0 where
+    /// all have one. Nothing where the Region is paused, or could not be looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind_hours: Option<u64>,
     /// How many wait for a place among the copies.
     pub waiting: usize,
     /// How many are in clear text, and wait until they are sealed.
@@ -64,6 +68,8 @@ impl RegionCopies {
         parts.extend(more(self.held.len() + self.held_unlisted, "not as they should be"));
         parts.extend(more(self.failed_count(), "FAILED"));
         parts.push(format!("{} there", self.copied));
+        let behind = self.behind_hours.filter(|hours| *hours > 0);
+        parts.extend(behind.map(|hours| format!("{hours} h behind")));
         format!("{}: {}", self.region, parts.join(", "))
     }
 

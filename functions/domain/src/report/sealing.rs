@@ -252,6 +252,8 @@ impl Report for SealingReport {
             metrics.push(Metric::count(metrics::UNENCRYPTED_SNAPSHOTS, self.unencrypted_snapshots));
             metrics.push(Metric::count(metrics::SNAPSHOTS_SEALED, self.sealed_count()));
         }
+        let behind = self.copy_to.iter().filter_map(|region| region.behind_hours).max();
+        metrics.extend(behind.map(|hours| Metric::amount(metrics::COPIES_BEHIND_HOURS, hours)));
         metrics
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use snapwarden_deployer::environment::Pricing;
+use snapwarden_deployer::environment::{Pricing, Region};
 use snapwarden_deployer::inventory::Volume;
 use snapwarden_deployer::scope::Scope;
 use snapwarden_domain::inventory::{AttachedVolume, Instance};
@@ -54,10 +54,35 @@ fn page_of(snapshots: &[Snapshot], volumes: &BTreeMap<String, Volume>) -> String
 }
 
 fn page_with(snapshots: &[Snapshot], volumes: &BTreeMap<String, Volume>, selected: &[Instance]) -> String {
+    page_beside(snapshots, volumes, selected, &BTreeMap::new())
+}
+
+fn page_beside(
+    snapshots: &[Snapshot],
+    volumes: &BTreeMap<String, Volume>,
+    selected: &[Instance],
+    elsewhere: &BTreeMap<Region, Vec<Snapshot>>,
+) -> String {
     let (scope, zone, pricing) = (scope(), Zone::utc(), Pricing::default());
-    let facts =
-        Facts { scope: &scope, zone: &zone, pricing: &pricing, snapshots, volumes, selected, now: now() };
+    let (scope, zone, pricing) = (&scope, &zone, &pricing);
+    let facts = Facts { scope, zone, pricing, snapshots, volumes, selected, elsewhere, now: now() };
     html(&Page::of(facts))
+}
+
+/// Who counts on another Region must see what is not there.
+#[test]
+fn copies_in_other_regions_are_counted_and_what_has_none_is_named() {
+    let ids = ["vol-a", "vol-b"];
+    let snapshots: Vec<_> = ids.iter().map(|id| snapshot(1, id, 0)).collect();
+    let failed = Snapshot { state: "error".to_owned(), ..snapshot(12, "vol-b", 0) };
+    let copies = vec![snapshot(10, "vol-a", 4), snapshot(11, "vol-a", 0), failed];
+    let region: Region = "eu-west-1".to_owned().try_into().unwrap();
+    let page = page_beside(&snapshots, &volumes(&ids), &[], &BTreeMap::from([(region, copies)]));
+    let row = page.split("<td>eu-west-1</td>").nth(1).unwrap().split("</tr>").next().unwrap();
+    let cells: Vec<&str> = row.split("<td").skip(1).map(|cell| cell.split_once('>').unwrap().1).collect();
+    let expected = ["2", "16", "3 h", "0", "1", "<code>vol-b</code> "].map(|cell| format!("{cell}</td>"));
+    assert_eq!(cells, expected);
+    assert!(!page_of(&snapshots, &volumes(&ids)).contains("other Regions"), "where nothing is copied");
 }
 
 /// Some volumes over some weeks, with everything that can be wrong; also what the picture in the documentation shows.

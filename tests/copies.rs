@@ -111,6 +111,11 @@ fn copies_are_made_once_expire_by_their_own_day_and_end_with_the_environment() {
     let status = local.ok(&["status"]).stdout;
     assert!(status.contains("copies in eu-west-1: 3") && status.contains("next seal: "), "{status}");
 
+    assert_eq!(second["copy_to"][0]["behind_hours"], json!(0));
+    local.ok(&["report", "--out", "page.html"]);
+    let page = std::fs::read_to_string(local.path("page.html")).unwrap();
+    assert!(page.contains("<td>eu-west-1</td><td class=\"number\">3</td>"), "{page}");
+
     // The last whole set stays, expired or not; once there is another, it goes.
     for copy in copies(&local) {
         set_tag(&local, &copy, "DeleteOn", "2020-01-01");
@@ -118,6 +123,13 @@ fn copies_are_made_once_expire_by_their_own_day_and_end_with_the_environment() {
     let cleanup = local.json(&["invoke", "cleanup"]);
     let elsewhere = &cleanup["copies"][0];
     assert_eq!((length(&elsewhere["deleted"]), length(&elsewhere["held"])), (0, 3), "{cleanup}");
+    // Whoever lowers the floor is told what that costs elsewhere, too.
+    local.edit("floor: 1", "floor: 0");
+    let diff = local.json(&["cleanup-diff"]);
+    let regions: Vec<_> =
+        diff["new_deletions"].as_array().unwrap().iter().map(|new| &new["region"]).collect();
+    assert_eq!(regions, [THERE; 3], "{diff}");
+    local.edit("floor: 0", "floor: 1");
     local.json(&["invoke", "backup"]);
     local.json(&["invoke", "seal"]);
     assert_eq!(copies(&local).len(), 6);
@@ -134,9 +146,11 @@ fn copies_are_made_once_expire_by_their_own_day_and_end_with_the_environment() {
 
     // A Region that is given up is emptied first: nobody would ever delete what it holds.
     local.edit(COPY_TO, "logs: delete");
-    let refused = local.run(&["deploy", "--bundle", &bundle(), "--yes"]);
-    assert_eq!(refused.code, 4, "{refused:?}");
-    assert!(refused.stderr.contains("paused: true"), "{refused:?}");
+    for command in ["plan", "deploy"] {
+        let refused = local.run(&[command, "--bundle", &bundle()]);
+        assert_eq!(refused.code, 4, "{refused:?}");
+        assert!(refused.stderr.contains("paused: true"), "{refused:?}");
+    }
     local.edit("logs: delete", &COPY_TO.replace("daily_days: 14 }", "daily_days: 14 }, paused: true"));
     local.ok(&["deploy", "--bundle", &bundle(), "--yes"]);
     local.json(&["invoke", "backup"]);

@@ -203,11 +203,29 @@ fn a_key_that_the_deploy_makes_encrypts_everything_and_outlives_the_environment(
     let (sealed, clear) = encrypted(&local);
     assert_eq!((sealed.len(), clear.len()), (3, 0), "{clear:?}");
 
+    // A file without the key would have nobody look after it.
+    local.edit(OWN_KEY, "");
+    for command in ["plan", "deploy"] {
+        let refused = local.run(&[command, "--bundle", &bundle()]);
+        assert!(
+            refused.code == 4 && refused.stderr.contains("kms_key: alias/snapwarden-local"),
+            "{refused:?}"
+        );
+    }
+    local.edit("logs: delete", &format!("{OWN_KEY}\nlogs: delete"));
+
     let destroyed = local.ok(&["destroy", "--yes"]);
     let says = format!("the key {ALIAS} ({arn}) stays: 3 snapshots (");
     assert!(destroyed.stdout.contains(&says), "{destroyed:?}");
     assert!(destroyed.stdout.contains("destroy --snapshots purge --env local"), "{destroyed:?}");
     assert_eq!(own_key(&local), (arn.clone(), "Enabled".to_owned()));
+    let status = local.run(&["status"]);
+    assert_eq!(status.code, 5, "{status:?}");
+    assert!(
+        status.stdout.contains("nothing is deployed") && !status.stdout.contains("is missing"),
+        "{status:?}"
+    );
+    assert!(status.stdout.contains("a destroy keeps it"), "{status:?}");
     local.deploy();
     assert_no_changes(&local, "after a deploy that found the key");
     assert_eq!((own_key(&local).0, keys(&local)), (arn.clone(), made.clone()));

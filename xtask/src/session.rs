@@ -11,6 +11,7 @@ use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Re
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
 use snapwarden_deployer::inventory;
+use snapwarden_deployer::kinds::key::is_named;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, endpoints, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
@@ -142,9 +143,31 @@ impl Session {
         Ok(Cloudside::new(aws, scope, None, Arc::new(|_| ())))
     }
 
-    /// Refuses to forget copies: those in a Region that the deployed cleanup looks after, and the file does not name any
-    /// more.
-    pub(crate) async fn check_copy_regions(&self, context: &Context, observed: &Observed) -> CommandResult {
+    /// Refuses a change after which nobody would find any more what is there: roles of another name, and copies.
+    pub(crate) async fn refuse_orphans(&self, context: &Context, observed: &Observed) -> CommandResult {
+        self.check_role_names(context, observed).await?;
+        self.check_copy_regions(context, observed).await?;
+        self.check_key(observed)
+    }
+
+    /// Refuses to forget the key that an earlier deploy made.
+    fn check_key(&self, observed: &Observed) -> CommandResult {
+        if self.scope.encryption.key(&self.scope.environment).is_some() || !is_named(observed, &self.scope) {
+            return Ok(());
+        }
+        let alias = self.scope.key_alias();
+        let message = format!(
+            "environment {} has a key of its own, {alias}, which its file does not name any more: nobody would look after \
+             it, and no backup that it encrypted can be read without it",
+            self.scope.environment
+        );
+        Err(Failure::new(Exit::Refused, message).hint(format!(
+            "put `kms_key: {{ create: true }}` back, or name it, `kms_key: {alias}`, to look after it yourself"
+        )))
+    }
+
+    /// The copies of a Region that the deployed cleanup looks after, and the file does not name any more.
+    async fn check_copy_regions(&self, context: &Context, observed: &Observed) -> CommandResult {
         let named: BTreeSet<_> = self.environment.copy_to.iter().map(|target| &target.region).collect();
         for region in copy_regions(observed, &self.scope, []) {
             let left = if named.contains(&region) {

@@ -29,7 +29,7 @@ use crate::scope::Scope;
 use crate::wait;
 use crate::world::{Found, ResourceId};
 
-pub use in_use::{Needing, Whose, needing};
+pub use in_use::{Needing, Whose, is_named, needing};
 pub use policy::for_services;
 
 /// The kind.

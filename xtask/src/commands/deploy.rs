@@ -292,8 +292,7 @@ pub(super) struct Planned {
 async fn fresh(context: &Context, args: &DeployArgs) -> Result<Planned, Failure> {
     let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
     let observed = session.observe().await?;
-    session.check_role_names(context, &observed).await?;
-    session.check_copy_regions(context, &observed).await?;
+    session.refuse_orphans(context, &observed).await?;
     let plan = args.scope.plan(context, &session, &bundle, &observed)?;
     Ok(Planned { session, bundle, observed, plan })
 }
@@ -310,8 +309,7 @@ async fn saved(context: &Context, args: &DeployArgs, path: &std::path::Path) -> 
     let (session, bundle) = Session::open_with_code(context, CodeSource::At(&folder)).await?;
     let observed = session.observe().await?;
     saved.check(&session.scope, &code_of(&bundle), &observed).map_err(anew)?;
-    session.check_role_names(context, &observed).await?;
-    session.check_copy_regions(context, &observed).await?;
+    session.refuse_orphans(context, &observed).await?;
     Ok(Planned { session, bundle, observed, plan: saved.plan })
 }
 

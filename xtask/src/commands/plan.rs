@@ -141,7 +141,7 @@ pub(crate) fn cmd_plan(context: &Context, args: &PlanArgs) -> CommandResult {
     let (session, plan, diff) = block_on(async {
         let (session, bundle) = Session::open_with_code(context, args.scope.code()).await?;
         let observed = session.observe().await?;
-        session.check_role_names(context, &observed).await?;
+        session.refuse_orphans(context, &observed).await?;
         let plan = args.scope.plan(context, &session, &bundle, &observed)?;
         if let Some(path) = &args.out {
             SavedPlan::new(&session.scope, code_of(&bundle), &observed, plan.clone()).write(path)?;

@@ -135,6 +135,7 @@ pub(crate) fn cmd_promote(context: &Context, args: &PromoteArgs) -> CommandResul
             return stack::release(&to, stage, None, &deploying, &how).await?.show(&to);
         }
         let observed = session.observe().await?;
+        session.refuse_orphans(&to, &observed).await?;
         let plan = deploying.scope().plan(&to, &session, &bundle, &observed)?;
         if args.dry_run {
             return show(&plan);

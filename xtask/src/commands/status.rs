@@ -10,7 +10,8 @@ use snapwarden_deployer::environment::{Cloud, Finding, Region, ScheduleExpressio
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{
-    Alias, FoundOf, Kind, LambdaFunction, Role, Schedule, alias_name, cleanup_settings, read, registry,
+    Alias, FoundOf, Key, Kind, LambdaFunction, LogGroup, Role, Schedule, alias_name, cleanup_settings, read,
+    registry,
 };
 use snapwarden_deployer::plan::{Options, Order, Plan, Step, Unowned, Verb, plan};
 use snapwarden_deployer::policy_gate::{copy_regions, deployed_settings};
@@ -44,6 +45,8 @@ pub(crate) struct Status {
     pub(crate) account: String,
     /// The Region.
     pub(crate) region: String,
+    /// Whether anything is there beside what a destroy may have kept.
+    pub(crate) deployed: bool,
     /// What it holds.
     pub(crate) resources: Vec<Resource>,
     /// When it runs next.
@@ -212,12 +215,14 @@ fn look(
     let desired = live.overlay(desired);
     let schedules = firings(observed, Timestamp::now());
     let mut attention = Vec::new();
-    let drift = drift(&session.scope, desired, observed, unreadable).unwrap_or_else(|taken| {
+    let name = &session.scope.environment;
+    let is_deployed = !unreadable.is_empty() || observed.keys().any(|id| !outlives(id));
+    let mut drift = drift(&session.scope, desired, observed, unreadable).unwrap_or_else(|taken| {
         attention.push(taken.to_string());
         Plan::default()
     });
-    let name = &session.scope.environment;
-    if observed.is_empty() && unreadable.is_empty() {
+    if !is_deployed {
+        drift = Plan::default();
         attention.push(format!("nothing is deployed: run `cargo xtask deploy --env {name}`"));
     } else {
         attention.extend(drift.pending().map(difference));
@@ -249,7 +254,10 @@ fn look(
         }
     }
     let outlook = draining.as_ref().map(|outlook| (outlook.snapshots == 0, outlook.text(context)));
-    let mut notes = if observed.is_empty() { Vec::new() } else { health.notes() };
+    let mut notes = if is_deployed { health.notes() } else { Vec::new() };
+    if !is_deployed {
+        notes.extend(observed.keys().map(|kept| format!("{kept} is there: a destroy keeps it")));
+    }
     if let Some(Release { how: how @ How::RolledBackTo(_), at, by, .. }) = &live.release {
         let at = short(*at);
         notes
@@ -262,6 +270,7 @@ fn look(
         environment: name.to_string(),
         account: session.scope.account.to_string(),
         region: session.scope.region.to_string(),
+        deployed: is_deployed,
         resources: resources(observed),
         schedules,
         drift: drift.pending().cloned().collect(),
@@ -275,6 +284,11 @@ fn look(
         attention,
         notes,
     })
+}
+
+/// Whether it may be all that a destroy has left: logs that somebody wants to read, and the key of what is encrypted.
+fn outlives(resource: &ResourceId) -> bool {
+    [LogGroup::NAME, Key::NAME].contains(&resource.kind.as_str())
 }
 
 /// Whether the file says that a Region holds copies.

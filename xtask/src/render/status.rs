@@ -16,7 +16,7 @@ pub(crate) fn text(status: &Status, all: bool) -> String {
     let Status { environment, account, region, .. } = status;
     let title = format!("environment {environment}, account {account}, {region}");
     let mut text = format!("{}\n\n", painted(BOLD, title));
-    if status.resources.is_empty() && status.health.unreadable.is_empty() {
+    if !status.deployed {
         text.push_str("nothing is deployed\n");
     } else if all {
         text.push_str(&inventory(&status.resources, &status.schedules));

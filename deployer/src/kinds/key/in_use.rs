@@ -10,6 +10,13 @@ use super::Handle;
 use crate::aws::Aws;
 use crate::error::{AwsError, Call};
 use crate::scope::{Function, Scope};
+use crate::world::Observed;
+
+/// Whether something that is deployed goes by the environment's own key: its file may not ask for one any more.
+pub fn is_named(observed: &Observed, scope: &Scope) -> bool {
+    // In the settings of a function, a property of the topic, or the policy of a role.
+    observed.values().any(|found| found.properties.to_string().contains(&scope.key_alias()))
+}
 
 /// What is encrypted with a key, as far as EC2 and CloudWatch Logs show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -66,7 +66,7 @@ impl Stage {
         again: String,
     ) -> Result<Self, Failure> {
         let observed = session.observe().await?;
-        session.check_role_names(context, &observed).await?;
+        session.refuse_orphans(context, &observed).await?;
         let direct = flags.plan(context, &session, &bundle, &observed)?;
         let draining = flags.goes_on_draining(&session, &observed);
         let desired = PlanScope::desired(&session, &bundle, draining)?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::artifacts::Source;
-use super::stack::{Stack, State, is_absent};
+use super::stack::{self, Stack, State, is_absent};
 use super::template::Names;
 use crate::error::{AwsError, Call, ErrorClass};
 use crate::kinds::{Context, StepError};
@@ -161,7 +161,10 @@ pub async fn discard(cx: &Context, id: &str, review: Option<&str>) -> Result<(),
     let Some(stack) = review else { return Ok(()) };
     let others = cx.aws.cloudformation.list_change_sets().stack_name(stack).send().await;
     let others = others.call("cloudformation:ListChangeSets")?.summaries.unwrap_or_default();
-    if others.iter().all(|other| other.change_set_id() == Some(id)) {
+    // Once somebody has executed theirs it is a stack like any other, and their change set is listed no more.
+    let holds_nothing =
+        stack::describe(cx, stack).await?.is_some_and(|stack| stack.state() == State::InReview);
+    if holds_nothing && others.iter().all(|other| other.change_set_id() == Some(id)) {
         let call = cx.aws.cloudformation.delete_stack().stack_name(stack);
         call.send().await.call("cloudformation:DeleteStack")?;
     }

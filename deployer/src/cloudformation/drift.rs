@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use super::change_set::named;
 use crate::error::{AwsError, Call};
-use crate::kinds::{Context, StepError};
+use crate::kinds::{Context, Kind, Schedule, StepError};
 use crate::plan::{Plan, Step, Verb};
 use crate::property::compare;
 use crate::wait;
-use crate::world::ResourceId;
+use crate::world::{Observed, ResourceId};
 
 /// What CloudFormation found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,13 +26,22 @@ pub struct Drift {
     pub plan: Plan,
     /// What could not be looked at, and why; nothing is known of it.
     pub unknown: Vec<String>,
+    /// Why CloudFormation did not look at everything that it could compare.
+    pub failed: Option<String>,
 }
 
 /// How long CloudFormation may take to look at every resource.
 const LIMIT: Duration = Duration::from_mins(15);
 
 /// Has CloudFormation compare the stack with its template. Changes nothing.
-pub async fn detect(cx: &Context, names: &BTreeMap<String, ResourceId>) -> Result<Drift, StepError> {
+///
+/// `observed` is what there is: CloudFormation knows a schedule by its name alone and looks for it in the default group, so
+/// that it takes for deleted what is in another one.
+pub async fn detect(
+    cx: &Context,
+    names: &BTreeMap<String, ResourceId>,
+    observed: &Observed,
+) -> Result<Drift, StepError> {
     let stack = cx.scope.stack();
     let call = cx.aws.cloudformation.detect_stack_drift().stack_name(&stack);
     let answer = call.send().await.call("cloudformation:DetectStackDrift")?;
@@ -52,10 +61,10 @@ pub async fn detect(cx: &Context, names: &BTreeMap<String, ResourceId>) -> Resul
             state: "it is still looking".to_owned(),
         });
     };
-    let mut drift = of(&resources(cx, &stack).await?, names);
+    let mut drift = of(&resources(cx, &stack).await?, names, observed);
     // What it could look at is worth showing all the same.
     if status == Some(StackDriftDetectionStatus::DetectionFailed) {
-        drift.unknown.insert(0, reason.unwrap_or_else(|| "CloudFormation gives no reason".to_owned()));
+        drift.failed = Some(reason.unwrap_or_else(|| "CloudFormation gives no reason".to_owned()));
     }
     Ok(drift)
 }
@@ -75,7 +84,7 @@ async fn resources(cx: &Context, stack: &str) -> Result<Vec<StackResourceDrift>,
 }
 
 /// Pure.
-fn of(resources: &[StackResourceDrift], names: &BTreeMap<String, ResourceId>) -> Drift {
+fn of(resources: &[StackResourceDrift], names: &BTreeMap<String, ResourceId>, observed: &Observed) -> Drift {
     let mut drift = Drift::default();
     for resource in resources {
         let logical = resource.logical_resource_id().unwrap_or_default();
@@ -93,6 +102,9 @@ fn of(resources: &[StackResourceDrift], names: &BTreeMap<String, ResourceId>) ->
                 interim: None,
                 found: None,
             }),
+            Some(Status::Deleted) if name.kind == Schedule::NAME && observed.contains_key(&name) => {
+                drift.unknown.push(format!("{name}: CloudFormation looks for it in the default group"));
+            }
             Some(Status::Deleted) => drift.plan.steps.push(Step {
                 resource: name,
                 verb: Verb::Create,

@@ -34,6 +34,10 @@ enum Told {
     Failed(Verb, String),
 }
 
+/// For a while after it was told to change a stack, CloudFormation may still show it as it was: only an event of this very
+/// change says that it has begun.
+const UNTIL_BEGUN: Duration = Duration::from_mins(2);
+
 /// Between two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -46,19 +50,28 @@ pub async fn follow(
     names: &BTreeMap<String, ResourceId>,
     guard: &dyn Guard,
 ) -> Result<Ended, AwsError> {
-    let began = Instant::now();
+    let asked = Instant::now();
+    let mut begun = false;
     let mut pause = FIRST_PAUSE;
     let mut watch = Watch { names, seen: BTreeSet::new(), running: BTreeMap::new(), failures: Vec::new() };
     loop {
         let now = stack::describe(cx, stack).await?;
         // After the state, so that its last event is among them.
         for event in events(cx, stack, token).await? {
+            begun = true;
             watch.take(cx, &event);
         }
-        let over = now.as_ref().is_none_or(|stack| stack.state() != State::Busy);
+        let stands_still = |stack: &Stack| begun && !matches!(stack.state(), State::Busy | State::InReview);
+        let over = now.as_ref().is_none_or(stands_still);
         let halted = if over { None } else { guard.check().await.err().map(|Halt(why)| why) };
-        let late = (began.elapsed() > LIMIT).then(|| "CloudFormation takes more than an hour".to_owned());
-        let halted = halted.or(late.filter(|_| !over));
+        let late = match asked.elapsed() {
+            elapsed if elapsed > LIMIT => Some("CloudFormation takes more than an hour"),
+            elapsed if elapsed > UNTIL_BEGUN && !begun => {
+                Some("CloudFormation shows no sign of having begun")
+            }
+            _ => None,
+        };
+        let halted = halted.or(late.filter(|_| !over).map(str::to_owned));
         if over || halted.is_some() {
             let stack = now.filter(|stack| stack.state() != State::Gone);
             return Ok(Ended { stack, failures: watch.failures, halted });

@@ -55,7 +55,7 @@ impl Stack {
             "CREATE_FAILED" => State::Failed("it could not be made"),
             "ROLLBACK_FAILED" => State::Failed("it could not be made, nor could that be undone"),
             "DELETE_FAILED" => State::Failed("it could not be deleted as a whole"),
-            "UPDATE_ROLLBACK_FAILED" | "UPDATE_FAILED" => State::Stuck,
+            "UPDATE_ROLLBACK_FAILED" | "UPDATE_FAILED" | "IMPORT_ROLLBACK_FAILED" => State::Stuck,
             status if status.ends_with("_IN_PROGRESS") => State::Busy,
             // Among them `UPDATE_ROLLBACK_COMPLETE`: a change failed and is undone.
             _ => State::Ready,
@@ -72,12 +72,23 @@ impl Stack {
         self.tags.get(tags::ENVIRONMENT).map(String::as_str)
     }
 
+    /// Whether it holds nothing yet: nobody has made it so far, or the import that was to make it failed and was undone.
+    pub fn is_new(&self) -> bool {
+        let import_failed = self.status == "IMPORT_ROLLBACK_COMPLETE" && self.owner().is_none();
+        self.state() == State::InReview || import_failed
+    }
+
     /// How it gets out of its state, for people; nothing where it needs to get out of none.
     pub fn way_out(&self, scope: &Scope) -> Option<String> {
         let (name, env) = (scope.stack(), &scope.environment);
         match self.state() {
             State::Failed(why) => Some(format!(
                 "{why}, and CloudFormation can only delete it: `cargo xtask destroy --env {env}`, then deploy again"
+            )),
+            State::Stuck if self.status.starts_with("IMPORT") => Some(format!(
+                "an import failed and CloudFormation could not let go of it again: mend what the events name (`aws \
+                 cloudformation describe-stack-events --stack-name {name}`), then delete the stack, which leaves what \
+                 was imported as it is (`aws cloudformation delete-stack --stack-name {name}`), and deploy --adopt again"
             )),
             State::Stuck => Some(format!(
                 "a change failed and CloudFormation could not undo it: mend what the events name (`aws cloudformation \
@@ -193,6 +204,7 @@ mod tests {
             ("CREATE_COMPLETE", None),
             ("UPDATE_COMPLETE", None),
             ("IMPORT_ROLLBACK_COMPLETE", None),
+            ("IMPORT_ROLLBACK_FAILED", Some("delete-stack --stack-name snapwarden-local")),
             ("REVIEW_IN_PROGRESS", None),
         ] {
             let way_out = stack(status).way_out(&crate::cloudformation::tests::scope());

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::template::Names;
 use crate::kinds::{Alias, AnyKind, Blueprint, Kind, LambdaFunction, registry};
@@ -114,6 +114,16 @@ impl Patched {
             .filter_map(|(step, parts)| Some((parts.first()?.id.clone(), step.resource.clone())))
             .collect();
         let Some(resources) = template["Resources"].as_object_mut() else { return Self { template, names } };
+        // As in a whole template: a version is published of the code and settings that the function has by then.
+        let waiting = |mut part: Value, resource: &ResourceId, resources: &Map<String, Value>| {
+            let needs = registry().needs(resource, blueprint.scope);
+            let needs = needs.iter().filter_map(|need| id_of(&names, need));
+            let needs: BTreeSet<&str> = needs.filter(|id| resources.contains_key(*id)).collect();
+            if !needs.is_empty() {
+                part["DependsOn"] = json!(needs);
+            }
+            part
+        };
         for (step, parts) in rendered.into_iter().filter(|(step, _)| step.verb != Verb::Keep) {
             let mut parts = parts.into_iter();
             let Some(mut part) = parts.next() else { continue };
@@ -137,7 +147,8 @@ impl Patched {
                 resources.retain(|_, other| {
                     other["Type"] != version.kind || other["Properties"]["FunctionName"] != function
                 });
-                resources.insert(version.id.clone(), json!(version));
+                let waits = waiting(json!(version), &step.resource, resources);
+                resources.insert(version.id.clone(), waits);
             }
             match resources.get_mut(&part.id) {
                 Some(there) => {
@@ -148,7 +159,10 @@ impl Patched {
                         there["Properties"]["Code"] = code;
                     }
                 }
-                None => drop(resources.insert(part.id.clone(), json!(part))),
+                None => {
+                    let waits = waiting(json!(part), &step.resource, resources);
+                    resources.insert(part.id.clone(), waits);
+                }
             }
         }
         Self { template, names }

@@ -9,10 +9,10 @@ use serde_json::json;
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::cloudformation::artifacts::{Artifacts, Readers, Source};
 use snapwarden_deployer::cloudformation::fleet::{self, Failure as Failed, Found, Instance, Wanted};
-use snapwarden_deployer::cloudformation::{ARTIFACT_BUCKET, fleet_template};
+use snapwarden_deployer::cloudformation::{ARTIFACT_BUCKET, Template, fleet_template};
 use snapwarden_deployer::environment::Fleet;
 use snapwarden_deployer::kinds::Context as Cloudside;
-use snapwarden_deployer::plan::Plan;
+use snapwarden_deployer::plan::{Plan, Step, Verb};
 use snapwarden_domain::tags::ENVIRONMENT;
 
 use crate::context::{Context, block_on};
@@ -109,7 +109,7 @@ impl Stage {
         let wanted = Wanted {
             fleet,
             body: template.body(),
-            parameters: BTreeMap::from([(ARTIFACT_BUCKET.to_owned(), bucket_prefix(&session))]),
+            parameters: parameters(&template, bucket_prefix(&session)),
             tags: session.scope.tags(&session.environment),
         };
         let found = find(&session).await?;
@@ -138,12 +138,39 @@ impl Stage {
         Ok(own.source(&cloudside(context, &self.session), self.wanted.body.clone()).await?)
     }
 
+    /// Refuses what nobody has said yes to: another deploy may have come in between, with accounts that this file does not
+    /// name and that would lose their stacks.
+    fn refuse_more(&self, context: &Context, found: Option<&Found>) -> CommandResult {
+        let now = fleet::plan(&self.session.scope.stack(), Some(&self.wanted), found);
+        let approved = |step: &Step| {
+            self.plan.pending().any(|seen| seen.resource == step.resource && seen.verb == step.verb)
+        };
+        let more: Vec<String> =
+            now.pending().filter(|step| !approved(step)).map(|step| step.resource.to_string()).collect();
+        if more.is_empty() {
+            return Ok(());
+        }
+        let message = format!("the fleet changed since it was planned: {}", more.join(", "));
+        Err(Failure::new(Exit::Refused, message)
+            .hint(format!("plan anew: {}", context.command_line("fleet plan"))))
+    }
+
     fn artifacts(&self, region: &str) -> Artifacts {
         Artifacts {
             bucket: format!("{}-{region}", bucket_prefix(&self.session)),
             is_given: self.session.environment.cloudformation.artifact_bucket.is_some(),
         }
     }
+}
+
+/// All of the template's parameters, also those that have a default: CloudFormation gives back all of them, and what it gives
+/// back and nobody has asked for would be a change at every deploy.
+fn parameters(template: &Template, bucket: String) -> BTreeMap<String, String> {
+    let defaults = template.parameters.iter().filter_map(|(name, parameter)| {
+        let default = parameter.default.clone()?;
+        Some((name.clone(), default))
+    });
+    defaults.chain([(ARTIFACT_BUCKET.to_owned(), bucket)]).collect()
 }
 
 /// What the buckets of all Regions begin with.
@@ -194,6 +221,7 @@ async fn deploy(context: &Context, args: &DeployArgs) -> CommandResult {
         exclusively(context, &stage.session, "fleet deploy", args.break_lock, async |guard| {
             let source = stage.upload(context).await?;
             let found = find(&stage.session).await?;
+            stage.refuse_more(context, found.as_ref())?;
             let task = context.progress().start("going through the accounts");
             let cx = cloudside(context, &stage.session);
             let failures = fleet::deploy(&cx, &stage.wanted, &source, found.as_ref(), guard).await?;
@@ -204,7 +232,13 @@ async fn deploy(context: &Context, args: &DeployArgs) -> CommandResult {
     }
     // What was not seen is not reported as done.
     let found = find(&stage.session).await?.unwrap_or_default();
-    let left = fleet::plan(&stage.session.scope.stack(), Some(&stage.wanted), Some(&found));
+    let mut left = fleet::plan(&stage.session.scope.stack(), Some(&stage.wanted), Some(&found));
+    // All operations have succeeded, so that there is no account in it.
+    let is_empty_unit = |step: &Step| step.verb == Verb::Create && step.resource.name.starts_with("ou-");
+    for empty in left.pending().filter(|step| is_empty_unit(step)) {
+        context.progress().note(&format!("no account is in {}", empty.resource.name));
+    }
+    left.steps.retain(|step| !is_empty_unit(step));
     if !left.is_empty() {
         let message = format!(
             "all was done, but CloudFormation shows something else:\n{}",
@@ -216,14 +250,33 @@ async fn deploy(context: &Context, args: &DeployArgs) -> CommandResult {
     show(context, &stage.session, &found)
 }
 
+/// The accounts, each with its Region, that the file names and that have no stack. What accounts are in a unit, only
+/// Organizations knows.
+fn missing(fleet: &Fleet, found: &Found) -> Vec<String> {
+    let is_there = |account: &str, region: &str| {
+        found.instances.iter().any(|instance| instance.account == account && instance.region == region)
+    };
+    let places = fleet
+        .accounts
+        .iter()
+        .flat_map(|account| fleet.regions.iter().map(move |region| (account.as_str(), region.as_str())));
+    let missing = places.filter(|(account, region)| !is_there(account, region));
+    missing.map(|(account, region)| format!("{account} in {region}")).collect()
+}
+
 async fn status(context: &Context) -> CommandResult {
-    fleet_of(context)?;
+    let fleet = fleet_of(context)?;
     let session = Session::open(context).await?;
     let Some(found) = find(&session).await? else {
         return Err(Failure::new(Exit::Attention, "there is no fleet yet")
             .hint(format!("deploy it: {}", context.command_line("fleet deploy"))));
     };
     show(context, &session, &found)?;
+    let missing = missing(&fleet, &found);
+    if !missing.is_empty() {
+        return Err(Failure::new(Exit::Attention, format!("there is no stack in {}", missing.join(", ")))
+            .hint(format!("deploy there: {}", context.command_line("fleet deploy"))));
+    }
     if found.instances.iter().any(is_poor) {
         return Err(Failure::said(Exit::Attention));
     }
@@ -241,8 +294,10 @@ async fn destroy(context: &Context, args: &DestroyArgs) -> CommandResult {
     let found = find(&session).await?;
     let plan = fleet::plan(&session.scope.stack(), None, found.as_ref());
     session.approve(context, &plan, "Delete the fleet of", args.yes)?;
-    if let Some(found) = &found {
+    if found.is_some() {
         exclusively(context, &session, "fleet destroy", args.break_lock, async |guard| {
+            // Whatever it has by now: there is no environment afterwards.
+            let Some(found) = &find(&session).await? else { return Ok(()) };
             let task = context.progress().start("going through the accounts");
             let cx = cloudside(context, &session);
             let failures = fleet::destroy(&cx, found, &fleet, guard).await?;
@@ -285,4 +340,42 @@ fn show(context: &Context, session: &Session, found: &Found) -> CommandResult {
     let text = table(["ACCOUNT", "REGION", "UNIT", "STATUS", "REASON"], rows);
     let poor = found.instances.iter().filter(|instance| is_poor(instance)).count();
     output::result(context, &value, format!("{text}\n{} stacks, {poor} not current", found.instances.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use snapwarden_deployer::scope::Function;
+
+    use super::*;
+
+    /// CloudFormation gives back what took its default as well: as a difference it would be a change of every account at every
+    /// deploy, and no deploy would ever end well.
+    #[test]
+    fn a_stack_set_is_given_all_that_it_gives_back() {
+        let text = include_str!("../../../environments/local.yaml");
+        let environment =
+            snapwarden_deployer::environment::parse(std::path::Path::new("local.yaml"), text).unwrap();
+        let code = Function::ALL.map(|function| (function, "code".to_owned())).into();
+        let template = fleet_template(&environment, &code).unwrap();
+        let given = parameters(&template, "bucket".to_owned());
+        assert!(template.parameters.len() > 1);
+        assert_eq!(Vec::from_iter(given.keys()), Vec::from_iter(template.parameters.keys()));
+        assert_eq!(given[ARTIFACT_BUCKET], "bucket");
+    }
+
+    #[test]
+    fn an_account_of_the_file_without_a_stack_is_named() {
+        let fleet = serde_json::from_value(json!({
+            "accounts": ["111122223333", "444455556666"], "regions": ["eu-central-1"],
+        }));
+        let instance = Instance {
+            account: "111122223333".to_owned(),
+            region: "eu-central-1".to_owned(),
+            unit: None,
+            status: "CURRENT".to_owned(),
+            reason: None,
+        };
+        let found = Found { instances: vec![instance], ..Found::default() };
+        assert_eq!(missing(&fleet.unwrap(), &found), ["444455556666 in eu-central-1"]);
+    }
 }

@@ -9,7 +9,7 @@ use aws_sdk_cloudformation::types::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Failure, Found, Place, Wanted, by_place};
+use super::{Failure, Found, Instance, Place, Wanted, by_place};
 use crate::apply::{Guard, Halt};
 use crate::cloudformation::artifacts::Source;
 use crate::environment::Fleet;
@@ -51,11 +51,13 @@ pub async fn deploy(
     failures.extend(work.make(&missing).await?);
     let is_poor = |place: &&Place| {
         let stacks = there.get(*place).into_iter().flatten();
-        !changed && places.contains(*place) && stacks.into_iter().any(|stack| stack.status != "CURRENT")
+        let takes_an_update = |stack: &Instance| !["CURRENT", "INOPERABLE"].contains(&stack.status.as_str());
+        !changed && places.contains(*place) && stacks.into_iter().any(takes_an_update)
     };
     failures.extend(work.renew(&there.keys().filter(is_poor).collect()).await?);
     let gone = there.keys().filter(|place| !places.contains(*place)).collect();
     failures.extend(work.delete(&gone).await?);
+    failures.extend(found.into_iter().flat_map(|found| inoperable(&work.name, &found.instances)));
     Ok(failures)
 }
 
@@ -73,13 +75,15 @@ pub async fn destroy(
         by_organization: found.instances.iter().any(|instance| instance.unit.is_some()),
         guard,
     };
-    let failures = work.delete(&by_place(found).keys().collect()).await?;
+    let mut failures = work.delete(&by_place(found).keys().collect()).await?;
     if failures.is_empty() {
         wait::retry(cx, &[wait::STACK_SET_BUSY], async || {
             let call = cx.aws.cloudformation.delete_stack_set().stack_set_name(&work.name);
             call.send().await.call("cloudformation:DeleteStackSet")
         })
         .await?;
+    } else {
+        failures.extend(inoperable(&work.name, &found.instances));
     }
     Ok(failures)
 }
@@ -213,6 +217,12 @@ impl Work<'_> {
             let answer = call.send().await.call("cloudformation:DescribeStackSetOperation")?;
             let status = answer.stack_set_operation.and_then(|operation| operation.status);
             match status {
+                // Where some may fail, an operation in which no more did has succeeded.
+                Some(StackSetOperationStatus::Succeeded)
+                    if self.fleet.failure_tolerance_percent.get() > 0 =>
+                {
+                    return Ok(self.failures(id).await?);
+                }
                 Some(StackSetOperationStatus::Succeeded) => return Ok(Vec::new()),
                 None
                 | Some(
@@ -220,7 +230,15 @@ impl Work<'_> {
                     | StackSetOperationStatus::Queued
                     | StackSetOperationStatus::Stopping,
                 ) => {}
-                Some(status) => return self.failures(id, &status).await,
+                Some(status) => {
+                    let failures = self.failures(id).await?;
+                    if failures.is_empty() {
+                        let state = format!("operation {id} ended as {}", status.as_str());
+                        let what = "CloudFormation did not go through all accounts";
+                        return Err(StepError::Failed { what, state });
+                    }
+                    return Ok(failures);
+                }
             }
             if let Err(Halt(why)) = self.guard.check().await {
                 return Err(StepError::Halted(format!("{why}; CloudFormation goes on by itself")));
@@ -236,7 +254,8 @@ impl Work<'_> {
         }
     }
 
-    async fn failures(&self, id: &str, status: &StackSetOperationStatus) -> Result<Vec<Failure>, StepError> {
+    /// Where an operation failed, and why.
+    async fn failures(&self, id: &str) -> Result<Vec<Failure>, AwsError> {
         let (mut failures, mut next) = (Vec::new(), None);
         loop {
             let call = self.cx.aws.cloudformation.list_stack_set_operation_results();
@@ -259,12 +278,29 @@ impl Work<'_> {
                 break;
             }
         }
-        if failures.is_empty() {
-            let state = format!("operation {id} ended as {}", status.as_str());
-            return Err(StepError::Failed { what: "CloudFormation did not go through all accounts", state });
-        }
         Ok(failures)
     }
+}
+
+/// Stacks that CloudFormation leaves out of every update, since it could not delete them: they take a person (source:
+/// CloudFormation API, `StackInstance`, `Status`).
+fn inoperable(name: &str, instances: &[Instance]) -> Vec<Failure> {
+    let stuck = instances.iter().filter(|instance| instance.status == "INOPERABLE");
+    let failure = |instance: &Instance| {
+        let Instance { account, region, reason, .. } = instance;
+        let why = reason.as_deref().unwrap_or("CloudFormation does not say why");
+        Failure {
+            account: account.clone(),
+            region: region.clone(),
+            reason: format!(
+                "its stack could not be deleted ({why}), and CloudFormation leaves it alone from then on: take it out of \
+                 the fleet with `aws cloudformation delete-stack-instances --stack-set-name {name} --accounts {account} \
+                 --regions {region} --retain-stacks` (with organizational units --deployment-targets instead of \
+                 --accounts), and delete it in its account"
+            ),
+        }
+    };
+    stuck.map(failure).collect()
 }
 
 /// How many accounts at a time, and the operation's Regions in the order of the file; others it must not name.

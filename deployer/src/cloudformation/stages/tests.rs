@@ -213,7 +213,14 @@ fn a_change_of_settings_publishes_another_version_of_the_same_code_and_removes_w
         |template: &Value| resource(template, "CleanupAlias")["Properties"]["FunctionVersion"].clone();
     assert_ne!(served(&patched), served(&present));
     let version = served(&patched)["Fn::GetAtt"][0].as_str().unwrap().to_owned();
-    assert_ne!(resource(&patched, &version), &Value::Null, "it is in the template");
+    let before = served(&present)["Fn::GetAtt"][0].as_str().unwrap().to_owned();
+    let waits = |template: &Value, version: &str| resource(template, version)["DependsOn"].clone();
+    assert_eq!(
+        waits(&patched, &version),
+        waits(&present, &before),
+        "a version is of what its function is by then"
+    );
+    assert!(waits(&patched, &version).to_string().contains("CleanupFunction"), "{patched}");
 }
 
 /// A version that goes by two names is published twice, which Lambda refuses in the middle of a deploy.

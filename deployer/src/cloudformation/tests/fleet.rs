@@ -41,7 +41,7 @@ fn of_units(auto_deploy: bool) -> Wanted {
 fn of_accounts() -> Wanted {
     wanted(json!({
         "accounts": ["111122223333", "444455556666"], "regions": ["eu-central-1"],
-        "max_concurrent_percent": 30, "failure_tolerance_percent": 5,
+        "max_concurrent_percent": 30,
     }))
 }
 
@@ -183,7 +183,7 @@ async fn a_change_is_one_operation_for_all_that_there_is() {
             let preferences = request.operation_preferences();
             preferences.is_some_and(|preferences| {
                 preferences.max_concurrent_percentage() == Some(30)
-                    && preferences.failure_tolerance_percentage() == Some(5)
+                    && preferences.failure_tolerance_percentage() == Some(0)
             })
         })
         .then_output(|| UpdateStackSetOutput::builder().operation_id("op").build());
@@ -224,6 +224,38 @@ async fn the_stack_set_goes_only_after_all_of_its_stacks() {
         let failures = destroy(&cx, &there, &wanted.fleet, &Free).await.unwrap();
         assert_eq!((failures.len(), set.num_calls()), (1 - deletions, deletions));
     }
+}
+
+/// What may fail somewhere has failed there all the same: those accounts have no backups, and a StackSet that still has their
+/// stacks cannot be deleted.
+#[tokio::test(start_paused = true)]
+async fn what_fails_within_the_tolerance_is_named_as_well() {
+    let mut wanted = of_accounts();
+    wanted.fleet = serde_json::from_value(json!({
+        "accounts": ["111122223333"], "regions": ["eu-central-1"], "failure_tolerance_percent": 5,
+    }))
+    .unwrap();
+    let (create, make) = (set_made(), instances_made());
+    let ended = operation(StackSetOperationStatus::Succeeded);
+    let results = mock!(aws_sdk_cloudformation::Client::list_stack_set_operation_results).then_output(|| {
+        let failed = StackSetOperationResultSummary::builder().account("111122223333").region("r");
+        let failed = failed.status(StackSetOperationResultStatus::Failed).status_reason("no role");
+        ListStackSetOperationResultsOutput::builder().summaries(failed.build()).build()
+    });
+    let (cx, _) = context(aws(&[&create, &make, &ended, &results]));
+    let failures = deploy(&cx, &wanted, &body(), None, &Free).await.unwrap();
+    assert_eq!(failures[0].reason, "no role");
+}
+
+/// CloudFormation leaves such a stack out of whatever it does next; to run the command again helps nobody.
+#[tokio::test(start_paused = true)]
+async fn a_stack_that_could_not_be_deleted_takes_a_person_and_the_command_says_how() {
+    let wanted = of_accounts();
+    let (cx, _) = context(aws(&[]));
+    let there = found(&wanted, &[("111122223333", "CURRENT"), ("444455556666", "INOPERABLE")]);
+    let failures = deploy(&cx, &wanted, &body(), Some(&there), &Free).await.unwrap();
+    assert_eq!((failures.len(), failures[0].account.as_str()), (1, "444455556666"));
+    assert!(failures[0].reason.contains("--retain-stacks"), "{failures:?}");
 }
 
 /// Ctrl-C is not answered after twelve hours, and does not say that CloudFormation has stopped.

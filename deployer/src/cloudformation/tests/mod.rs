@@ -37,9 +37,10 @@ use crate::aws::{Aws, LocalEndpoints};
 use crate::bundle::tests::good;
 use crate::environment::{Environment, parse};
 use crate::event::{Event, Listener};
-use crate::kinds::Context;
+use crate::kinds::{Context, Kind, Schedule};
 use crate::plan::Verb;
 use crate::scope::{Function, Scope};
+use crate::world::{Found, Observed, ResourceId};
 
 fn environment() -> Environment {
     parse(Path::new("local.yaml"), include_str!("../../../../environments/local.yaml")).unwrap()
@@ -200,8 +201,14 @@ async fn a_template_that_changes_nothing_is_no_failure_and_leaves_nothing_behind
 
 /// A first deploy that is refused must not leave a stack that holds nothing and is in the way of the next.
 #[tokio::test(start_paused = true)]
-async fn a_refused_first_change_set_takes_its_empty_stack_along_unless_another_is_in_it() {
-    for (others, deletions) in [(vec!["arn:change-set"], 1), (vec!["arn:change-set", "arn:another"], 0)] {
+async fn a_refused_first_change_set_takes_its_empty_stack_along_unless_it_is_another_s() {
+    for (others, status, deletions) in [
+        (vec!["arn:change-set"], StackStatus::ReviewInProgress, 1),
+        (vec!["arn:change-set", "arn:another"], StackStatus::ReviewInProgress, 0),
+        // Somebody executed theirs meanwhile, and CloudFormation lists only what could still be executed.
+        (vec![], StackStatus::CreateComplete, 0),
+        (vec![], StackStatus::CreateInProgress, 0),
+    ] {
         let create = mock!(aws_sdk_cloudformation::Client::create_change_set)
             .match_requests(|request| {
                 request.on_stack_failure() == Some(&OnStackFailure::Delete)
@@ -216,8 +223,10 @@ async fn a_refused_first_change_set_takes_its_empty_stack_along_unless_another_i
         });
         let gone = mock!(aws_sdk_cloudformation::Client::delete_stack)
             .then_output(|| DeleteStackOutput::builder().build());
+        let now =
+            mock!(aws_sdk_cloudformation::Client::describe_stacks).then_output(move || state(status.clone()));
         let (describe, delete) = (failed("Template error: no such bucket"), discarded());
-        let (cx, _) = context(aws(&[&create, &describe, &delete, &list, &gone]));
+        let (cx, _) = context(aws(&[&create, &describe, &delete, &list, &now, &gone]));
         let template = a_template();
         let error = change_set::create(&cx, request(&template), None).await.unwrap_err();
         assert_eq!(
@@ -360,6 +369,36 @@ async fn a_change_is_followed_to_its_end_and_says_what_failed() {
     );
 }
 
+/// CloudFormation may show a stack as it was for some seconds after it was told to change it: canaries would try versions
+/// that do not exist, and a deletion be reported as failed.
+#[tokio::test(start_paused = true)]
+async fn a_change_is_over_only_once_it_has_been_seen_to_begin() {
+    let states = mock!(aws_sdk_cloudformation::Client::describe_stacks)
+        .sequence()
+        .output(|| state(StackStatus::ReviewInProgress))
+        .output(|| state(StackStatus::UpdateComplete))
+        .output(|| state(StackStatus::UpdateComplete))
+        .build();
+    let began = || vec![event(1, "t", "snapwarden-local", ResourceStatus::UpdateInProgress, "")];
+    let events = mock!(aws_sdk_cloudformation::Client::describe_stack_events)
+        .sequence()
+        .output(|| DescribeStackEventsOutput::builder().build())
+        .output(|| DescribeStackEventsOutput::builder().build())
+        .output(move || DescribeStackEventsOutput::builder().set_stack_events(Some(began())).build())
+        .build();
+    let (cx, _) = context(aws(&[&states, &events]));
+    let ended = follow::follow(&cx, "arn:stack", "t", &BTreeMap::new(), &Free).await.unwrap();
+    assert_eq!((ended.halted, states.num_calls()), (None, 3));
+
+    let states = mock!(aws_sdk_cloudformation::Client::describe_stacks)
+        .then_output(|| state(StackStatus::UpdateComplete));
+    let events = mock!(aws_sdk_cloudformation::Client::describe_stack_events)
+        .then_output(|| DescribeStackEventsOutput::builder().build());
+    let (cx, _) = context(aws(&[&states, &events]));
+    let ended = follow::follow(&cx, "arn:stack", "t", &BTreeMap::new(), &Free).await.unwrap();
+    assert_eq!(ended.halted.as_deref(), Some("CloudFormation shows no sign of having begun"));
+}
+
 /// Ctrl-C does not stop CloudFormation: to report the change as stopped would be wrong, and to wait on would be deaf.
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_wait_says_that_cloudformation_goes_on() {
@@ -417,12 +456,17 @@ async fn drift_reads_like_our_own_plan_and_says_of_what_nothing_is_known() {
                 "{\"TopicName\":\"t\"}",
                 "",
             ))
+            .stack_resource_drifts(drift("CleanupSchedule", StackResourceDriftStatus::Deleted, "{}", ""))
             .stack_resource_drifts(drift("BackupRole", StackResourceDriftStatus::InSync, "{}", "{}"))
             .stack_resource_drifts(drift("Dashboard", StackResourceDriftStatus::NotChecked, "", ""))
             .build()
     });
     let (cx, _) = context(aws(&[&detect, &statuses, &drifts]));
-    let found = drift::detect(&cx, &a_template().names).await.unwrap();
+    let schedule = ResourceId::new(Schedule::NAME, "cleanup");
+    let nothing = serde_json::Value::Null;
+    let there = Found { properties: nothing.clone(), handle: nothing, tags: None, revision: None };
+    let observed = Observed::from([(schedule, there)]);
+    let found = drift::detect(&cx, &a_template().names, &observed).await.unwrap();
     let steps: Vec<_> = found.plan.steps.iter().map(|step| (step.verb, step.resource.to_string())).collect();
     assert_eq!(
         steps,
@@ -437,8 +481,10 @@ async fn drift_reads_like_our_own_plan_and_says_of_what_nothing_is_known() {
     assert_eq!(
         found.unknown,
         [
-            "1 of 4 resources",
             "dashboard snapwarden-local-eu-central-1: CloudFormation does not compare this type",
-        ]
+            "schedule cleanup: CloudFormation looks for it in the default group",
+        ],
+        "a schedule that is there is not gone because CloudFormation looks elsewhere"
     );
+    assert_eq!(found.failed.as_deref(), Some("1 of 4 resources"));
 }

@@ -13,7 +13,7 @@ use snapwarden_deployer::cloudformation::import::{Import, ResourceToImport};
 use snapwarden_deployer::cloudformation::stack::{self, Stack};
 use snapwarden_deployer::cloudformation::stages::{Patched, Stages};
 use snapwarden_deployer::kinds::{Alias, Blueprint, Context as Cloudside, Kind};
-use snapwarden_deployer::plan::{Plan, Step};
+use snapwarden_deployer::plan::{Plan, Step, Verb};
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::release::canary::Canary;
 
@@ -34,6 +34,8 @@ pub(super) struct Change<'a> {
     pub(super) stages: &'a Stages,
     /// The same change as the direct engine plans it.
     pub(super) direct: &'a Plan,
+    /// Whether that is what people have said yes to.
+    pub(super) is_approved: bool,
     /// The command that goes on where this one stopped.
     pub(super) again: &'a str,
 }
@@ -48,18 +50,52 @@ impl Change<'_> {
         let task = self.context.progress().start("asking CloudFormation what changes");
         let mut prepared = None;
         if let Some(first) = &self.stages.first {
-            prepared = self.create(first, stack, adopt, true, Vec::new()).await?.map(|first| {
+            prepared = self.shown(first, stack, adopt).await?.map(|first| {
                 let plan = self.stages.whole(first.plan, self.direct, self.names);
                 ChangeSet { is_last: false, plan, ..first }
             });
         }
         if prepared.is_none() {
             // What comes first has been done before, or there is nothing that would have to.
-            let reverts_drift = self.stages.first.is_none();
-            prepared = self.create(&self.stages.last, stack, adopt, reverts_drift, Vec::new()).await?;
+            prepared = if self.stages.first.is_none() {
+                self.shown(&self.stages.last, stack, adopt).await?
+            } else {
+                self.create(&self.stages.last, stack, adopt, false, Vec::new()).await?
+            };
         }
         task.done("");
         Ok(prepared)
+    }
+
+    /// What people are shown first: it takes back what was changed by hand, unless that is more than it should.
+    async fn shown(
+        &self,
+        template: &Value,
+        stack: Option<&Stack>,
+        adopt: bool,
+    ) -> Result<Option<ChangeSet>, Failure> {
+        let Some(change_set) = self.create(template, stack, adopt, true, Vec::new()).await? else {
+            return Ok(None);
+        };
+        if !self.does_more(&change_set.plan) {
+            return Ok(Some(change_set));
+        }
+        let review = change_set.creates.then_some(change_set.stack.as_str());
+        change_set::discard(self.cx, &change_set.id, review).await?;
+        self.create(template, stack, adopt, false, Vec::new()).await
+    }
+
+    /// Whether a change set would make again what is there, as CloudFormation may want with a schedule, which it looks for in
+    /// the default group; or, where people have seen the direct engine's plan, touch what that keeps.
+    fn does_more(&self, plan: &Plan) -> bool {
+        plan.pending().any(|step| {
+            let direct = self.direct.steps.iter().find(|direct| direct.resource == step.resource);
+            direct.is_some_and(|direct| match direct.verb {
+                Verb::Create => false,
+                Verb::Keep => step.verb == Verb::Create || self.is_approved,
+                _ => step.verb == Verb::Create,
+            })
+        })
     }
 
     /// Executes what was prepared and what follows on it; what became of every step.
@@ -83,10 +119,6 @@ impl Change<'_> {
             self.execute(change_set, guard).await?;
         } else {
             self.finish(change_set, guard).await?;
-        }
-        let protect = self.session.environment.protect;
-        if stack::find(self.cx).await?.is_some_and(|stack| stack.protected != protect) {
-            stack::protect(self.cx, protect).await?;
         }
         Ok(report(&change_set.plan, &canaries))
     }
@@ -217,6 +249,7 @@ pub(super) async fn apply(
         parameters,
         stages: &stages,
         direct: plan,
+        is_approved: true,
         again,
     };
     match change.prepare(Some(&stack), false).await? {

@@ -9,10 +9,10 @@ use snapwarden_deployer::cloudformation::artifacts::Artifacts;
 use snapwarden_deployer::cloudformation::change_set::{self, ChangeSet, Parameters};
 use snapwarden_deployer::cloudformation::import::Import;
 use snapwarden_deployer::cloudformation::saved::SavedChangeSet;
-use snapwarden_deployer::cloudformation::stack::{Stack, State};
+use snapwarden_deployer::cloudformation::stack::{self, Stack};
 use snapwarden_deployer::cloudformation::stages::Stages;
 use snapwarden_deployer::cloudformation::{ARTIFACT_BUCKET, Names, template};
-use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, Kind, LogGroup, Schedule, registry};
+use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, Key, Kind, LogGroup, Schedule, registry};
 use snapwarden_deployer::plan::{Options, Plan, owned, plan};
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::release::How;
@@ -98,6 +98,7 @@ impl Stage {
             parameters: Parameters::Given([(ARTIFACT_BUCKET.to_owned(), bucket)].into()),
             stages: &self.stages,
             direct: &self.direct,
+            is_approved: false,
             again: &self.again,
         }
     }
@@ -118,14 +119,34 @@ impl Stage {
         if !self.adopt || !is_new(stack.as_ref()) || self.beside_logs().is_empty() {
             return Ok(None);
         }
+        self.refuse_key(context)?;
         let import = Import::of(&self.stages, &self.names, &self.observed, &self.session.scope);
         self.change(context, &cx).prepare_import(stack.as_ref(), import).await
     }
 
-    /// What of the environment there is, but for log groups, which a destroy may have kept.
+    /// What of the environment there is, but for what a destroy of the stack may have kept: log groups, and a key, whose
+    /// alias has gone with the stack.
     fn beside_logs(&self) -> Vec<ResourceId> {
         let ours = owned(&registry(), &self.session.scope, &self.observed);
-        ours.into_keys().filter(|id| id.kind != LogGroup::NAME).collect()
+        let is_kept =
+            |id: &ResourceId| id.kind == LogGroup::NAME || id.kind == Key::NAME && !self.has_alias(id);
+        ours.into_keys().filter(|id| !is_kept(id)).collect()
+    }
+
+    fn has_alias(&self, key: &ResourceId) -> bool {
+        self.observed.get(key).is_some_and(|found| found.properties["aliased"] == true)
+    }
+
+    /// A key that the direct engine has made stays as it is: whatever comes into a stack can go with it.
+    fn refuse_key(&self, context: &Context) -> CommandResult {
+        let mut kept = self.observed.keys().filter(|id| id.kind == Key::NAME && self.has_alias(id));
+        let Some(key) = kept.next() else { return Ok(()) };
+        let message = format!("the key {} is not taken into a stack", key.name);
+        Err(Failure::new(Exit::Refused, message).hint(format!(
+            "name it in the file in place of `create: true`, as `kms_key: {}`, and look after it yourself; then `{}`",
+            key.name,
+            context.command_line("deploy --adopt")
+        )))
     }
 
     /// Whether a new stack takes over what is there already: log groups that a destroy has kept, and whatever else
@@ -163,7 +184,7 @@ pub(in crate::commands) async fn deploy_stack(context: &Context, args: &DeployAr
 }
 
 fn is_new(stack: Option<&Stack>) -> bool {
-    stack.is_none_or(|stack| stack.state() == State::InReview)
+    stack.is_none_or(Stack::is_new)
 }
 
 /// Takes what the direct engine has made into the stack, as it is. Its schedules go on firing meanwhile.
@@ -228,7 +249,8 @@ pub(in crate::commands) async fn release(
     }
     let history = history(session).await?;
     let moves = has_schedules_of_both(&session.scope, observed);
-    if change_set.is_none() && !moves && !is_unrecorded(session, &history, observed) {
+    let guarded = is_guarded(&stage.cloudside(context), session).await?;
+    if change_set.is_none() && !moves && guarded && !is_unrecorded(session, &history, observed) {
         note_differences(context, direct);
         let settled = Settled { release: history.newest().cloned(), ..Settled::default() };
         return Ok(Released::new(stage.session, Report::default(), stage.observed, settled));
@@ -253,6 +275,7 @@ pub(in crate::commands) async fn release(
                     .note(&format!("the stack has schedules of its own instead of: {}", left.join(", ")));
                 now = session.observe().await?;
             }
+            guard_stack(&stage.cloudside(context), &stage).await?;
             let whole = plan(&registry(), &session.scope, &stage.desired, &now, &Options::default())?;
             let now = see_it_done(context, session, &now, &whole).await?;
             let (how, git) = (how.clone(), stage.bundle.manifest.git.clone());
@@ -262,6 +285,22 @@ pub(in crate::commands) async fn release(
         })
         .await?;
     Ok(Released::new(stage.session, report, observed, settled))
+}
+
+/// Whether CloudFormation itself refuses to delete the stack, where the file asks for that.
+async fn is_guarded(cx: &Cloudside, session: &Session) -> Result<bool, Failure> {
+    Ok(!session.environment.protect || stack::find(cx).await?.is_none_or(|stack| stack.protected))
+}
+
+/// Has CloudFormation guard the stack as the file says. An edit of the file alone lifts no protection: the deploy's plan
+/// does, to which somebody has said yes by the environment's name.
+async fn guard_stack(cx: &Cloudside, stage: &Stage) -> CommandResult {
+    let protect = stage.session.environment.protect;
+    let differs = stack::find(cx).await?.is_some_and(|stack| stack.protected != protect);
+    if differs && (protect || stage.direct.lifts_protection()) {
+        stack::protect(cx, protect).await?;
+    }
+    Ok(())
 }
 
 async fn carry_out(

@@ -81,7 +81,7 @@ async fn show_drift(context: &Context, stage: &Stage, args: &PlanArgs) -> Comman
             .hint(format!("deploy first: {}", context.command_line("deploy"))));
     }
     let task = context.progress().start("asking CloudFormation what differs from the template");
-    let drift = drift::detect(&cx, &stage.names).await?;
+    let drift = drift::detect(&cx, &stage.names, &stage.observed).await?;
     task.done("");
     for unknown in &drift.unknown {
         context.progress().note(&format!("CloudFormation cannot tell of {unknown}"));
@@ -91,8 +91,14 @@ async fn show_drift(context: &Context, stage: &Stage, args: &PlanArgs) -> Comman
         "engine": "cloudformation",
         "drift": drift.plan,
         "unknown": drift.unknown,
+        "failed": drift.failed,
     });
     output::result(context, &value, render::plan::text(&drift.plan, context.verbose()))?;
+    if let Some(reason) = &drift.failed {
+        let message = format!("CloudFormation did not look at everything, so there may be more: {reason}");
+        return Err(Failure::new(Exit::Failed, message)
+            .hint("it looks with the rights of whoever asks: `cargo xtask policies stack` lists them"));
+    }
     if args.exit_code && !drift.plan.is_empty() {
         return Err(Failure::said(Exit::ChangesPending));
     }

@@ -108,11 +108,17 @@ impl SavedPlan {
             serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         // The form first: a plan of another version lacks or has fields that this one would complain about.
         let format = json.get("format").and_then(serde_json::Value::as_u64);
+        if json.get("change_set").is_some() {
+            return Err(damaged(
+                "it is a change set, and the environment's file does not say `engine: cloudformation`"
+                    .to_owned(),
+            ));
+        }
         let made_by = json.get("snapwarden").and_then(serde_json::Value::as_str).unwrap_or("unknown");
         if format != Some(u64::from(FORMAT)) || made_by != VERSION {
             return Err(damaged(format!("it was made by Snapwarden {made_by}, and this is {VERSION}")));
         }
-        let saved = Self::deserialize(json).map_err(|error| damaged(excerpt(error)))?;
+        let saved = Self::deserialize(json).map_err(|error| damaged(error.to_string()))?;
         if saved.digest == saved.own_digest() {
             Ok(saved)
         } else {

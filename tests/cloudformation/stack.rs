@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 use snapwarden_tests::proxy::{Calls, Effect, Proxy, Rule};
-use snapwarden_tests::recursive_loops::RecursiveLoops;
 use snapwarden_tests::{Local, block_on, broken_bundle, bundle};
 
 /// What the environment holds and what differs, whether or not it takes a person.
@@ -44,9 +43,7 @@ fn a_stack_is_planned_made_changed_and_deleted_like_any_environment() {
     let file = local.path("plan").to_string_lossy().into_owned();
     let saved = run(&["plan", "--out", &file]);
     assert_eq!(saved.code, 0, "{saved:?}");
-    let loops = RecursiveLoops::of(&local);
     let deployed = run(&["deploy", "--plan", &file, "--json"]);
-    drop(loops);
     assert_eq!(deployed.code, 0, "{deployed:?}");
     assert!(deployed.stderr.contains("snapwarden-local-backup:live"), "{deployed:?}");
     // Made without anything that could invoke a function, and completed when both had proven themselves.
@@ -81,9 +78,7 @@ fn a_stack_is_planned_made_changed_and_deleted_like_any_environment() {
 
     // A change reaches the released function.
     local.edit("memory_mb: 256", "memory_mb: 512");
-    let loops = RecursiveLoops::of(&local);
     let changed = run(&["deploy"]);
-    drop(loops);
     assert_eq!(changed.code, 0, "{changed:?}");
     assert!(changed.stderr.contains("function snapwarden-local-backup"), "{changed:?}");
     let status = self::status(&local);
@@ -130,7 +125,6 @@ fn releases_of_a_stack_are_tried_recorded_returned_to_and_promoted_and_it_drains
     let file = std::fs::read_to_string(local.path("environments/local.yaml")).unwrap();
     local.write_environment("local-next", &file.replace("environment: local", "environment: local-next"));
     local.ok(&["local", "up"]);
-    let loops = RecursiveLoops::of(&local);
     local.ok(&["deploy", "--bundle", &bundle()]);
     let first = releases(&local, "local");
     assert_eq!((first.len(), &first[0]["how"]), (1, &json!("deployed")));
@@ -185,14 +179,12 @@ fn releases_of_a_stack_are_tried_recorded_returned_to_and_promoted_and_it_drains
         ["cloudformation:CreateChangeSet", "cloudformation:DeleteChangeSet", "cloudformation:DeleteStack"];
     assert_eq!(calls, and_gone, "what is shown is CloudFormation's plan, and nothing of it stays");
     let promoted = local.run(&promote);
-    drop(loops);
     assert_eq!(promoted.code, 0, "{promoted:?}");
     let there = releases(&local, "local-next");
     assert_eq!(there[0]["how"]["promoted"]["environment"], json!("local"), "{there:?}");
     local.ok(&["destroy", "--env", "local-next"]);
 
     // Backups end, and cleanup goes on, through the deploys of a pipeline that knows nothing of it.
-    let loops = RecursiveLoops::of(&local);
     let drained = local.ok(&["destroy", "--drain"]);
     assert!(drained.stdout.contains("drained"), "{drained:?}");
     let schedules = |status: &Value| {
@@ -205,7 +197,6 @@ fn releases_of_a_stack_are_tried_recorded_returned_to_and_promoted_and_it_drains
     assert_eq!(schedules(&status(&local)), ["cleanup"]);
     local.ok(&["deploy", "--resume", "--bundle", &bundle()]);
     assert_eq!(schedules(&status(&local)), ["backup", "cleanup"]);
-    drop(loops);
     local.ok(&["destroy"]);
 }
 
@@ -214,7 +205,6 @@ fn releases_of_a_stack_are_tried_recorded_returned_to_and_promoted_and_it_drains
 fn wherever_a_deploy_of_a_stack_dies_the_same_command_goes_on_from_there() {
     let local = Local::with("cloud: local", "cloud: local\nengine: cloudformation");
     local.ok(&["local", "up"]);
-    let _loops = RecursiveLoops::of(&local);
     let proxy = Proxy::of(&local);
     let deploy = ["deploy", "--bundle", &bundle()];
     let mut memory = 256;

@@ -9,7 +9,6 @@
 
 pub mod browser;
 pub mod proxy;
-pub mod recursive_loops;
 
 use std::fs;
 use std::future::Future;

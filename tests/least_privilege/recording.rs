@@ -11,7 +11,6 @@ use snapwarden_deployer::aws::Aws;
 use snapwarden_deployer::environment::{Environment, parse};
 use snapwarden_deployer::scope::Scope;
 use snapwarden_tests::proxy::{Call, Calls, Effect, Proxy, Rule};
-use snapwarden_tests::recursive_loops::RecursiveLoops;
 use snapwarden_tests::{Local, Snapshot, block_on, bundle};
 
 use crate::authorization::World;
@@ -49,7 +48,6 @@ fn record_stack() -> Vec<Run> {
                   cloudformation: { role: \"arn:aws:iam::123456789012:role/cloudformation\" }\nlogs: delete";
     let local = Local::with("logs: delete", engine);
     local.ok(&["local", "up"]);
-    let _loops = RecursiveLoops::of(&local);
     let mut recorder = Recorder::of(local);
     recorder.command(&["plan", "--bundle", &bundle()]);
     recorder.deploy();

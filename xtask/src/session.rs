@@ -7,12 +7,12 @@ use std::sync::Arc;
 use snapwarden_deployer::aws::{Aws, Caller, LocalEndpoints};
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, Environment, Finding, Identity, Region, Severity};
+use snapwarden_deployer::environment::{Cloud, Engine, Environment, Finding, Identity, Region, Severity};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
 use snapwarden_deployer::inventory;
 use snapwarden_deployer::kinds::key::is_named;
-use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, endpoints, registry};
+use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, Schedule, endpoints, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::policy_gate::copy_regions;
@@ -145,9 +145,24 @@ impl Session {
 
     /// Refuses a change after which nobody would find any more what is there: roles of another name, and copies.
     pub(crate) async fn refuse_orphans(&self, context: &Context, observed: &Observed) -> CommandResult {
+        self.check_engine(observed)?;
         self.check_role_names(context, observed).await?;
         self.check_copy_regions(context, observed).await?;
         self.check_key(observed)
+    }
+
+    /// Refuses to change piece by piece what a stack has made.
+    fn check_engine(&self, observed: &Observed) -> CommandResult {
+        if self.environment.engine == Engine::Cloudformation || !Schedule::of_a_stack(observed) {
+            return Ok(());
+        }
+        let message = format!(
+            "environment {} is a CloudFormation stack, which its file does not say any more",
+            self.scope.environment
+        );
+        Err(Failure::new(Exit::Refused, message).hint(
+            "put `engine: cloudformation` back; docs/cloudformation.md says how an environment moves to the other engine",
+        ))
     }
 
     /// Refuses to forget the key that an earlier deploy made.

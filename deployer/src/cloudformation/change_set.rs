@@ -159,7 +159,7 @@ pub async fn discard(cx: &Context, id: &str, review: Option<&str>) -> Result<(),
     }
     // Without this, the next one would find a stack that never was. It may hold another's change set.
     let Some(stack) = review else { return Ok(()) };
-    let others = cx.aws.cloudformation.list_change_sets().stack_name(stack).send().await;
+    let others = cx.aws.cloudformation.list_change_sets().stack_name(cx.scope.stack()).send().await;
     let others = others.call("cloudformation:ListChangeSets")?.summaries.unwrap_or_default();
     // Once somebody has executed theirs it is a stack like any other, and their change set is listed no more.
     let holds_nothing =

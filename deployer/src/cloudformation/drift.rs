@@ -3,7 +3,7 @@
 //! CloudFormation compares only what a template declares: a policy that somebody attached is seen, since the template says
 //! that there is none, and a subnet that somebody tied a function to is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_cloudformation::types::{
@@ -128,6 +128,10 @@ fn of(resources: &[StackResourceDrift], names: &BTreeMap<String, ResourceId>, ob
             }
         }
     }
+    let looked_at: BTreeSet<&str> =
+        resources.iter().map(|resource| resource.logical_resource_id().unwrap_or_default()).collect();
+    let left_out = names.iter().filter(|(logical, _)| !looked_at.contains(logical.as_str()));
+    drift.unknown.extend(left_out.map(|(_, name)| format!("{name}: CloudFormation did not look at it")));
     drift.plan.steps.sort_by(|a, b| a.resource.cmp(&b.resource));
     drift.unknown.sort();
     drift

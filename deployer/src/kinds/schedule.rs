@@ -19,7 +19,7 @@ use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::scope::{Function, Scope};
 use crate::wait;
-use crate::world::{Found, ResourceId};
+use crate::world::{Found, Observed, ResourceId};
 
 /// The kind.
 #[derive(Debug)]
@@ -298,6 +298,13 @@ impl Kind for Schedule {
 }
 
 impl Schedule {
+    /// Whether some of the schedules that there are were made by a stack, whatever the environment's file says.
+    pub fn of_a_stack(observed: &Observed) -> bool {
+        let schedules = observed.iter().filter(|(id, _)| id.kind == Self::NAME);
+        let mut handles = schedules.map(|(_, found)| &found.handle);
+        handles.any(|handle| handle["made_as"].is_string())
+    }
+
     /// Deletes the schedules of the direct engine that a stack has made anew: after those of the stack are there, so that
     /// no night is without. Tells which.
     pub async fn leave_to_stack(cx: &Context) -> Result<Vec<String>, AwsError> {

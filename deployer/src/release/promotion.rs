@@ -144,7 +144,8 @@ impl Candidate<'_> {
             refusals.push(Refusal::Drift { resources: self.drift.to_vec() });
         }
         refusals.extend(unproven(release));
-        let age = self.now.duration_since(release.at);
+        // AWS's clock, by which a release is recorded, may be ahead of this machine's.
+        let age = self.now.duration_since(release.at).max(SignedDuration::ZERO);
         if age < self.soak {
             // Whole seconds are enough to read.
             let age = SignedDuration::from_secs(age.as_secs());
@@ -272,6 +273,11 @@ mod tests {
                 "{why}: {refusals:?}"
             );
         }
+        let ahead = refused(|source, candidate| {
+            candidate.soak = SignedDuration::ZERO;
+            candidate.now = source.releases[0].at - SignedDuration::from_secs(1);
+        });
+        assert_eq!(ahead, [""; 0], "a clock that is a second slow is no reason");
         let all = refused(|source, candidate| {
             source.releases[0].canary.clear();
             candidate.drift = drift;

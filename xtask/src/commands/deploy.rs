@@ -185,7 +185,7 @@ pub(super) async fn release(
                 }
             };
             let report = apply_plan(context, &session, Some(bundle.clone()), &plan, guard, again).await?;
-            let now = see_it_done(context, &session, &now, &plan).await?;
+            let now = see_it_done(context, &session, &now, &plan, again).await?;
             let (how, git) = (how.clone(), bundle.manifest.git.clone());
             let provenance = Provenance { how, git, plan: &plan, report: &report };
             let settled = settle(context, &session, &now, provenance).await?;
@@ -240,12 +240,13 @@ pub(super) fn changed_meanwhile(context: &Context, before: &Observed, now: &Obse
 const PAUSES: [u64; 6] = [1, 2, 5, 10, 20, 30];
 
 /// Looks whether AWS shows everything as it was planned: what was not seen is not reported as done. `before` is what the
-/// plan was carried out on.
+/// plan was carried out on, and `again` the command that goes on from there.
 pub(super) async fn see_it_done<E>(
     context: &Context,
     session: &Session<E>,
     before: &Observed,
     plan: &Plan,
+    again: &str,
 ) -> Result<Observed, Failure> {
     let task = context.progress().start("looking at the result");
     let mut pauses = PAUSES.into_iter();
@@ -272,9 +273,9 @@ pub(super) async fn see_it_done<E>(
             let message =
                 format!("all steps were done, but AWS shows something else: {}", different.join(", "));
             let status = context.command_line("status");
-            return Err(Failure::new(Exit::Failed, message).hint(format!(
-                "look with `{status}`, and run the command again: it goes on where this one stopped"
-            )));
+            let again = context.command_line(again);
+            return Err(Failure::new(Exit::Failed, message)
+                .hint(format!("look with `{status}`, then: {again}: it goes on where this one stopped")));
         };
         tokio::time::sleep(Duration::from_secs(pause)).await;
     }

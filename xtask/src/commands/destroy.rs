@@ -9,7 +9,7 @@ use snapwarden_deployer::apply::Report;
 use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy, Pricing, Region};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::key::{Needing, Whose, needing};
-use snapwarden_deployer::kinds::{Key, Kind, LogGroup, read, registry};
+use snapwarden_deployer::kinds::{Key, Kind, LogGroup, Schedule, read, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
 use snapwarden_deployer::plan::{Options, Plan, Verb, owned, plan};
 use snapwarden_deployer::policy_gate::copy_regions;
@@ -104,8 +104,10 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             doomed = all_of(&inventory_of(&session, &regions).await?);
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
-        let by_stack =
-            session.environment.engine == Engine::Cloudformation && stack::has_stack(&session).await?;
+        // Under a stack nothing is deleted piece by piece, whatever the file says by now.
+        let is_stacks =
+            session.environment.engine == Engine::Cloudformation || Schedule::of_a_stack(&observed);
+        let by_stack = is_stacks && stack::has_stack(&session).await?;
         let nothing = plan.is_empty() && doomed.is_empty() && !by_stack;
         // Log groups that were kept are still marked as protected, and need no confirmation to be kept.
         if !nothing {
@@ -141,7 +143,7 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 let key = OwnKey::look(&session, &now, purging.then_some(Whose::Anybodys)).await?;
                 let plan = plan_destroy(&session, &now, key.as_ref())?;
                 let report = apply_plan(context, &session, None, &plan, guard, &args.again()).await?;
-                see_it_done(context, &session, &now, &plan).await?;
+                see_it_done(context, &session, &now, &plan, &args.again()).await?;
                 History::forget(&session.aws, &session.scope).await?;
                 Ok((report, outcome))
             })

@@ -56,7 +56,7 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
             check_protection(&session.scope, protect, &now, args)?;
             let plan = plan_drain(context, &session, &now, draining)?;
             let report = stack::apply_by_engine(context, &session, &plan, guard, &args.again()).await?;
-            let now = see_it_done(context, &session, &now, &plan).await?;
+            let now = see_it_done(context, &session, &now, &plan, &args.again()).await?;
             let git = history(&session).await?.newest().and_then(|newest| newest.git.clone());
             let provenance = Provenance { how: How::Deployed, git, plan: &plan, report: &report };
             settle(context, &session, &now, provenance).await?;

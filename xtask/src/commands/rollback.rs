@@ -9,7 +9,7 @@ use snapwarden_deployer::release::{Content, Gone, How, Release};
 use snapwarden_deployer::world::{Observed, fingerprint};
 
 use super::deploy::{changed_meanwhile, see_it_done};
-use super::release::{Provenance, Settled, history, settle};
+use super::release::{Provenance, Settled, history, is_unrecorded, settle};
 use super::releases::{Shown, commit};
 use super::{cleanup_diff, stack};
 use crate::context::{Context, block_on};
@@ -73,7 +73,8 @@ pub(crate) fn cmd_rollback(context: &Context, args: &RollbackArgs) -> CommandRes
         ));
         cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
         session.approve(context, &plan, "Roll back", args.yes)?;
-        let (report, settled) = if plan.is_empty() {
+        let unrecorded = is_unrecorded(&session, &history, &observed);
+        let (report, settled) = if plan.is_empty() && !unrecorded {
             context.progress().note("nothing to do: it is live already");
             Default::default()
         } else {
@@ -86,7 +87,7 @@ pub(crate) fn cmd_rollback(context: &Context, args: &RollbackArgs) -> CommandRes
                 let plan = plan.clone().with_revisions_of(&now);
                 let again = args.again(release.number);
                 let report = stack::apply_by_engine(context, &session, &plan, guard, &again).await?;
-                let now = see_it_done(context, &session, &now, &plan).await?;
+                let now = see_it_done(context, &session, &now, &plan, &again).await?;
                 let provenance = Provenance {
                     how: How::RolledBackTo(release.number),
                     git: release.git.clone(),

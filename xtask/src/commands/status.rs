@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, Finding, Region, ScheduleExpression};
+use snapwarden_deployer::environment::{Cloud, Engine, Finding, Region, ScheduleExpression};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{
@@ -227,7 +227,12 @@ fn look(
     } else {
         attention.extend(drift.pending().map(difference));
         if !drift.is_empty() {
-            attention.push(format!("see `cargo xtask plan --env {name}`, repair with `deploy`"));
+            attention.push(match session.environment.engine {
+                Engine::Direct => format!("see `cargo xtask plan --env {name}`, repair with `deploy`"),
+                Engine::Cloudformation => format!(
+                    "repair with `cargo xtask deploy --env {name}`; what CloudFormation does not take back, it names"
+                ),
+            });
         }
     }
     attention.extend(health.attention(context, session, draining.is_some()));

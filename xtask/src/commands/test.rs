@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test, with all the set-up that they need.
 
+use std::num::NonZero;
 use std::process::Command;
 
 use clap::Args;
@@ -54,6 +55,8 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
         .env("SNAPWARDEN_XTASK", itself)
         .env("SNAPWARDEN_BUNDLE", workspace.bundle())
         .env("SNAPWARDEN_CFN_LINT", lint.program("cfn-lint"))
+        // Scenarios wait for the emulators half of the time.
+        .env("RUST_TEST_THREADS", threads().to_string())
         // stdout is for our own result.
         .stdout(std::io::stderr());
     if args.long {
@@ -73,4 +76,10 @@ pub(crate) fn cmd_test(context: &Context, args: &TestArgs) -> CommandResult {
     } else {
         Err(Failure::new(Exit::Failed, "not all tests passed"))
     }
+}
+
+/// How many tests run at a time, unless the environment says: two for each core.
+fn threads() -> usize {
+    let said = std::env::var("RUST_TEST_THREADS").ok().and_then(|threads| threads.parse().ok());
+    said.unwrap_or_else(|| 2 * std::thread::available_parallelism().map_or(1, NonZero::get))
 }

@@ -23,7 +23,13 @@ pub(crate) fn text(plan: &Plan, verbose: bool) -> String {
 pub(crate) fn summary(plan: &Plan) -> String {
     let kept = plan.count(Verb::Keep);
     if plan.is_empty() {
-        return format!("no changes: {kept} resources are as they should be");
+        // CloudFormation lists only what changes.
+        let all = if kept == 0 {
+            "everything is as it".to_owned()
+        } else {
+            format!("{kept} resources are as they")
+        };
+        return format!("no changes: {all} should be");
     }
     let replaced = match plan.count(Verb::Replace) {
         0 => String::new(),

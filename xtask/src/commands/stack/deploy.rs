@@ -13,7 +13,7 @@ use snapwarden_deployer::cloudformation::stack::{self, Stack};
 use snapwarden_deployer::cloudformation::stages::Stages;
 use snapwarden_deployer::cloudformation::{ARTIFACT_BUCKET, Names, template};
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, Key, Kind, LogGroup, Schedule, registry};
-use snapwarden_deployer::plan::{Options, Plan, owned, plan};
+use snapwarden_deployer::plan::{Options, Plan, Step, owned, plan};
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::release::How;
 use snapwarden_deployer::scope::Scope;
@@ -251,7 +251,7 @@ pub(in crate::commands) async fn release(
     let moves = has_schedules_of_both(&session.scope, observed);
     let guarded = is_guarded(&stage.cloudside(context), session).await?;
     if change_set.is_none() && !moves && guarded && !is_unrecorded(session, &history, observed) {
-        note_differences(context, direct);
+        refuse_differences(context, direct)?;
         let settled = Settled { release: history.newest().cloned(), ..Settled::default() };
         return Ok(Released::new(stage.session, Report::default(), stage.observed, settled));
     }
@@ -277,7 +277,7 @@ pub(in crate::commands) async fn release(
             }
             guard_stack(&stage.cloudside(context), &stage).await?;
             let whole = plan(&registry(), &session.scope, &stage.desired, &now, &Options::default())?;
-            let now = see_it_done(context, session, &now, &whole).await?;
+            let now = see_it_done(context, session, &now, &whole, &stage.again).await?;
             let (how, git) = (how.clone(), stage.bundle.manifest.git.clone());
             let provenance = Provenance { how, git, plan: &shown, report: &report };
             let settled = settle(context, session, &now, provenance).await?;
@@ -317,17 +317,23 @@ async fn carry_out(
     stage.change(context, &cx).carry_out(change_set, guard).await
 }
 
-/// What CloudFormation takes for unchanged may have been changed where it does not look.
-fn note_differences(context: &Context, direct: &Plan) {
-    for step in direct.pending() {
-        let properties: Vec<_> = step.changes.iter().map(|change| change.property.as_str()).collect();
-        let text = format!(
-            "{} differs, and CloudFormation does not see it: {}",
-            step.resource,
-            properties.join(", ")
-        );
-        context.progress().warn(&text);
+/// What CloudFormation takes for unchanged may have been changed where it does not look, or by somebody whose change it does
+/// not take back: that is not as the file says, whatever CloudFormation says.
+fn refuse_differences(context: &Context, direct: &Plan) -> CommandResult {
+    if direct.is_empty() {
+        return Ok(());
     }
+    let line = |step: &Step| {
+        let properties: Vec<_> = step.changes.iter().map(|change| change.property.as_str()).collect();
+        format!("\n  {} differs: {}", step.resource, properties.join(", "))
+    };
+    let lines: String = direct.pending().map(line).collect();
+    let message =
+        format!("CloudFormation changes nothing, but AWS shows something else than the file says:{lines}");
+    Err(Failure::new(Exit::Failed, message).hint(format!(
+        "somebody changed it by hand: change it back, then look with `{}`",
+        context.command_line("status")
+    )))
 }
 
 fn read_saved(context: &Context, path: &Path) -> Result<SavedChangeSet, Failure> {

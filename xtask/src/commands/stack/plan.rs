@@ -74,17 +74,26 @@ impl Stage {
     }
 }
 
+/// How many of what CloudFormation cannot tell of are named unasked.
+const FEW: usize = 5;
+
 async fn show_drift(context: &Context, stage: &Stage, args: &PlanArgs) -> CommandResult {
     let cx = stage.cloudside(context);
-    if settled(context, &stage.session, &cx, args.scope.adopt).await?.is_none() {
+    if settled(context, &stage.session, &cx, args.scope.adopt).await?.is_none_or(|stack| stack.is_new()) {
         return Err(Failure::new(Exit::Failed, format!("there is no stack {}", stage.session.scope.stack()))
             .hint(format!("deploy first: {}", context.command_line("deploy"))));
     }
     let task = context.progress().start("asking CloudFormation what differs from the template");
     let drift = drift::detect(&cx, &stage.names, &stage.observed).await?;
     task.done("");
-    for unknown in &drift.unknown {
+    let shown = if context.verbose() { drift.unknown.len() } else { FEW };
+    for unknown in drift.unknown.iter().take(shown) {
         context.progress().note(&format!("CloudFormation cannot tell of {unknown}"));
+    }
+    if let Some(more @ 1..) = drift.unknown.len().checked_sub(shown) {
+        context
+            .progress()
+            .note(&format!("nor of {more} more, which -v names; `status` looks at all of them"));
     }
     let value = json!({
         "environment": stage.session.scope.environment,

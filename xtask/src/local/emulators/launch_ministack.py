@@ -3,7 +3,8 @@
 usage: launch_ministack.py [QEMU]
 
 ministack runs a Lambda function by executing the `bootstrap` in its zip. Ours are built for arm64, so on another
-processor QEMU goes in front of them. Nothing of ministack itself is changed.
+processor QEMU goes in front of them. Of ministack itself one thing is changed: its CloudFormation leaves `RecursiveLoop`
+out, which AWS's hands on to Lambda, and without which no deploy of a stack would be seen to have done what was planned.
 """
 
 import asyncio
@@ -40,6 +41,26 @@ subprocess.Popen = FunctionAwarePopen
 
 import hypercorn.asyncio  # noqa: E402
 from ministack.app import main  # noqa: E402
+
+from ministack.services import lambda_svc  # noqa: E402
+from ministack.services.cloudformation.provisioners import _RESOURCE_HANDLERS  # noqa: E402
+
+
+def handing_on_recursive_loop(handler, properties_at):
+    def handle(*arguments, **named):
+        answer = handler(*arguments, **named)
+        properties = arguments[properties_at]
+        function = lambda_svc._functions.get(properties.get("FunctionName"))
+        if function is not None:
+            function["recursive_loop"] = properties.get("RecursiveLoop", "Terminate")
+        return answer
+
+    return handle
+
+
+of_functions = _RESOURCE_HANDLERS["AWS::Lambda::Function"]
+of_functions["create"] = handing_on_recursive_loop(of_functions["create"], 1)
+of_functions["update"] = handing_on_recursive_loop(of_functions["update"], 2)
 
 serve = hypercorn.asyncio.serve
 

@@ -43,6 +43,7 @@ fn a_stack_is_planned_made_changed_and_deleted_like_any_environment() {
     let file = local.path("plan").to_string_lossy().into_owned();
     let saved = run(&["plan", "--out", &file]);
     assert_eq!(saved.code, 0, "{saved:?}");
+    assert_eq!(run(&["plan"]).code, 0, "another look does not take the saved change set's stack along");
     let deployed = run(&["deploy", "--plan", &file, "--json"]);
     assert_eq!(deployed.code, 0, "{deployed:?}");
     assert!(deployed.stderr.contains("snapwarden-local-backup:live"), "{deployed:?}");
@@ -58,8 +59,17 @@ fn a_stack_is_planned_made_changed_and_deleted_like_any_environment() {
     let again = run(&["deploy", "--plan", &file]);
     assert_eq!(again.code, 4, "{again:?}");
     assert!(again.stderr.contains("the plan is stale"), "{again:?}");
-    let quiet = run(&["plan", "--exit-code"]);
+    let quiet = run(&["plan", "--exit-code", "--out", &file]);
     assert_eq!(quiet.code, 0, "{quiet:?}");
+    let nothing = run(&["deploy", "--plan", &file]);
+    assert_eq!(
+        nothing.code, 0,
+        "a pipeline plans and deploys, whether or not there is something to do: {nothing:?}"
+    );
+    local.edit("memory_mb: 256", "memory_mb: 320");
+    let stale = run(&["deploy", "--plan", &file]);
+    assert_eq!(stale.code, 4, "{stale:?}");
+    local.edit("memory_mb: 320", "memory_mb: 256");
 
     // It backs up.
     local.ok(&["local", "seed"]);
@@ -93,6 +103,16 @@ fn a_stack_is_planned_made_changed_and_deleted_like_any_environment() {
     let drift = run(&["plan", "--drift", "--exit-code"]);
     assert_eq!(drift.code, 3, "{drift:?}");
     assert!(drift.stdout.contains("Timeout: 60 → 900"), "{drift:?}");
+    // The emulator's CloudFormation takes no drift back: then a deploy is no success.
+    let left = run(&["deploy"]);
+    assert!(left.code == 1 && left.stderr.contains("snapwarden-local-cleanup differs"), "{left:?}");
+
+    // A line that got lost must not tear the stack's resources from under it.
+    local.edit("engine: cloudformation", "engine: direct");
+    for command in ["plan", "deploy"] {
+        let refused = run(&[command]);
+        assert!(refused.code == 4 && refused.stderr.contains("is a CloudFormation stack"), "{refused:?}");
+    }
 
     let destroyed = local.ok(&["destroy"]);
     assert!(destroyed.stdout.contains("6 snapshots remain"), "{destroyed:?}");

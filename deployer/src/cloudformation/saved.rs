@@ -15,7 +15,7 @@ use crate::saved_plan::{SavedPlanError, write_json};
 use crate::scope::{Function, Scope};
 
 /// Versions of the file's form. Another form is refused, not guessed at.
-const FORMAT: &str = "change set 2";
+const FORMAT: &str = "change set 3";
 
 /// A change set with everything that must still be true when it is executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ pub struct SavedChangeSet {
     code: BTreeMap<Function, String>,
     /// The digest of the template that the stack has in the end.
     template: String,
-    /// What to execute.
-    pub change_set: ChangeSet,
+    /// What to execute; nothing where nothing changes.
+    pub change_set: Option<ChangeSet>,
     /// The digest of all the above, so that a file that was edited or cut is noticed.
     digest: String,
 }
@@ -41,7 +41,7 @@ impl SavedChangeSet {
         scope: &Scope,
         code: BTreeMap<Function, String>,
         template: &Value,
-        change_set: ChangeSet,
+        change_set: Option<ChangeSet>,
     ) -> Self {
         let mut saved = Self {
             format: FORMAT.to_owned(),
@@ -134,7 +134,12 @@ mod tests {
             plan: Plan::default(),
         };
         let code = BTreeMap::from([(Function::Backup, "a".to_owned())]);
-        SavedChangeSet::new(&crate::cloudformation::tests::scope(), code, &json!({ "a": 1 }), change_set)
+        SavedChangeSet::new(
+            &crate::cloudformation::tests::scope(),
+            code,
+            &json!({ "a": 1 }),
+            Some(change_set),
+        )
     }
 
     /// Somebody approved the file, and not what an editor or a full disk made of it.
@@ -146,7 +151,7 @@ mod tests {
         assert_eq!(SavedChangeSet::read(&path).unwrap(), saved());
         let text = fs::read_to_string(&path).unwrap();
         for (from, to) in
-            [("arn:stack", "arn:other"), ("change set 2", "change set 3"), ("\"digest\"", "\"sum\"")]
+            [("arn:stack", "arn:other"), ("change set 3", "change set 4"), ("\"digest\"", "\"sum\"")]
         {
             assert!(text.contains(from), "{from}");
             fs::write(&path, text.replace(from, to)).unwrap();

@@ -16,6 +16,7 @@ use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, Key, Kind, Log
 use snapwarden_deployer::plan::{Options, Plan, Step, owned, plan};
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::release::How;
+use snapwarden_deployer::saved_plan::SavedPlanError;
 use snapwarden_deployer::scope::Scope;
 use snapwarden_deployer::world::{Desired, Observed, ResourceId, fingerprint};
 
@@ -235,7 +236,11 @@ pub(in crate::commands) async fn release(
             saved
                 .check(&session.scope, &code_of(&stage.bundle), &stage.stages.last)
                 .map_err(|error| anew(context, args.plan.as_deref(), error.into()))?;
-            Some(saved.change_set)
+            if saved.change_set.is_none() && !stage.preview(context).await?.is_empty() {
+                let error = SavedPlanError::Stale { what: "there is something to do by now".to_owned() };
+                return Err(anew(context, args.plan.as_deref(), error.into()));
+            }
+            saved.change_set
         }
         None => stage.prepare(context).await?,
     };

@@ -34,15 +34,11 @@ pub(in crate::commands) async fn plan_stack(context: &Context, args: &PlanArgs) 
     }
     let shown = change_set.as_ref().map(|change_set| change_set.plan.clone()).unwrap_or_default();
     let diff = cleanup_diff::preview(context, &stage.session, &stage.direct).await;
-    if let Some(change_set) = change_set {
-        if let Some(path) = args.out.as_ref().filter(|_| !imports) {
-            let (scope, code) = (&stage.session.scope, code_of(&stage.bundle));
-            SavedChangeSet::new(scope, code, &stage.stages.last, change_set).write(path)?;
-        } else {
-            stage.discard(context, &change_set).await?;
-        }
-    } else if args.out.is_some() {
-        context.progress().note("nothing was saved: there is nothing to do");
+    if let Some(path) = args.out.as_ref().filter(|_| !imports) {
+        let (scope, code) = (&stage.session.scope, code_of(&stage.bundle));
+        SavedChangeSet::new(scope, code, &stage.stages.last, change_set).write(path)?;
+    } else if let Some(change_set) = change_set {
+        stage.discard(context, &change_set).await?;
     }
     let value = json!({
         "environment": stage.session.scope.environment,

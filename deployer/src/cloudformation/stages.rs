@@ -89,6 +89,27 @@ impl Stages {
     }
 }
 
+/// Leaves aliases where a rollback has pinned them, as long as what they serve is what is wanted: another version of the same
+/// would be published, and go live untried. `present` is the stack's template. Pure.
+pub fn keep_pinned(last: &mut Value, present: &Value, names: &Names, direct: &Plan) {
+    let is_kept = |id: &str| {
+        let mut kept = direct.steps.iter().filter(|step| step.verb == Verb::Keep);
+        kept.any(|step| step.resource.kind == Alias::NAME && names.get(id) == Some(&step.resource))
+    };
+    let Some(resources) = last["Resources"].as_object_mut() else { return };
+    let pinned = present["Resources"].as_object().into_iter().flatten().filter_map(|(id, alias)| {
+        let version = &alias["Properties"]["FunctionVersion"];
+        (version.is_string() && is_kept(id)).then_some((id, version))
+    });
+    for (id, version) in pinned {
+        let Some(alias) = resources.get_mut(id) else { continue };
+        let published = std::mem::replace(&mut alias["Properties"]["FunctionVersion"], version.clone());
+        if let Some(published) = published["Fn::GetAtt"][0].as_str() {
+            resources.remove(published);
+        }
+    }
+}
+
 /// A stack's present template, with just what a plan of the direct engine changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patched {

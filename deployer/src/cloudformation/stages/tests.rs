@@ -223,6 +223,29 @@ fn a_change_of_settings_publishes_another_version_of_the_same_code_and_removes_w
     assert!(waits(&patched, &version).to_string().contains("CleanupFunction"), "{patched}");
 }
 
+/// After a rollback the alias names a version by its number. A deploy of just that content would publish it once more, and make
+/// live what nobody has tried.
+#[test]
+fn an_alias_that_serves_what_is_wanted_stays_where_a_rollback_has_pinned_it() {
+    let world = World::with(SAME.0, SAME.1);
+    let names = world.template().names;
+    let mut present = world.template().document();
+    present["Resources"]["BackupAlias"]["Properties"]["FunctionVersion"] = json!("7");
+    let other = World::with("memory_mb: 256", "memory_mb: 512");
+    for (wanted, pinned) in [(&world, true), (&other, false)] {
+        let desired = wanted.desired();
+        let direct =
+            plan(&registry(), &world.scope, &desired, &world.observed(), &Options::default()).unwrap();
+        let mut last = wanted.template().document();
+        let versions = types(&last)["AWS::Lambda::Version"];
+        keep_pinned(&mut last, &present, &names, &direct);
+        let served = &resource(&last, "BackupAlias")["Properties"]["FunctionVersion"];
+        assert_eq!(*served == json!("7"), pinned, "{served}");
+        assert_eq!(types(&last)["AWS::Lambda::Version"], versions - usize::from(pinned));
+        assert!(resource(&last, "CleanupAlias")["Properties"]["FunctionVersion"].is_object());
+    }
+}
+
 /// A version that goes by two names is published twice, which Lambda refuses in the middle of a deploy.
 #[test]
 fn a_version_has_one_name_in_a_template_for_anywhere_and_in_one_that_is_patched() {

@@ -9,10 +9,12 @@ use snapwarden_deployer::cloudformation::artifacts::Artifacts;
 use snapwarden_deployer::cloudformation::change_set::{self, ChangeSet, Parameters};
 use snapwarden_deployer::cloudformation::import::Import;
 use snapwarden_deployer::cloudformation::saved::SavedChangeSet;
-use snapwarden_deployer::cloudformation::stack::{self, Stack};
-use snapwarden_deployer::cloudformation::stages::Stages;
+use snapwarden_deployer::cloudformation::stack::{self, Stack, State};
+use snapwarden_deployer::cloudformation::stages::{Stages, keep_pinned};
 use snapwarden_deployer::cloudformation::{ARTIFACT_BUCKET, Names, template};
-use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, Key, Kind, LogGroup, Schedule, registry};
+use snapwarden_deployer::kinds::{
+    Blueprint, Context as Cloudside, Key, Kind, LogGroup, Schedule, StepError, registry,
+};
 use snapwarden_deployer::plan::{Options, Plan, Step, owned, plan};
 use snapwarden_deployer::policy::role_policies;
 use snapwarden_deployer::release::How;
@@ -76,7 +78,17 @@ impl Stage {
         let policies = role_policies(&session.environment, &session.scope)?;
         let (environment, scope) = (&session.environment, &session.scope);
         let blueprint = Blueprint { environment, scope, policies: &policies, code: &code, draining };
-        let stages = Stages::of(template.document(), &template.names, &direct, &blueprint);
+        let mut last = template.document();
+        let cx = session.cloudside(None, Arc::new(|_| ()));
+        if stack::find(&cx).await?.is_some_and(|stack| stack.is_of(scope) && stack.state() == State::Ready) {
+            match stack::template(&cx).await {
+                Ok(present) => keep_pinned(&mut last, &present, &template.names, &direct),
+                // Something else wrote it, and pins nothing.
+                Err(StepError::Failed { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let stages = Stages::of(last, &template.names, &direct, &blueprint);
         let artifacts = Artifacts::of(environment, scope);
         let (names, adopt) = (template.names, flags.adopt);
         Ok(Self { session, bundle, observed, names, stages, direct, desired, artifacts, adopt, again })

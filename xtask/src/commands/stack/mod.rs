@@ -138,7 +138,11 @@ fn check_ended<E>(context: &Context, session: &Session<E>, ended: &Ended, again:
     }
     let again = format!("mend what failed, then: {}", context.command_line(again));
     let Some(stack) = &ended.stack else {
-        let message = format!("the stack could not be made, and is gone again{}", failures(ended));
+        let message = if ended.failures.is_empty() {
+            "CloudFormation does not show the stack any more, nor that anything failed".to_owned()
+        } else {
+            format!("the stack could not be made, and is gone again{}", failures(ended))
+        };
         return Err(Failure::new(Exit::Failed, message).hint(again));
     };
     if matches!(stack.status.as_str(), "CREATE_COMPLETE" | "UPDATE_COMPLETE" | "IMPORT_COMPLETE") {

@@ -119,7 +119,7 @@ fn damaged(many: u32, texts: &[Vec<u8>], check: impl Fn(&[u8]) -> Result<(), Tes
         for eighth in 0..8 {
             let mut bytes = text.clone();
             let at = text.len() * eighth / 8;
-            bytes.splice(at..at, [b'x'; LONGER_THAN_AN_ERROR]);
+            bytes.splice(at..at, std::iter::repeat_n(b'x', LONGER_THAN_AN_ERROR));
             check(&bytes).unwrap();
         }
     }

@@ -171,19 +171,16 @@ impl Patched {
                 let waits = waiting(json!(version), &step.resource, resources);
                 resources.insert(version.id.clone(), waits);
             }
-            match resources.get_mut(&part.id) {
-                Some(there) => {
-                    // Where its code is, only the template knows.
-                    let code = there["Properties"]["Code"].take();
-                    there["Properties"] = part.properties;
-                    if step.resource.kind == LambdaFunction::NAME {
-                        there["Properties"]["Code"] = code;
-                    }
+            if let Some(there) = resources.get_mut(&part.id) {
+                // Where its code is, only the template knows.
+                let code = there["Properties"]["Code"].take();
+                there["Properties"] = part.properties;
+                if step.resource.kind == LambdaFunction::NAME {
+                    there["Properties"]["Code"] = code;
                 }
-                None => {
-                    let waits = waiting(json!(part), &step.resource, resources);
-                    resources.insert(part.id.clone(), waits);
-                }
+            } else {
+                let waits = waiting(json!(part), &step.resource, resources);
+                resources.insert(part.id.clone(), waits);
             }
         }
         Self { template, names }

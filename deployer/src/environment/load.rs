@@ -148,8 +148,8 @@ pub(super) fn parse_as<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T
         let key = error.path().to_string();
         let error = error.into_inner();
         let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
-        let key = if key == "." { String::new() } else { format!("{}: ", excerpt(key)) };
-        invalid(place, format!("{key}{}", with_suggestion(without_place(&excerpt(error)))))
+        let key = if key == "." { String::new() } else { format!("{}: ", excerpt(&key)) };
+        invalid(place, format!("{key}{}", with_suggestion(without_place(&excerpt(&error)))))
     })
 }
 

@@ -2,31 +2,29 @@
 //!
 //! What schedules invoke is the alias; see [`super::Alias`].
 
-use std::collections::{BTreeMap, HashMap};
+mod settings;
+mod version;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_lambda::types::{
-    ApplicationLogLevel, Architecture, Environment as Variables, FunctionCode, FunctionConfiguration,
-    LastUpdateStatus, LogFormat, LoggingConfig, PackageType, RecursiveLoop, Runtime, State, SystemLogLevel,
-    VpcConfig,
+    Architecture, FunctionCode, FunctionConfiguration, LastUpdateStatus, PackageType, RecursiveLoop, Runtime,
+    State, VpcConfig,
 };
 use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use snapwarden_domain::notification::{self, Notifications};
-use snapwarden_domain::settings::{self, BackupSettings, CleanupPolicy, CleanupSettings};
 
+pub use self::settings::cleanup_settings;
+pub(crate) use self::version::{Version, is_ours};
 use super::invoke_permissions::{self, Permissions};
 use super::key::{self, OwnKey};
 use super::{
     Blueprint, Context, FoundOf, Kind, LogGroup, Role, StepError, last_word, revision, tags, under_names,
 };
-use crate::backup_interval;
 use crate::cloudformation::{self, Resource, logical_id};
-use crate::draining::Draining;
-use crate::environment::{CopyTarget, Environment, Requirement};
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Purpose, Resources, Right};
 use crate::scope::{Function, Scope};
@@ -55,35 +53,6 @@ pub struct Properties {
     /// Who else may invoke it. We let nobody: EventBridge Scheduler comes with a role.
     permissions: Permissions,
     tags: BTreeMap<String, String>,
-}
-
-/// Everything that makes two versions of a function behave differently.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Version {
-    /// Base64 of the zip's SHA-256.
-    pub code_sha256: String,
-    role: String,
-    runtime: String,
-    architecture: String,
-    handler: String,
-    memory_mb: i32,
-    timeout_seconds: i32,
-    /// Environment variables.
-    environment: BTreeMap<String, String>,
-    /// The key that encrypts these; without one, a key of Lambda's own does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    kms_key: Option<String>,
-    log_group: String,
-    log_format: String,
-    /// The least that is logged of what the function says, and of what Lambda does. Lines without a level count as INFO
-    /// (source: AWS Lambda Developer Guide, "Log-level filtering"): a higher level drops the metrics.
-    application_log_level: String,
-    system_log_level: String,
-    /// ARNs of layers. We use none: their code runs beside ours, with the role's rights.
-    layers: Vec<String>,
-    /// Subnets that it is tied to. We want none: from within a VPC it may not reach EC2.
-    subnets: Vec<String>,
 }
 
 /// How long Lambda may take to make a change effective before we call it stuck.
@@ -347,191 +316,6 @@ impl Properties {
     /// How long one invocation may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.version.timeout()
-    }
-}
-
-impl Version {
-    /// How long one invocation may take.
-    pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout_seconds.try_into().unwrap_or_default())
-    }
-
-    /// What the environment wants of a version.
-    pub(super) fn declare(blueprint: &Blueprint<'_>, function: Function) -> Self {
-        let functions = &blueprint.environment.functions;
-        Self {
-            code_sha256: blueprint.code.get(&function).cloned().unwrap_or_default(),
-            role: blueprint.scope.role_arn(function.as_str()),
-            runtime: Runtime::Providedal2023.as_str().to_owned(),
-            architecture: Architecture::Arm64.as_str().to_owned(),
-            handler: "bootstrap".to_owned(),
-            memory_mb: functions.memory_mb.as_i32(),
-            timeout_seconds: functions.timeout_seconds.as_i32(),
-            environment: BTreeMap::from([
-                (settings::VARIABLE.to_owned(), settings_json(blueprint, function)),
-                (notification::VARIABLE.to_owned(), notifications_json(blueprint.scope, function)),
-            ]),
-            kms_key: blueprint.scope.at_rest_key(),
-            log_group: blueprint.scope.log_group(function),
-            log_format: LogFormat::Json.as_str().to_owned(),
-            application_log_level: ApplicationLogLevel::Info.as_str().to_owned(),
-            system_log_level: SystemLogLevel::Info.as_str().to_owned(),
-            layers: Vec::new(),
-            subnets: Vec::new(),
-        }
-    }
-
-    /// See [`Kind::why`].
-    pub(super) fn why(property: &str) -> Option<String> {
-        let why = match property {
-            "code_sha256" => "the code of the bundle",
-            "memory_mb" => "functions.memory_mb in the environment file",
-            "timeout_seconds" => "functions.timeout_seconds in the environment file",
-            "kms_key" => key::WHY_AT_REST,
-            "role" | "log_group" => "named after the environment",
-            "application_log_level" => {
-                "with a higher level the metrics are not logged, and alarms ring or stay silent"
-            }
-            "system_log_level" => "with a higher level nobody can tell when a run began and ended",
-            "layers" => "a layer's code would run beside ours, with the role's rights",
-            "subnets" => "from within a VPC the function may not reach EC2",
-            _ if property.starts_with("environment.") => match property.split('.').nth(1) {
-                Some(settings::VARIABLE) => "the settings that the environment file asks for",
-                Some(notification::VARIABLE) => "who is told of a run that failed for good",
-                _ => "a variable that Snapwarden does not set",
-            },
-            _ => return None,
-        };
-        Some(why.to_owned())
-    }
-
-    /// What Lambda says of a version.
-    pub(super) fn found(configuration: &FunctionConfiguration, own_key: &OwnKey) -> Result<Self, AwsError> {
-        // Not "no variables": that would be repaired, time and again.
-        if let Some(error) = configuration.environment().and_then(|environment| environment.error()) {
-            let text = |text: Option<&str>| text.map(str::to_owned);
-            return Err(AwsError::answered("kms:Decrypt", text(error.error_code()), text(error.message())));
-        }
-        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-        let variables = configuration.environment().and_then(|environment| environment.variables());
-        let logging = configuration.logging_config();
-        Ok(Self {
-            code_sha256: text(configuration.code_sha256()),
-            role: text(configuration.role()),
-            runtime: text(configuration.runtime().map(Runtime::as_str)),
-            architecture: text(configuration.architectures().first().map(Architecture::as_str)),
-            handler: text(configuration.handler()),
-            memory_mb: configuration.memory_size().unwrap_or_default(),
-            timeout_seconds: configuration.timeout().unwrap_or_default(),
-            environment: variables.into_iter().flatten().map(|(k, v)| (k.clone(), shown(k, v))).collect(),
-            log_group: text(logging.and_then(LoggingConfig::log_group)),
-            log_format: text(logging.and_then(LoggingConfig::log_format).map(LogFormat::as_str)),
-            // Lambda's defaults, where nothing is set.
-            application_log_level: logging.and_then(LoggingConfig::application_log_level).map_or_else(
-                || ApplicationLogLevel::Info.as_str().to_owned(),
-                |level| text(Some(level.as_str())),
-            ),
-            system_log_level: logging
-                .and_then(LoggingConfig::system_log_level)
-                .map_or_else(|| SystemLogLevel::Info.as_str().to_owned(), |level| text(Some(level.as_str()))),
-            layers: configuration.layers().iter().map(|layer| text(layer.arn())).collect(),
-            subnets: configuration.vpc_config().map(|vpc| vpc.subnet_ids().to_vec()).unwrap_or_default(),
-            kms_key: own_key.shown(configuration.kms_key_arn()),
-        })
-    }
-
-    /// The key as Lambda takes it, which wants ARNs.
-    async fn named_key(&self, cx: &Context) -> Result<Option<String>, AwsError> {
-        match self.kms_key.as_deref() {
-            Some(key) => OwnKey::of(&cx.aws, &cx.scope).await?.named(Some(key)),
-            None => Ok(None),
-        }
-    }
-
-    fn variables(&self) -> Variables {
-        // Of one that is not ours there is only a checksum here, which must not overwrite its value.
-        let ours = self.environment.iter().filter(|(name, _)| is_ours(name));
-        let variables: HashMap<_, _> = ours.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Variables::builder().set_variables(Some(variables)).build()
-    }
-
-    fn logging(&self) -> LoggingConfig {
-        LoggingConfig::builder()
-            .log_group(&self.log_group)
-            .log_format(LogFormat::from(self.log_format.as_str()))
-            .application_log_level(ApplicationLogLevel::from(self.application_log_level.as_str()))
-            .system_log_level(SystemLogLevel::from(self.system_log_level.as_str()))
-            .build()
-    }
-}
-
-/// Whether Snapwarden sets the variable of this name.
-pub(crate) fn is_ours(variable: &str) -> bool {
-    [settings::VARIABLE, notification::VARIABLE].contains(&variable)
-}
-
-/// A variable's value as plans may show it. Of one that is not ours nobody knows whether it is a secret, so only its
-/// checksum leaves this place: enough to see a change by, and too little to confirm a guess with.
-fn shown(name: &str, value: &str) -> String {
-    if is_ours(name) {
-        return value.to_owned();
-    }
-    format!("(hidden, checksum {})", &hex::encode(Sha256::digest(value))[..4])
-}
-
-/// The function's settings in the very types that it reads them with.
-fn settings_json(blueprint: &Blueprint<'_>, function: Function) -> String {
-    let file = blueprint.environment;
-    let settings = match function {
-        Function::Backup => serde_json::json!(BackupSettings {
-            environment: file.environment.clone(),
-            alias_arn: blueprint.scope.alias_arn(function),
-            timezone: file.timezone.clone(),
-            select: file.backup.select.clone(),
-            retention: file.backup.retention,
-            allow_no_instances: file.backup.allow_no_instances,
-            requires_encryption: file.encryption.require != Requirement::Off,
-        }),
-        Function::Cleanup => {
-            serde_json::json!(cleanup_settings(file, blueprint.scope, blueprint.draining))
-        }
-    };
-    settings.to_string()
-}
-
-/// Whom the function tells that a run failed for good.
-fn notifications_json(scope: &Scope, function: Function) -> String {
-    let notifications = Notifications {
-        topic_arn: scope.topic_arn(),
-        environment: scope.environment.clone(),
-        function: function.as_str().to_owned(),
-        attempts: super::asynchronous_invocation::ATTEMPTS,
-    };
-    serde_json::json!(notifications).to_string()
-}
-
-/// What the cleanup function goes by.
-pub fn cleanup_settings(file: &Environment, scope: &Scope, draining: Option<Draining>) -> CleanupSettings {
-    let cleanup = &file.cleanup;
-    CleanupSettings {
-        environment: file.environment.clone(),
-        alias_arn: scope.alias_arn(Function::Cleanup),
-        timezone: file.timezone.clone(),
-        policy: CleanupPolicy {
-            floor: if draining.is_some_and(|draining| draining.without_floor) {
-                0
-            } else {
-                cleanup.floor.get()
-            },
-            orphan_floor_days: cleanup.orphan_floor_days.get(),
-            max_deletes: cleanup.max_deletes.get(),
-            // Nothing new is made while an environment drains, so in the end a night takes all that is left.
-            mass_deletion_percent: if draining.is_some() { 100 } else { cleanup.mass_deletion_percent.get() },
-        },
-        select: file.backup.select.clone(),
-        backup_interval_hours: backup_interval::hours(file),
-        encryption: file.encryption.settings(&file.environment),
-        copy_to: file.copy_to.iter().map(CopyTarget::settings).collect(),
     }
 }
 

@@ -132,8 +132,8 @@ impl Event {
             let field = error.path().to_string();
             let reason = error.into_inner();
             EventError::Unreadable(match field.as_str() {
-                "." => excerpt(reason),
-                _ => excerpt(format!("{field}: {reason}")),
+                "." => excerpt(&reason),
+                _ => excerpt(&format!("{field}: {reason}")),
             })
         })?;
         event.lifts_fences_only_by_hand()?;

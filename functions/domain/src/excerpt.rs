@@ -8,7 +8,7 @@ const MAX: usize = 1_000;
 
 /// `error` as text: whole where it is short, else its beginning and its end with `[…]` between them. The end has the
 /// line and the column.
-pub fn excerpt(error: impl ToString) -> String {
+pub fn excerpt(error: &(impl ToString + ?Sized)) -> String {
     let mut text = error.to_string();
     let start = |characters: usize| text.char_indices().nth(characters).map(|(at, _)| at);
     if start(MAX).is_some() {
@@ -27,7 +27,7 @@ mod tests {
     /// The place at the end is what somebody needs to find the mistake.
     #[test]
     fn what_is_too_long_to_read_keeps_its_beginning_and_its_end() {
-        let long = excerpt(format!("unknown field `{}` at line 3", "é".repeat(100_000)));
+        let long = excerpt(&format!("unknown field `{}` at line 3", "é".repeat(100_000)));
         assert_eq!(long.chars().count(), MAX + "[…]".chars().count());
         assert!(long.starts_with("unknown field `éé") && long.ends_with("éé` at line 3"), "{long}");
     }

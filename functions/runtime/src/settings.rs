@@ -12,7 +12,7 @@ pub(crate) fn read<S: DeserializeOwned>(variable: impl Fn(&str) -> Option<String
     let mut json = serde_json::Deserializer::from_str(&text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
-        let reason = excerpt(error.into_inner());
+        let reason = excerpt(&error.into_inner());
         match field.as_str() {
             "." => format!("the environment variable {VARIABLE}: {reason}"),
             _ => format!("the environment variable {VARIABLE}, field {field}: {reason}"),

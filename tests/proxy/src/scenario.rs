@@ -74,7 +74,7 @@ impl FromStr for Scenario {
             // The YAML library ends its messages with the place, which is said already.
             let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
             let (first, rest) = message.split_once(": ").unwrap_or_default();
-            let message = excerpt(match key.as_str() {
+            let message = excerpt(&match key.as_str() {
                 "." => message.to_owned(),
                 // And begins them with a part of the key.
                 key if !first.is_empty() && key.starts_with(first) => format!("{key}: {rest}"),

@@ -221,10 +221,7 @@ fn look(
         attention.push(taken.to_string());
         Plan::default()
     });
-    if !is_deployed {
-        drift = Plan::default();
-        attention.push(format!("nothing is deployed: run `cargo xtask deploy --env {name}`"));
-    } else {
+    if is_deployed {
         attention.extend(drift.pending().map(difference));
         if !drift.is_empty() {
             attention.push(match session.environment.engine {
@@ -234,6 +231,9 @@ fn look(
                 ),
             });
         }
+    } else {
+        drift = Plan::default();
+        attention.push(format!("nothing is deployed: run `cargo xtask deploy --env {name}`"));
     }
     attention.extend(health.attention(context, session, draining.is_some()));
     if live.unrecorded {

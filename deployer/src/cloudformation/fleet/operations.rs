@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use aws_sdk_cloudformation::types::{
     AutoDeployment, Capability, ConcurrencyMode, DeploymentTargets, Parameter, PermissionModels,
-    StackSetOperationPreferences, StackSetOperationStatus, Tag,
+    StackSetOperationPreferences, StackSetOperationResultStatus as ResultStatus,
+    StackSetOperationResultSummary as Summary, StackSetOperationStatus, Tag,
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Failure, Found, Instance, Place, Wanted, by_place};
+use super::{Failure, Found, Instance, Place, STACK_INSTANCE, Wanted, by_place};
 use crate::apply::{Guard, Halt};
 use crate::cloudformation::artifacts::Source;
 use crate::environment::Fleet;
 use crate::error::{AwsError, Call};
+use crate::event::Event;
 use crate::kinds::{Context, StepError};
+use crate::plan::Verb;
 use crate::property::compare;
 use crate::wait;
+use crate::world::ResourceId;
 
 /// Makes the fleet what it should be; where it failed, and why.
 ///
@@ -103,6 +107,12 @@ const LIMIT: Duration = Duration::from_hours(12);
 /// Between two looks at an operation.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Between two lists of what it has come to, for each page that such a list has: ten thousand accounts are a hundred pages.
+const LIST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The most results on a page (source: CloudFormation API, `ListStackSetOperationResults`).
+const PAGE: usize = 100;
+
 impl Work<'_> {
     async fn create(&self, wanted: &Wanted, source: &Source) -> Result<(), StepError> {
         let model = if self.by_organization {
@@ -141,7 +151,7 @@ impl Work<'_> {
             call.send().await.call("cloudformation:UpdateStackSet")
         })
         .await?;
-        self.finished(&updated.operation_id.unwrap_or_default()).await
+        self.finished(&updated.operation_id.unwrap_or_default(), Verb::Update).await
     }
 
     async fn make(&self, places: &BTreeSet<&Place>) -> Result<Vec<Failure>, StepError> {
@@ -156,7 +166,7 @@ impl Work<'_> {
                 call.clone().send().await.call("cloudformation:CreateStackInstances")
             })
             .await?;
-            failures.extend(self.finished(&made.operation_id.unwrap_or_default()).await?);
+            failures.extend(self.finished(&made.operation_id.unwrap_or_default(), Verb::Create).await?);
         }
         Ok(failures)
     }
@@ -173,7 +183,7 @@ impl Work<'_> {
                 call.clone().send().await.call("cloudformation:UpdateStackInstances")
             })
             .await?;
-            failures.extend(self.finished(&made.operation_id.unwrap_or_default()).await?);
+            failures.extend(self.finished(&made.operation_id.unwrap_or_default(), Verb::Update).await?);
         }
         Ok(failures)
     }
@@ -190,7 +200,7 @@ impl Work<'_> {
                 call.clone().send().await.call("cloudformation:DeleteStackInstances")
             })
             .await?;
-            failures.extend(self.finished(&made.operation_id.unwrap_or_default()).await?);
+            failures.extend(self.finished(&made.operation_id.unwrap_or_default(), Verb::Delete).await?);
         }
         Ok(failures)
     }
@@ -208,37 +218,23 @@ impl Work<'_> {
         (None, Some(DeploymentTargets::builder().set_organizational_unit_ids(Some(targets)).build()))
     }
 
-    /// Waits for an operation; where it failed, and why.
-    async fn finished(&self, id: &str) -> Result<Vec<Failure>, StepError> {
+    /// Waits for an operation, and tells of each stack what becomes of it; where it failed, and why.
+    async fn finished(&self, id: &str, verb: Verb) -> Result<Vec<Failure>, StepError> {
         let began = Instant::now();
+        let mut progress = Progress { verb, stacks: BTreeMap::new() };
+        let mut next_list = began;
         loop {
             let call = self.cx.aws.cloudformation.describe_stack_set_operation();
             let call = call.stack_set_name(&self.name).operation_id(id);
             let answer = call.send().await.call("cloudformation:DescribeStackSetOperation")?;
-            let status = answer.stack_set_operation.and_then(|operation| operation.status);
-            match status {
-                // Where some may fail, an operation in which no more did has succeeded.
-                Some(StackSetOperationStatus::Succeeded)
-                    if self.fleet.failure_tolerance_percent.get() > 0 =>
-                {
-                    return Ok(self.failures(id).await?);
-                }
-                Some(StackSetOperationStatus::Succeeded) => return Ok(Vec::new()),
+            match answer.stack_set_operation.and_then(|operation| operation.status) {
                 None
                 | Some(
                     StackSetOperationStatus::Running
                     | StackSetOperationStatus::Queued
                     | StackSetOperationStatus::Stopping,
                 ) => {}
-                Some(status) => {
-                    let failures = self.failures(id).await?;
-                    if failures.is_empty() {
-                        let state = format!("operation {id} ended as {}", status.as_str());
-                        let what = "CloudFormation did not go through all accounts";
-                        return Err(StepError::Failed { what, state });
-                    }
-                    return Ok(failures);
-                }
+                Some(status) => return self.ended(id, &status, &mut progress).await,
             }
             if let Err(Halt(why)) = self.guard.check().await {
                 return Err(StepError::Halted(format!("{why}; CloudFormation goes on by itself")));
@@ -250,35 +246,100 @@ impl Work<'_> {
                     state: format!("operation {id} still runs"),
                 });
             }
+            if next_list <= Instant::now() {
+                let results = self.results(id).await?;
+                progress.tell(self.cx, &results);
+                let pages = u32::try_from(results.len() / PAGE).unwrap_or(u32::MAX);
+                next_list = Instant::now() + LIST_PAUSE.saturating_mul(pages.saturating_add(1));
+            }
             sleep(PAUSE).await;
         }
     }
 
-    /// Where an operation failed, and why.
-    async fn failures(&self, id: &str) -> Result<Vec<Failure>, AwsError> {
-        let (mut failures, mut next) = (Vec::new(), None);
+    async fn ended(
+        &self,
+        id: &str,
+        status: &StackSetOperationStatus,
+        progress: &mut Progress,
+    ) -> Result<Vec<Failure>, StepError> {
+        let succeeded = *status == StackSetOperationStatus::Succeeded;
+        // Where some may fail, an operation in which no more did has succeeded.
+        if succeeded && self.fleet.failure_tolerance_percent.get() == 0 && progress.stacks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let results = self.results(id).await?;
+        progress.tell(self.cx, &results);
+        let failures: Vec<_> = results.into_iter().filter_map(failure).collect();
+        if !succeeded && failures.is_empty() {
+            let state = format!("operation {id} ended as {}", status.as_str());
+            return Err(StepError::Failed { what: "CloudFormation did not go through all accounts", state });
+        }
+        Ok(failures)
+    }
+
+    /// What an operation has come to in each account and Region so far.
+    async fn results(&self, id: &str) -> Result<Vec<Summary>, AwsError> {
+        let (mut all, mut next) = (Vec::new(), None);
         loop {
             let call = self.cx.aws.cloudformation.list_stack_set_operation_results();
             let call = call.stack_set_name(&self.name).operation_id(id).set_next_token(next);
-            let page: Result<_, AwsError> =
-                call.send().await.call("cloudformation:ListStackSetOperationResults");
-            let page = page?;
-            for result in page.summaries.unwrap_or_default() {
-                let status = result.status.map(|status| status.as_str().to_owned()).unwrap_or_default();
-                if status != "SUCCEEDED" {
-                    failures.push(Failure {
-                        account: result.account.unwrap_or_default(),
-                        region: result.region.unwrap_or_default(),
-                        reason: result.status_reason.unwrap_or(status),
-                    });
-                }
-            }
+            let page = call.send().await.call("cloudformation:ListStackSetOperationResults")?;
+            all.extend(page.summaries.unwrap_or_default());
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
-                break;
+                return Ok(all);
             }
         }
-        Ok(failures)
+    }
+}
+
+/// Where an operation failed, and why; nothing of a stack in which it did not.
+fn failure(result: Summary) -> Option<Failure> {
+    let status = result.status.filter(|status| *status != ResultStatus::Succeeded)?;
+    Some(Failure {
+        account: result.account.unwrap_or_default(),
+        region: result.region.unwrap_or_default(),
+        reason: result.status_reason.unwrap_or_else(|| status.as_str().to_owned()),
+    })
+}
+
+/// How far an operation is in each account and Region.
+struct Progress {
+    verb: Verb,
+    /// Since when a stack is worked on; nothing once that is over.
+    stacks: BTreeMap<ResourceId, Option<Instant>>,
+}
+
+impl Progress {
+    /// Tells what has begun or ended since the last time.
+    fn tell(&mut self, cx: &Context, results: &[Summary]) {
+        let verb = self.verb;
+        for result in results {
+            let (account, region) = (result.account(), result.region());
+            let name = format!("{} in {}", account.unwrap_or_default(), region.unwrap_or_default());
+            let resource = ResourceId::new(STACK_INSTANCE, name);
+            let of_stack = cx.for_resource(&resource);
+            let before = self.stacks.get(&resource).copied();
+            let is_over = match result.status() {
+                None | Some(ResultStatus::Pending) => continue,
+                Some(ResultStatus::Running) => false,
+                Some(_) => true,
+            };
+            if before.is_none() {
+                of_stack.tell(|resource| Event::Started { resource, verb });
+            }
+            if is_over && before != Some(None) {
+                let took = before.flatten().map(|since| since.elapsed()).unwrap_or_default();
+                match failure(result.clone()) {
+                    None => of_stack.tell(|resource| Event::Done { resource, verb, took }),
+                    Some(Failure { reason: error, .. }) => {
+                        of_stack.tell(|resource| Event::Failed { resource, verb, error });
+                    }
+                }
+            }
+            let since = before.flatten().unwrap_or_else(Instant::now);
+            self.stacks.insert(resource, (!is_over).then_some(since));
+        }
     }
 }
 

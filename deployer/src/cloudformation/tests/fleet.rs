@@ -226,6 +226,52 @@ async fn the_stack_set_goes_only_after_all_of_its_stacks() {
     }
 }
 
+/// A fleet takes hours: whoever waits sees how far it is, account by account.
+#[tokio::test(start_paused = true)]
+async fn an_operation_tells_how_far_it_is_in_each_account() {
+    use StackSetOperationResultStatus::{Failed, Pending, Running, Succeeded};
+    let (create, make) = (set_made(), instances_made());
+    let operation = |status: StackSetOperationStatus| {
+        let operation = StackSetOperation::builder().operation_id("op").status(status).build();
+        DescribeStackSetOperationOutput::builder().stack_set_operation(operation).build()
+    };
+    let looks = mock!(aws_sdk_cloudformation::Client::describe_stack_set_operation)
+        .sequence()
+        .output(move || operation(StackSetOperationStatus::Running))
+        .times(4)
+        .output(move || operation(StackSetOperationStatus::Failed))
+        .build();
+    let list = |statuses: [StackSetOperationResultStatus; 3]| {
+        let result = |(account, status): (&str, StackSetOperationResultStatus)| {
+            let reason = (status == StackSetOperationResultStatus::Failed).then(|| "no role".to_owned());
+            let result = StackSetOperationResultSummary::builder().account(account).region("r");
+            result.status(status).set_status_reason(reason).build()
+        };
+        let results = ["1", "2", "3"].into_iter().zip(statuses).map(result).collect();
+        ListStackSetOperationResultsOutput::builder().set_summaries(Some(results)).build()
+    };
+    let lists = mock!(aws_sdk_cloudformation::Client::list_stack_set_operation_results)
+        .sequence()
+        .output(move || list([Running, Pending, Pending]))
+        .output(move || list([Succeeded, Running, Pending]))
+        .output(move || list([Succeeded, Failed, Succeeded]))
+        .build();
+    let (cx, told) = context(aws(&[&create, &make, &looks, &lists]));
+    let failures = deploy(&cx, &of_accounts(), &body(), None, &Free).await.unwrap();
+    assert_eq!((failures.len(), failures[0].account.as_str()), (1, "2"));
+    assert_eq!(
+        *told.lock().unwrap(),
+        [
+            "Create stack instance 1 in r began",
+            "Create stack instance 1 in r done",
+            "Create stack instance 2 in r began",
+            "stack instance 2 in r failed: no role",
+            "Create stack instance 3 in r began",
+            "Create stack instance 3 in r done",
+        ]
+    );
+}
+
 /// What may fail somewhere has failed there all the same: those accounts have no backups, and a StackSet that still has their
 /// stacks cannot be deleted.
 #[tokio::test(start_paused = true)]

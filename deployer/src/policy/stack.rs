@@ -17,6 +17,7 @@ use crate::scope::Scope;
 /// What `plan --drift` takes.
 const LOOKING: &[Right] = &[
     Right::on(Resources::Stack, "cloudformation:DescribeStacks"),
+    Right::on(Resources::Stack, "cloudformation:GetTemplate"),
     Right::on(Resources::Stack, "cloudformation:DetectStackDrift"),
     Right::on(Resources::Stack, "cloudformation:DescribeStackResourceDrifts"),
     Right::on(Resources::Everything, "cloudformation:DescribeStackDriftDetectionStatus"),
@@ -30,7 +31,6 @@ const CHANGING: &[Right] = &[
     Right::on(Resources::Stack, "cloudformation:ListChangeSets"),
     Right::on(Resources::Stack, "cloudformation:ExecuteChangeSet"),
     Right::on(Resources::Stack, "cloudformation:DescribeStackEvents"),
-    Right::on(Resources::Stack, "cloudformation:GetTemplate"),
     Right::on(Resources::Stack, "cloudformation:UpdateTerminationProtection"),
     Right::on(Resources::Stack, "cloudformation:DeleteStack"),
     Right::on(Resources::Stack, "cloudformation:TagResource"),

@@ -143,7 +143,8 @@ impl Session {
         Ok(Cloudside::new(aws, scope, None, Arc::new(|_| ())))
     }
 
-    /// Refuses a change after which nobody would find any more what is there: roles of another name, and copies.
+    /// Refuses a change after which nobody would find or look after what is there: a stack, roles of another name,
+    /// copies, a key.
     pub(crate) async fn refuse_orphans(&self, context: &Context, observed: &Observed) -> CommandResult {
         self.check_engine(observed)?;
         self.check_role_names(context, observed).await?;

@@ -259,8 +259,7 @@ pub(in crate::commands) async fn release(
     let shown = change_set.as_ref().map(|change_set| change_set.plan.clone()).unwrap_or_default();
     if let Err(failure) = session.approve(context, &shown, "Apply this to", args.yes) {
         if let (Some(change_set), None) = (&change_set, &args.plan) {
-            let review = change_set.creates.then_some(change_set.stack.as_str());
-            change_set::discard(&stage.cloudside(context), &change_set.id, review).await?;
+            stage.discard(context, change_set).await?;
         }
         return Err(failure);
     }

@@ -64,7 +64,7 @@ impl Stage {
         Ok(change_set.plan)
     }
 
-    async fn discard(&self, context: &Context, change_set: &ChangeSet) -> CommandResult {
+    pub(super) async fn discard(&self, context: &Context, change_set: &ChangeSet) -> CommandResult {
         let review = change_set.creates.then_some(change_set.stack.as_str());
         Ok(change_set::discard(&self.cloudside(context), &change_set.id, review).await?)
     }

@@ -10,8 +10,9 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
+use crate::environment::CopyPlace;
 use crate::environment::Region;
-use crate::error::{AwsError, Call};
+use crate::error::{AwsError, Call, ErrorClass};
 use crate::lock::Lease;
 
 /// One client for each service that the deployer talks to.
@@ -41,6 +42,8 @@ pub struct Aws {
     pub ssm: aws_sdk_ssm::Client,
     /// STS: who is calling.
     pub sts: aws_sdk_sts::Client,
+    /// STS, to act as a role in another account; in the local environment that of EC2's emulator, which knows accounts.
+    pub roles: aws_sdk_sts::Client,
     /// EC2: the snapshots.
     pub ec2: aws_sdk_ec2::Client,
     /// Whether the lock that these clients' calls need is still held; the lock's own calls and STS's need none.
@@ -67,6 +70,16 @@ pub struct LocalEndpoints {
 
 /// How often a call is tried that AWS throttles, fails to answer, or answers with an error of its own.
 const ATTEMPTS: u32 = 5;
+
+const ASSUME_ROLE: &str = "sts:AssumeRole";
+
+impl CopyPlace {
+    /// Whether an error says no more than that the caller may not act as the role by which this place is reached: then
+    /// only the cleanup function looks there, and whoever may.
+    pub fn is_closed(&self, error: &AwsError) -> bool {
+        self.role.is_some() && error.call == ASSUME_ROLE && error.class == ErrorClass::AccessDenied
+    }
+}
 
 /// Every call but an invocation answers within seconds; a connection that is dead must not hold a deploy for ever.
 fn patience() -> TimeoutConfig {
@@ -144,15 +157,27 @@ impl Aws {
             sqs: fenced!(aws_sdk_sqs, general),
             ssm: aws_sdk_ssm::Client::new(general),
             sts: aws_sdk_sts::Client::new(general),
+            roles: aws_sdk_sts::Client::new(ec2),
             ec2: fenced!(aws_sdk_ec2, ec2),
             lease,
         }
     }
 
-    /// EC2 in another Region, with the same credentials, under the same lease.
-    pub fn ec2_in(&self, region: &Region) -> aws_sdk_ec2::Client {
-        let region = aws_types::region::Region::new(region.to_string());
-        aws_sdk_ec2::Client::from_conf(self.ec2.config().to_builder().region(region).build())
+    /// EC2 where copies are, under the same lease: in another Region with the same credentials, in another account with
+    /// those of its role.
+    pub async fn ec2_at(&self, place: &CopyPlace) -> Result<aws_sdk_ec2::Client, AwsError> {
+        let region = aws_types::region::Region::new(place.region.to_string());
+        let mut config = self.ec2.config().to_builder().region(region);
+        if let Some(role) = &place.role {
+            // What the other account's CloudTrail shows, beside who it was that assumed the role.
+            let call = self.roles.assume_role().role_arn(role.as_str()).role_session_name("snapwarden-xtask");
+            let given = call.send().await.call(ASSUME_ROLE)?.credentials;
+            let given = given.ok_or_else(|| AwsError::answered(ASSUME_ROLE, None, None))?;
+            let (key, secret) = (given.access_key_id, given.secret_access_key);
+            let credentials = Credentials::new(key, secret, Some(given.session_token), None, "AssumeRole");
+            config = config.credentials_provider(SharedCredentialsProvider::new(credentials));
+        }
+        Ok(aws_sdk_ec2::Client::from_conf(config.build()))
     }
 
     /// Asks STS who is calling; the first call, so that wrong credentials show before anything else.

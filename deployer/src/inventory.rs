@@ -14,9 +14,10 @@ use snapwarden_domain::tags;
 use snapwarden_runtime::Ec2;
 use snapwarden_runtime::ec2::{self, snapshots as list};
 use snapwarden_runtime::inventory::{read_around, read_copies, read_snapshot};
+use snapwarden_runtime::sharing::shared_with;
 
 use crate::aws::Aws;
-use crate::environment::Region;
+use crate::environment::CopyPlace;
 use crate::error::{AwsError, Call, OrAbsent};
 use crate::rights::{Condition, Resources, Right};
 use crate::scope::Scope;
@@ -59,26 +60,31 @@ pub async fn snapshots(aws: &Aws, scope: &Scope) -> Result<Vec<Snapshot>, AwsErr
     owned_by(&aws.ec2, &Owner::from(&scope.environment)).await
 }
 
-/// The copies of the environment's snapshots that another Region holds.
-pub async fn copies(aws: &Aws, scope: &Scope, region: &Region) -> Result<Vec<Snapshot>, AwsError> {
-    let owner = Owner::of_copies(&scope.environment, scope.region.as_str());
-    owned_by(&aws.ec2_in(region), &owner).await
+/// The copies of the environment's snapshots that another Region or account holds.
+pub async fn copies(aws: &Aws, scope: &Scope, place: &CopyPlace) -> Result<Vec<Snapshot>, AwsError> {
+    owned_by(&aws.ec2_at(place).await?, &scope.owner_of_copies(place)).await
 }
 
-/// The same of every Region that may hold any.
+/// Which of the environment's snapshots another account may read, so that it can copy them.
+pub async fn shared(aws: &Aws, scope: &Scope, account: &str) -> Result<BTreeSet<String>, AwsError> {
+    let ec2 = Ec2::new(&aws.ec2, true, NonZeroU16::MIN);
+    shared_with(&ec2, &Owner::from(&scope.environment), account).await.map_err(failed)
+}
+
+/// The copies in every place that may hold any.
 pub async fn copies_in(
     aws: &Aws,
     scope: &Scope,
-    regions: &BTreeSet<Region>,
-) -> Result<BTreeMap<Region, Vec<Snapshot>>, AwsError> {
+    places: &BTreeSet<CopyPlace>,
+) -> Result<BTreeMap<CopyPlace, Vec<Snapshot>>, AwsError> {
     let mut found = BTreeMap::new();
-    for region in regions {
-        found.insert(region.clone(), copies(aws, scope, region).await?);
+    for place in places {
+        found.insert(place.clone(), copies(aws, scope, place).await?);
     }
     Ok(found)
 }
 
-async fn owned_by(ec2: &aws_sdk_ec2::Client, owner: &Owner) -> Result<Vec<Snapshot>, AwsError> {
+pub(crate) async fn owned_by(ec2: &aws_sdk_ec2::Client, owner: &Owner) -> Result<Vec<Snapshot>, AwsError> {
     let (key, value) = owner.tag();
     let filter = aws_sdk_ec2::types::Filter::builder().name(format!("tag:{key}")).values(&value).build();
     let pages = ec2.describe_snapshots().owner_ids("self").filters(filter).max_results(1000).into_paginator();
@@ -166,17 +172,16 @@ pub async fn of_cleanup(
     read_around(&ec2, snapshots, &settings.select, is_emulated).await.map_err(failed)
 }
 
-/// The same of the copies in another Region. `home` is the inventory of the environment's own.
+/// The same of the copies elsewhere. `home` is the inventory of the environment's own.
 pub async fn of_cleanup_in(
     aws: &Aws,
     scope: &Scope,
-    region: &Region,
+    place: &CopyPlace,
     home: &Inventory,
     is_emulated: bool,
 ) -> Result<Inventory, AwsError> {
-    let ec2 = Ec2::new(&aws.ec2_in(region), true, NonZeroU16::MIN);
-    let owner = Owner::of_copies(&scope.environment, scope.region.as_str());
-    read_copies(&ec2, &owner, home, is_emulated).await.map_err(failed)
+    let ec2 = Ec2::new(&aws.ec2_at(place).await?, true, NonZeroU16::MIN);
+    read_copies(&ec2, &scope.owner_of_copies(place), home, is_emulated).await.map_err(failed)
 }
 
 fn failed(failure: Failure) -> AwsError {

@@ -1,5 +1,6 @@
 //! IAM policy documents: read from `policies/*.yaml`, filled from the scope, and compared by meaning.
 
+pub mod copies;
 pub mod deployer;
 pub mod lint;
 pub mod reference;
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 
 use self::lint::{Finding, Use, lint};
 
+use self::copies::{for_each, holes_of_other, holes_of_target, other_accounts};
 use crate::environment::{CopyTarget, Environment, KmsKey};
 use crate::scope::{Function, Scope};
 
@@ -124,7 +126,12 @@ fn read<T: DeserializeOwned>(
     let holes = holes(environment, scope);
     let syntax = |source| PolicyError::Syntax { document, source };
     let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
-    let value = without_absent(for_each_target(value, environment, scope), environment);
+    let in_own = |target: &&CopyTarget| target.role.is_none();
+    let own = environment.copy_to.iter().filter(in_own).map(|target| holes_of_target(scope, target));
+    let others = other_accounts(environment).into_iter().map(holes_of_other);
+    let value = for_each(value, "${target_", &own.collect::<Vec<_>>());
+    let value = for_each(value, "${other_", &others.collect::<Vec<_>>());
+    let value = without_absent(value, environment);
     let filled = fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
         document,
         hole,
@@ -200,6 +207,7 @@ fn without_absent(mut value: Value, environment: &Environment) -> Value {
     let sealing = sealing.as_ref();
     let (topic, queue) =
         (environment.topic_key(), environment.encryption.at_rest_key(&environment.environment));
+    let copies_in_own = environment.copy_to.iter().any(|target| target.role.is_none());
     let begins = |key: Option<&str>, with: &str| key.is_some_and(|key| key.starts_with(with));
     let (topic, queue) = (topic.as_deref(), queue.as_ref().map(KmsKey::as_str));
     let absent: Vec<&str> = [
@@ -207,9 +215,8 @@ fn without_absent(mut value: Value, environment: &Environment) -> Value {
         ("${topic_key_alias}", begins(topic, "alias/")),
         ("${queue_key_arn}", begins(queue, "arn:")),
         ("${queue_key_alias}", begins(queue, "alias/")),
-        ("${copy_source_arn}", environment.has_passes()),
-        ("${copy_any_key_arn}", !environment.copy_to.is_empty()),
-        ("${target_", false),
+        ("${copy_source_arn}", sealing.is_some() || copies_in_own),
+        ("${copy_any_key_arn}", copies_in_own),
         ("${sealing_copy_arn}", sealing.is_some()),
         ("${sealing_key_arn}", sealing.is_some_and(|key| key.arn().is_some())),
         ("${sealing_key_alias}", sealing.is_some_and(|key| key.alias().is_some())),
@@ -233,45 +240,6 @@ fn statements_of(value: &mut Value) -> Vec<&mut Vec<Value>> {
         several => several.as_object_mut().into_iter().flat_map(Map::values_mut).collect(),
     };
     documents.into_iter().filter_map(|document| document.get_mut("Statement")?.as_array_mut()).collect()
-}
-
-/// Repeats the statements that name a `${target_…}` for each Region of copies, which fills it. A list of all Regions
-/// and keys in one statement would let the key of one be used in another.
-fn for_each_target(mut value: Value, environment: &Environment, scope: &Scope) -> Value {
-    let (partition, account) = (scope.partition(), &scope.account);
-    let of_target = |target: &CopyTarget| {
-        let region = target.region.as_str();
-        let mut holes = vec![
-            ("${target_region}", region.to_owned()),
-            ("${target_snapshot_arn}", format!("arn:{partition}:ec2:{region}::snapshot/*")),
-            ("${target_volume_arn}", format!("arn:{partition}:ec2:{region}:{account}:volume/*")),
-            ("${target_any_key_arn}", format!("arn:{partition}:kms:{region}:{account}:key/*")),
-        ];
-        holes.extend(target.kms_key.arn().map(|arn| ("${target_key_arn}", arn.to_owned())));
-        holes.extend(target.kms_key.alias().map(|alias| ("${target_key_alias}", alias.to_owned())));
-        holes
-    };
-    let targets: Vec<_> = environment.copy_to.iter().map(of_target).collect();
-    for statements in statements_of(&mut value) {
-        let all = std::mem::take(statements);
-        for statement in all {
-            let text = statement.to_string();
-            if !text.contains("${target_") {
-                statements.push(statement);
-                continue;
-            }
-            for (number, holes) in targets.iter().enumerate() {
-                // What is left of a hole is about what this target does not have, such as an alias.
-                let filled = holes.iter().fold(text.clone(), |text, (hole, value)| text.replace(hole, value));
-                let Ok(mut statement) = serde_json::from_str::<Value>(&filled) else { continue };
-                if let Some(sid) = statement["Sid"].as_str() {
-                    statement["Sid"] = format!("{sid}{}", number + 1).into();
-                }
-                statements.push(statement);
-            }
-        }
-    }
-    value
 }
 
 fn fill_text(text: &str, holes: &BTreeMap<&'static str, String>) -> Result<String, String> {

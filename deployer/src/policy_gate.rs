@@ -16,7 +16,7 @@ use snapwarden_domain::report::DueSnapshot;
 use snapwarden_domain::settings::{self, CleanupSettings};
 use snapwarden_domain::verdict::{Decision, MassDeletion, Verdict, judge};
 
-use crate::environment::Region;
+use crate::environment::{CopyPlace, Region, RoleArn};
 use crate::kinds::{Alias, Kind, alias_name};
 use crate::plan::Plan;
 use crate::scope::{Function, Scope};
@@ -46,9 +46,12 @@ pub struct NewDeletion {
     /// The snapshot.
     #[serde(flatten)]
     pub snapshot: DueSnapshot,
-    /// The Region, of a copy in another one.
+    /// Where it is, of a copy elsewhere: its Region.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
+    /// And its account, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// Why it has stayed so far.
     pub kept_so_far: String,
 }
@@ -129,7 +132,12 @@ impl PolicyChange {
             .filter(|verdict| verdict.decision == Decision::Delete)
             .filter_map(|verdict| {
                 let kept_so_far = kept.get(verdict.snapshot.id.as_str())?.clone();
-                Some(NewDeletion { snapshot: verdict.snapshot.into(), region: None, kept_so_far })
+                Some(NewDeletion {
+                    snapshot: verdict.snapshot.into(),
+                    region: None,
+                    account: None,
+                    kept_so_far,
+                })
             })
             .collect();
         new.sort_by(|a, b| {
@@ -156,17 +164,22 @@ pub fn deployed_settings(
     Some(deployed.and_then(|settings| serde_json::from_value(settings).ok()).unwrap_or_else(|| file.clone()))
 }
 
-/// The Regions that may hold copies: those of the file, and those that the deployed cleanup still copies to. Somebody may
+/// The places that may hold copies: those of the file, and those that the deployed cleanup still copies to. Somebody may
 /// have taken one out of the file.
-pub fn copy_regions(
+pub fn copy_places(
     observed: &Observed,
     scope: &Scope,
-    file: impl IntoIterator<Item = Region>,
-) -> BTreeSet<Region> {
+    file: impl IntoIterator<Item = CopyPlace>,
+) -> BTreeSet<CopyPlace> {
     let deployed = observed.get(&cleanup_alias(scope)).and_then(|found| settings_of(&found.properties));
     let deployed = deployed.iter().filter_map(|settings| settings["copy_to"].as_array()).flatten();
-    let deployed = deployed.filter_map(|target| Region::try_from(target["region"].as_str()?.to_owned()).ok());
-    file.into_iter().chain(deployed).filter(|region| *region != scope.region).collect()
+    let deployed = deployed.filter_map(|target| {
+        let region = Region::try_from(target["region"].as_str()?.to_owned()).ok()?;
+        let role = target["role"].as_str().and_then(|role| RoleArn::try_from(role.to_owned()).ok());
+        Some(CopyPlace { region, role })
+    });
+    let is_at_home = |place: &CopyPlace| place.role.is_none() && place.region == scope.region;
+    file.into_iter().chain(deployed).filter(|place| !is_at_home(place)).collect()
 }
 
 fn all<'a>(inventory: &'a Inventory, reason: &str) -> BTreeMap<&'a str, String> {

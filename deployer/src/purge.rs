@@ -8,12 +8,13 @@ use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
+use snapwarden_domain::owner::Owner;
 
 use crate::apply::Guard;
 use crate::aws::Aws;
-use crate::environment::Region;
+use crate::environment::CopyPlace;
 use crate::error::{AwsError, Call};
-use crate::inventory::{self, Snapshot};
+use crate::inventory::{Snapshot, owned_by};
 use crate::rights::{Condition, Resources, Right};
 use crate::scope::Scope;
 
@@ -48,37 +49,35 @@ const PAUSES: [u64; 6] = [0, 2, 5, 10, 20, 30];
 const ROUNDS: usize = 5;
 
 /// Where snapshots are deleted.
-struct Place<'a> {
-    aws: &'a Aws,
-    scope: &'a Scope,
-    /// The Region whose copies they are; none for the environment's own snapshots.
-    copies: Option<&'a Region>,
+struct Place {
     ec2: aws_sdk_ec2::Client,
+    /// Whose they are: the environment's own, or its copies.
+    owner: Owner,
 }
 
-impl Place<'_> {
+impl Place {
     async fn list(&self) -> Result<Vec<Snapshot>, AwsError> {
-        match self.copies {
-            Some(region) => inventory::copies(self.aws, self.scope, region).await,
-            None => inventory::snapshots(self.aws, self.scope).await,
-        }
+        owned_by(&self.ec2, &self.owner).await
     }
 }
 
-/// Deletes all snapshots that carry the environment's tag, and its copies in these Regions, also those that appear
+/// Deletes all snapshots that carry the environment's tag, and its copies in these places, also those that appear
 /// meanwhile. One that cannot be deleted stops no other; `guard` is asked before each, and `tell` hears how many are done.
 pub async fn purge(
     aws: &Aws,
     scope: &Scope,
-    copies: &BTreeSet<Region>,
+    copies: &BTreeSet<CopyPlace>,
     guard: &dyn Guard,
     tell: &dyn Fn(usize, usize),
 ) -> Result<Purged, AwsError> {
     let mut purged = Purged::default();
+    let mut places = vec![Place { ec2: aws.ec2.clone(), owner: Owner::from(&scope.environment) }];
+    // All of them before anything is deleted: one may be out of reach.
+    for copies in copies {
+        places.push(Place { ec2: aws.ec2_at(copies).await?, owner: scope.owner_of_copies(copies) });
+    }
     // The copies last: until the snapshots are gone, a pass that was in flight could make another one of each.
-    for region in [None].into_iter().chain(copies.iter().map(Some)) {
-        let ec2 = region.map_or_else(|| aws.ec2.clone(), |region| aws.ec2_in(region));
-        let place = Place { aws, scope, copies: region, ec2 };
+    for place in places {
         let mut remaining = Vec::new();
         for _ in 0..ROUNDS {
             let (round, is_over) = delete_all(&place, guard, tell).await?;
@@ -95,7 +94,7 @@ pub async fn purge(
 
 /// Deletes what is there, and answers whether nothing else has appeared meanwhile.
 async fn delete_all(
-    place: &Place<'_>,
+    place: &Place,
     guard: &dyn Guard,
     tell: &dyn Fn(usize, usize),
 ) -> Result<(Purged, bool), AwsError> {
@@ -254,7 +253,8 @@ mod tests {
             LocalEndpoints { general: "http://127.0.0.1:9".into(), ec2: "http://127.0.0.1:9".into() };
         let scope = scope("test");
         let aws = Aws::local_through(&scope.region, &nowhere, &http);
-        let regions = BTreeSet::from(["eu-west-1".to_owned().try_into().unwrap()]);
+        let regions =
+            BTreeSet::from([CopyPlace { region: "eu-west-1".to_owned().try_into().unwrap(), role: None }]);
         let purged = purge(&aws, &scope, &regions, &Always, &|_, _| ()).await.unwrap();
         assert_eq!(purged.deleted, ["snap-1", "copy-1"]);
         assert!(purged.remaining.is_empty());

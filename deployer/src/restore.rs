@@ -21,7 +21,7 @@ use snapwarden_runtime::ec2::{self, Ec2, tagged};
 use snapwarden_runtime::inventory::read_snapshot;
 
 use crate::aws::Aws;
-use crate::environment::{Environment, Region, Requirement};
+use crate::environment::{CopyPlace, Environment, Requirement};
 use crate::error::{AwsError, Call};
 use crate::scope::Scope;
 
@@ -48,13 +48,24 @@ pub struct RestorePlan {
     pub run: String,
     /// The moment that it holds.
     pub taken_at: Option<Timestamp>,
-    /// The Region whose copies they are, where it is not the environment's own.
+    /// The Region whose copies they are, where they are copies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies_in: Option<String>,
+    /// The account whose copies they are, where it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// Where the volumes are made.
     pub zone: String,
     /// One for each volume of the instance.
     pub volumes: Vec<VolumePlan>,
+}
+
+impl RestorePlan {
+    /// Where the copies are that it is made of, where it is of copies: `eu-west-1`, or with the account.
+    pub fn place(&self) -> Option<String> {
+        let region = self.copies_in.clone()?;
+        Some(self.account.as_ref().map_or(region.clone(), |account| format!("{region} of account {account}")))
+    }
 }
 
 /// A volume to make.
@@ -182,10 +193,10 @@ pub fn plan(
     disks: &BTreeMap<String, Disk>,
     tags_of: &BTreeMap<String, BTreeMap<String, String>>,
     zone: Option<&str>,
-    copies_in: Option<&Region>,
+    copies_in: Option<&CopyPlace>,
     environment: &Environment,
 ) -> Result<RestorePlan, NothingToRestore> {
-    let region = copies_in.unwrap_or(&environment.region).as_str();
+    let region = copies_in.map_or(&environment.region, |place| &place.region).as_str();
     let zone = match zone {
         // A local zone is named after its Region, too.
         Some(zone) if zone.len() > region.len() && zone.starts_with(region) => zone.to_owned(),
@@ -193,7 +204,7 @@ pub fn plan(
             return Err(NothingToRestore::ForeignZone { zone: zone.to_owned(), region: region.to_owned() });
         }
         None if copies_in.is_some() => {
-            let why = "the original volumes are in another Region";
+            let why = "the original volumes are elsewhere";
             return Err(NothingToRestore::NoZone(why.to_owned()));
         }
         None => zone_of(chosen, disks)?,
@@ -202,8 +213,8 @@ pub fn plan(
     let own = encryption.key(&environment.environment).filter(|_| encryption.require != Requirement::Off);
     let key = match copies_in {
         // A key encrypts in its own Region only.
-        Some(region) => {
-            let target = environment.copy_to.iter().find(|target| target.region == *region);
+        Some(place) => {
+            let target = environment.copy_to.iter().find(|target| target.place() == *place);
             target.map(|target| &target.kms_key)
         }
         None => own.as_ref(),
@@ -231,7 +242,8 @@ pub fn plan(
         instance: chosen.instance.to_owned(),
         run: chosen.run.to_owned(),
         taken_at: Some(chosen.taken_at),
-        copies_in: copies_in.map(ToString::to_string),
+        copies_in: copies_in.map(|place| place.region.to_string()),
+        account: copies_in.and_then(|place| place.account().map(str::to_owned)),
         zone,
         volumes: chosen.members.iter().map(volume).collect(),
     })
@@ -253,20 +265,17 @@ fn zone_of(chosen: &Chosen<'_>, disks: &BTreeMap<String, Disk>) -> Result<String
 }
 
 /// The environment's snapshots with their tags, by id; of one instance, or all. `copies` says that the clients are of
-/// another Region than the environment's, and that its copies there are meant.
+/// another place than the environment's own, and that its copies there are meant.
 pub async fn snapshots(
     aws: &Aws,
     scope: &Scope,
     instance: Option<&str>,
-    copies: bool,
+    copies: Option<&CopyPlace>,
 ) -> Result<(Vec<domain::Snapshot>, BTreeMap<String, BTreeMap<String, String>>), AwsError> {
     let ec2 = Ec2::new(&aws.ec2, true, NonZeroU16::MIN);
     let filters = instance.map(|instance| tagged(tags::INSTANCE, instance)).into_iter().collect();
-    let owner = if copies {
-        Owner::of_copies(&scope.environment, scope.region.as_str())
-    } else {
-        Owner::from(&scope.environment)
-    };
+    let own = || Owner::from(&scope.environment);
+    let owner = copies.map_or_else(own, |place| scope.owner_of_copies(place));
     let listed = ec2::snapshots(&ec2, &owner, filters, |listed| {
         let pair = |tag: &aws_sdk_ec2::types::Tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()));
         Some((read_snapshot(listed)?, listed.tags().iter().filter_map(pair).collect()))

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use snapwarden_domain::names::EnvironmentName;
+use snapwarden_domain::owner::Owner;
 use snapwarden_domain::tags;
 
-use crate::environment::{AccountId, Encryption, Environment, Iam, Identity, Region, made_alias};
+use crate::environment::{AccountId, CopyPlace, Encryption, Environment, Iam, Identity, Region, made_alias};
 use crate::role_prefix;
 
 /// The tag that remembers on AWS that an environment is protected, whatever its file says later.
@@ -76,6 +77,15 @@ impl Scope {
             environment: identity.environment.clone(),
             iam: identity.iam.clone(),
             encryption: identity.encryption.clone(),
+        }
+    }
+
+    /// Whose the copies in a place are.
+    pub fn owner_of_copies(&self, place: &CopyPlace) -> Owner {
+        let (environment, region) = (&self.environment, self.region.as_str());
+        match place.role {
+            None => Owner::of_copies(environment, region),
+            Some(_) => Owner::of_copies_in_another_account(environment, region, self.account.as_str()),
         }
     }
 

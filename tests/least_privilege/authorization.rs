@@ -32,6 +32,7 @@ pub(crate) fn requests(call: &Call, world: &World) -> Vec<Request> {
     let requests = match call.action.split_once(':') {
         // "No permissions are required to perform this operation" (source: STS API, `GetCallerIdentity`).
         Some(("sts", "GetCallerIdentity")) => Vec::new(),
+        Some(("sts", "AssumeRole")) => vec![asked.plain(asked.text("RoleArn"), Context::default())],
         Some(("ec2", operation)) => asked.ec2(operation),
         Some(("lambda", operation)) => asked.lambda(operation),
         Some(("scheduler", operation)) => asked.scheduler(operation),
@@ -105,11 +106,14 @@ impl Asked<'_> {
                 let context = requested.with("ec2:CreateAction", "CopySnapshot");
                 requests.push(Self::other("ec2:CreateTags", &snapshot("*"), context));
                 requests.extend(self.key_through_ec2(self.text("KmsKeyId")));
-                // From another Region, also by the signed address there, and with the source's key.
+                // From another Region, also by the signed address there; and with the source's key.
                 if from != self.region() {
                     let there = Context::default().with("ec2:Region", from);
                     let owned = there.with("ec2:Owner", self.scope.account.as_str());
                     requests.push(self.plain(&source, owned));
+                }
+                // In another account as well.
+                if from != self.region() || !self.text("KmsKeyId").contains(self.scope.account.as_str()) {
                     requests.extend(Self::reading(crate::recording::KEY, from));
                 }
                 requests
@@ -125,6 +129,7 @@ impl Asked<'_> {
                 let context = requested.with("ec2:CreateAction", "CreateVolume");
                 requests.push(Self::other("ec2:CreateTags", &own("volume", "*"), context));
                 let key = crate::recording::KEY.replace("eu-central-1", self.region());
+                let key = key.replace("123456789012", self.scope.account.as_str());
                 requests.extend(self.key_through_ec2(&key));
                 requests
             }
@@ -138,6 +143,12 @@ impl Asked<'_> {
             "DeleteSnapshot" => {
                 let id = self.text("SnapshotId");
                 vec![self.plain(&snapshot(id), tagged(id))]
+            }
+            "ModifySnapshotAttribute" => {
+                let id = self.text("SnapshotId");
+                let key =
+                    if self.text("OperationType") == "add" { "ec2:Add/userId" } else { "ec2:Remove/userId" };
+                vec![self.plain(&snapshot(id), tagged(id).with(key, self.text("UserId.1")))]
             }
             _ => self.unknown(),
         }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use aws_sdk_ec2::types::Tag;
 use serde_json::{Value, json};
-use snapwarden_deployer::environment::{Environment, parse};
+use snapwarden_deployer::environment::{CopyPlace, Environment, parse};
 use snapwarden_deployer::policy::deployer::{Access, deployer_policy, with_copies};
 use snapwarden_deployer::policy::{lint_roles, restorer_policy, role_policies};
 use snapwarden_deployer::scope::Scope;
@@ -81,7 +81,8 @@ fn asked(calls: &[Call], world: &World, place: &str) -> Vec<(String, Request)> {
 }
 
 fn there(local: &Local) -> aws_sdk_ec2::Client {
-    local.aws().ec2_in(&THERE.to_owned().try_into().unwrap())
+    let place = CopyPlace { region: THERE.to_owned().try_into().unwrap(), role: None };
+    block_on(local.aws().ec2_at(&place)).unwrap()
 }
 
 /// The tags of everything in the other Region that carries any, by id.
@@ -303,7 +304,7 @@ fn a_restorer_may_make_volumes_of_the_copies_and_of_nothing_else_there() {
 /// A status that cannot look there fails, and a purge leaves what nobody would ever delete.
 #[test]
 fn a_deployer_may_look_at_the_copies_and_delete_them_where_it_may_purge() {
-    let regions = [THERE.to_owned().try_into().unwrap()];
+    let regions = [CopyPlace { region: THERE.to_owned().try_into().unwrap(), role: None }];
     let of_copies = |access| with_copies(json!({ "Statement": [] }), &scope(), &regions, access);
     let whole = |access| with_copies(deployer_policy(&scope(), access), &scope(), &regions, access);
     let purging = Access { purge: true, ..Access::DEPLOY };

@@ -93,6 +93,36 @@ fn the_rights_of_copies() {
     assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
 }
 
+/// What copies in another account take: of cleanup, of the role there, of whoever restores there, and of the keys at home.
+#[test]
+fn the_rights_of_copies_in_another_account() {
+    let local = production();
+    let file = std::fs::read_to_string(local.path("environments/prod.yaml")).unwrap();
+    let copy_to = "copy_to:\n  - region: eu-west-1\n    role: arn:aws:iam::210987654321:role/snapwarden-copies\n    \
+                   kms_key: alias/backup\n    retention: { daily_days: 35 }\n";
+    let refused = local.run(&["policies", "copies", "--env", "prod"]);
+    assert!(refused.code == 2 && refused.stderr.contains("names no role in another account"), "{refused:?}");
+    local.write_environment("prod", &(file + copy_to));
+    let of = |what: &[&str]| local.ok(&[&["policies"], what, &["--env", "prod"]].concat()).stdout;
+    golden("role-copies-account", &of(&["show", "cleanup"]));
+    let ann = "arn:aws:iam::123456789012:role/ann";
+    golden("copies-account", &of(&["copies", "--principal", ann]));
+    golden("restorer-copies-account", &of(&["restorer", "--account", "210987654321"]));
+    golden("key-copies-account", &of(&["key"]));
+    let purging = of(&["deployer", "--purge"]);
+    assert!(
+        purging.contains("ActInOtherAccounts") && !of(&["deployer"]).contains("sts:AssumeRole"),
+        "{purging}"
+    );
+    let stranger = local.run(&["policies", "restorer", "--account", "555555555555", "--env", "prod"]);
+    assert!(
+        stranger.code == 2 && stranger.stderr.contains("no role of account 555555555555"),
+        "{stranger:?}"
+    );
+    let lint = local.ok(&["policies", "lint", "--env", "prod"]);
+    assert_eq!(lint.stdout.trim(), "nothing to object to", "{lint:?}");
+}
+
 /// What a key of the environment's own adds: to the deployer's rights, to the roles', and what the policy of a key of
 /// the user's has to say for the same.
 #[test]

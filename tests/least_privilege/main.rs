@@ -9,6 +9,7 @@
     reason = "tables are long, and read best when what fills them is short"
 )]
 
+mod account;
 mod attacks;
 mod authorization;
 mod copies;

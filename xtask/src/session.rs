@@ -7,15 +7,17 @@ use std::sync::Arc;
 use snapwarden_deployer::aws::{Aws, Caller, LocalEndpoints};
 use snapwarden_deployer::bundle::Bundle;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, Engine, Environment, Finding, Identity, Region, Severity};
+use snapwarden_deployer::environment::{
+    AccountId, Cloud, CopyPlace, CopyTarget, Engine, Environment, Finding, Identity, Region, Severity,
+};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
-use snapwarden_deployer::inventory;
+use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::key::is_named;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, Schedule, endpoints, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
-use snapwarden_deployer::policy_gate::copy_regions;
+use snapwarden_deployer::policy_gate::copy_places;
 use snapwarden_deployer::role_prefix;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
@@ -119,16 +121,21 @@ impl Session {
         Ok(Self { endpoints, ..Self::reach(context, environment, scope, &identity, None).await? })
     }
 
-    /// The same as [`Session::open_running`] with clients of another Region: nothing of the environment's own is called,
-    /// which may be lost.
-    pub(crate) async fn open_running_in(context: &Context, region: &Region) -> Result<Option<Self>, Failure> {
+    /// The same as [`Session::open_running`] with clients of another Region or account, and the place that they are of:
+    /// nothing of the environment's own is called, which may be lost.
+    pub(crate) async fn open_running_in(
+        context: &Context,
+        region: &Region,
+        account: Option<&AccountId>,
+    ) -> Result<Option<(Self, CopyPlace)>, Failure> {
         let (environment, warnings) = context.environment_with_findings()?;
         let (scope, identity) = (Scope::of(&environment), Identity::from(&environment));
+        let place = place_of_copies(&environment, region, account)?;
         if identity.cloud == Cloud::Local && !local_cloud(context, &identity).status()?.running {
             return Ok(None);
         }
-        let session = Self::reach(context, environment, scope, &identity, Some(region)).await?;
-        Ok(Some(Self { warnings, ..session }))
+        let session = Self::reach(context, environment, scope, &identity, Some(&place)).await?;
+        Ok(Some((Self { warnings, ..session }, place)))
     }
 
     /// What effects in another Region need, with the environment's names there.
@@ -148,7 +155,7 @@ impl Session {
     pub(crate) async fn refuse_orphans(&self, context: &Context, observed: &Observed) -> CommandResult {
         self.check_engine(observed)?;
         self.check_role_names(context, observed).await?;
-        self.check_copy_regions(context, observed).await?;
+        self.check_copy_places(context, observed).await?;
         self.check_key(observed)
     }
 
@@ -182,24 +189,36 @@ impl Session {
         )))
     }
 
-    /// The copies of a Region that the deployed cleanup looks after, and the file does not name any more.
-    async fn check_copy_regions(&self, context: &Context, observed: &Observed) -> CommandResult {
-        let named: BTreeSet<_> = self.environment.copy_to.iter().map(|target| &target.region).collect();
-        for region in copy_regions(observed, &self.scope, []) {
-            let left = if named.contains(&region) {
-                Vec::new()
-            } else {
-                inventory::copies(&self.aws, &self.scope, &region).await?
-            };
+    /// The copies that the deployed cleanup looks after, in a place that the file does not name any more.
+    async fn check_copy_places(&self, context: &Context, observed: &Observed) -> CommandResult {
+        let named: BTreeSet<_> = self.environment.copy_to.iter().map(CopyTarget::place).collect();
+        let places = copy_places(observed, &self.scope, []);
+        let forgotten: BTreeSet<_> = places.into_iter().filter(|place| !named.contains(place)).collect();
+        for account in forgotten.iter().filter_map(CopyPlace::account) {
+            let shared = inventory::shared(&self.aws, &self.scope, account).await?;
+            if !shared.is_empty() {
+                let message = format!(
+                    "{} snapshots of environment {} are shared with account {account}, and copy_to does not name it any \
+                     more: nobody would ever take that back",
+                    shared.len(),
+                    self.scope.environment
+                );
+                return Err(Failure::new(Exit::Refused, message).hint(format!(
+                    "put {account} back, with `paused: true`, until `{}` says that nothing is shared",
+                    context.command_line("invoke seal")
+                )));
+            }
+        }
+        for (place, left) in self.visible_copies(context, &forgotten).await? {
             if !left.is_empty() {
                 let message = format!(
-                    "{region} holds {} copies of environment {}, and copy_to does not name it any more: nobody would ever \
+                    "{place} holds {} copies of environment {}, and copy_to does not name it any more: nobody would ever \
                      delete them",
                     left.len(),
                     self.scope.environment
                 );
                 return Err(Failure::new(Exit::Refused, message).hint(format!(
-                    "put {region} back, with `paused: true`, until it is empty; see `{}`",
+                    "put {place} back, with `paused: true`, until it is empty; see `{}`",
                     context.command_line("status")
                 )));
             }
@@ -235,15 +254,50 @@ impl Session<Identity> {
     }
 }
 
+/// The place of copies that flags name.
+fn place_of_copies(
+    environment: &Environment,
+    region: &Region,
+    account: Option<&AccountId>,
+) -> Result<CopyPlace, Failure> {
+    let Some(account) = account.filter(|account| **account != environment.account) else {
+        return Ok(CopyPlace { region: region.clone(), role: None });
+    };
+    let mut places = environment.copy_to.iter().map(CopyTarget::place);
+    let is_meant = |place: &CopyPlace| place.region == *region && place.account() == Some(account.as_str());
+    places.find(is_meant).ok_or_else(|| {
+        let name = &environment.environment;
+        Failure::new(Exit::Usage, format!("copy_to names no role of account {account} with {region}"))
+            .hint(format!("see copy_to in the file of environment {name}"))
+    })
+}
+
 impl<E> Session<E> {
+    /// The copies in these places. Of a place that only the cleanup function may look at, it is said that nobody did.
+    pub(crate) async fn visible_copies(
+        &self,
+        context: &Context,
+        places: &BTreeSet<CopyPlace>,
+    ) -> Result<BTreeMap<CopyPlace, Vec<Snapshot>>, Failure> {
+        let mut found = BTreeMap::new();
+        for place in places {
+            match inventory::copies(&self.aws, &self.scope, place).await {
+                Ok(copies) => _ = found.insert(place.clone(), copies),
+                Err(error) if place.is_closed(&error) => context.progress().warn(&unseen(place)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
     async fn reach(
         context: &Context,
         environment: E,
         scope: Scope,
         identity: &Identity,
-        region: Option<&Region>,
+        place: Option<&CopyPlace>,
     ) -> Result<Self, Failure> {
-        let region = region.unwrap_or(&scope.region);
+        let region = place.map_or(&scope.region, |place| &place.region);
         if scope.account.as_str() == PLACEHOLDER {
             let name = &scope.environment;
             let message = format!("environment `{name}` has no account yet: {PLACEHOLDER} is a placeholder");
@@ -251,12 +305,17 @@ impl<E> Session<E> {
                 Failure::new(Exit::Usage, message).hint("put your account into the environment's file")
             );
         }
-        let aws = match identity.cloud {
+        let mut aws = match identity.cloud {
             Cloud::Aws => Aws::connect(region, context.profile()).await,
             Cloud::Local => Aws::local(region, &local_endpoints(context, identity)?),
         };
         let caller = aws.caller().await?;
-        check_account(&scope, &caller)?;
+        match place.filter(|place| place.role.is_some()) {
+            // Who restores there has credentials of that account; the emulators know only one user, of the own account.
+            Some(place) if identity.cloud == Cloud::Local => aws.ec2 = aws.ec2_at(place).await?,
+            Some(place) => check_account(&scope, place.account().unwrap_or_default(), &caller)?,
+            None => check_account(&scope, scope.account.as_str(), &caller)?,
+        }
         // `arn:aws:sts::123456789012:assumed-role/ci/run-7`: what comes before is known.
         let name = caller.arn.splitn(6, ':').nth(5).unwrap_or(&caller.arn).to_owned();
         Ok(Self {
@@ -426,13 +485,21 @@ fn local_endpoints(context: &Context, identity: &Identity) -> Result<LocalEndpoi
 /// The account in the example files.
 const PLACEHOLDER: &str = "000000000000";
 
-fn check_account(scope: &Scope, caller: &Caller) -> Result<(), Failure> {
-    if caller.account == scope.account.as_str() {
+/// What there is to say of copies that only the cleanup function may look at.
+pub(crate) fn unseen(place: &CopyPlace) -> String {
+    let role = place.role.as_ref().map(ToString::to_string).unwrap_or_default();
+    format!("the copies in {place} cannot be seen from here: only who may act as {role} sees them")
+}
+
+/// `account` is where the command works: the environment's own, or one that holds its copies.
+fn check_account(scope: &Scope, account: &str, caller: &Caller) -> Result<(), Failure> {
+    if caller.account == account {
         return Ok(());
     }
+    let whose = if account == scope.account.as_str() { "belongs to" } else { "has these copies in" };
     let message = format!(
-        "environment `{}` belongs to account {}, but the credentials ({}) are of account {}",
-        scope.environment, scope.account, caller.arn, caller.account
+        "environment `{}` {whose} account {account}, but the credentials ({}) are of account {}",
+        scope.environment, caller.arn, caller.account
     );
     Err(Failure::new(Exit::Refused, message)
         .hint("choose the right profile with AWS_PROFILE, or correct `account` in the environment's file"))
@@ -472,8 +539,8 @@ mod tests {
             account: account.to_owned(),
             arn: format!("arn:aws:iam::{account}:user/somebody"),
         };
-        assert!(check_account(&scope, &caller("123456789012")).is_ok());
-        let refused = check_account(&scope, &caller("210987654321")).unwrap_err();
+        assert!(check_account(&scope, "123456789012", &caller("123456789012")).is_ok());
+        let refused = check_account(&scope, "123456789012", &caller("210987654321")).unwrap_err();
         assert_eq!(refused.exit(), Exit::Refused);
         assert!(refused.to_string().contains("210987654321"), "{refused}");
     }

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use snapwarden_domain::checked;
 
-use super::checked_text;
+use super::{RoleArn, checked_text};
 
 /// What makes an environment what its file says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,7 +28,7 @@ pub struct Cloudformation {
     /// `snapwarden-artifacts-ACCOUNT-REGION`, which a deploy makes.
     pub artifact_bucket: Option<BucketName>,
     /// The ARN of the role that CloudFormation acts as; unless given, it acts with the caller's rights.
-    pub role: Option<ServiceRoleArn>,
+    pub role: Option<RoleArn>,
 }
 
 checked_text!(
@@ -40,21 +40,6 @@ checked_text!(
         && text.ends_with(|c: char| c.is_ascii_alphanumeric()),
     "is not the name of an S3 bucket: use 3 to 63 lower-case letters, digits, hyphens and dots",
     schema { "type": "string", "pattern": "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$" }
-);
-
-checked_text!(
-    /// The ARN of a role in IAM.
-    ServiceRoleArn,
-    |text| {
-        let parts: Vec<&str> = text.splitn(6, ':').collect();
-        matches!(parts.as_slice(), ["arn", partition, "iam", "", account, role]
-            if partition.starts_with("aws")
-                && account.len() == 12
-                && account.bytes().all(|b| b.is_ascii_digit())
-                && role.strip_prefix("role/").is_some_and(|name| !name.is_empty() && !name.contains(['*', ' '])))
-    },
-    "is not a role's ARN: write it like arn:aws:iam::123456789012:role/cloudformation",
-    schema { "type": "string", "pattern": "^arn:aws[a-z-]*:iam::[0-9]{12}:role/[^* ]+$" }
 );
 
 #[cfg(test)]

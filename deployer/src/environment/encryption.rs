@@ -193,6 +193,11 @@ impl KmsKey {
         Some(self.as_str()).filter(|text| text.starts_with("arn:"))
     }
 
+    /// The account of the key, where it is an ARN.
+    pub fn account(&self) -> Option<&str> {
+        self.arn()?.split(':').nth(4)
+    }
+
     /// The alias, where it is one.
     pub fn alias(&self) -> Option<&str> {
         Some(self.as_str()).filter(|text| text.starts_with("alias/"))

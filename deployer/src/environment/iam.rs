@@ -43,6 +43,28 @@ checked_text!(
 );
 
 checked_text!(
+    /// The ARN of a role in IAM.
+    RoleArn,
+    |text| {
+        let parts: Vec<&str> = text.splitn(6, ':').collect();
+        matches!(parts.as_slice(), ["arn", partition, "iam", "", account, role]
+            if partition.starts_with("aws")
+                && account.len() == 12
+                && account.bytes().all(|b| b.is_ascii_digit())
+                && role.strip_prefix("role/").is_some_and(|name| !name.is_empty() && !name.contains(['*', ' '])))
+    },
+    "is not a role's ARN: write it like arn:aws:iam::123456789012:role/name",
+    schema { "type": "string", "pattern": "^arn:aws[a-z-]*:iam::[0-9]{12}:role/[^* ]+$" }
+);
+
+impl RoleArn {
+    /// The account that the role is in: 12 digits.
+    pub fn account(&self) -> &str {
+        self.as_str().split(':').nth(4).unwrap_or_default()
+    }
+}
+
+checked_text!(
     /// The ARN of a managed policy, AWS's or the account's.
     PolicyArn,
     |text| match text.splitn(6, ':').collect::<Vec<_>>()[..] {

@@ -10,7 +10,8 @@ use snapwarden_domain::names::EnvironmentName;
 
 use super::load::{self, LoadError};
 use super::{
-    AccountId, Cloud, Cloudformation, Encryption, Engine, Environment, Iam, LogsOnDestroy, Pricing, Region,
+    AccountId, Cloud, Cloudformation, CopyPlace, CopyTarget, Encryption, Engine, Environment, Iam,
+    LogsOnDestroy, Pricing, Region, RoleArn,
 };
 
 /// Which environment a file is about, and what a destroy of it has to respect.
@@ -38,8 +39,8 @@ pub struct Identity {
     pub logs: LogsOnDestroy,
     /// What snapshots cost that stay.
     pub pricing: Pricing,
-    /// Which other Regions hold copies of them.
-    pub copy_regions: Vec<Region>,
+    /// Which other Regions and accounts hold copies of them.
+    pub copy_places: Vec<CopyPlace>,
 }
 
 impl From<&Environment> for Identity {
@@ -56,14 +57,14 @@ impl From<&Environment> for Identity {
             protect: file.protect,
             logs: file.logs,
             pricing: file.pricing.clone(),
-            copy_regions: file.copy_to.iter().map(|target| target.region.clone()).collect(),
+            copy_places: file.copy_to.iter().map(CopyTarget::place).collect(),
         }
     }
 }
 
 /// Reads from `<folder>/<name>.yaml` only what a destroy needs.
 ///
-/// Name, account, Region, cloud, engine, the roles' names and the Regions of copies must be right, since they decide what
+/// Name, account, Region, cloud, engine, the roles' names and the places of copies must be right, since they decide what
 /// is touched. A `protect`, `logs` or `encryption` that cannot be understood counts as the careful choice: protected, logs
 /// kept, and a key looked for.
 pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
@@ -82,7 +83,11 @@ pub fn load_identity(folder: &Path, name: &str) -> Result<Identity, LoadError> {
         protect: file.protect,
         logs: file.logs,
         pricing: file.pricing,
-        copy_regions: file.copy_to.into_iter().map(|target| target.region).collect(),
+        copy_places: file
+            .copy_to
+            .into_iter()
+            .map(|Target { region, role }| CopyPlace { region, role })
+            .collect(),
     })
 }
 
@@ -112,10 +117,11 @@ struct Excerpt {
     copy_to: Vec<Target>,
 }
 
-/// A Region that may hold copies, whatever else is wrong with its entry.
+/// A place that may hold copies, whatever else is wrong with its entry.
 #[derive(Deserialize)]
 struct Target {
     region: Region,
+    role: Option<RoleArn>,
 }
 
 fn pricing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pricing, D::Error> {

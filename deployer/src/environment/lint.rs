@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::Serialize;
 use snapwarden_domain::retention::Days;
 
-use super::{Environment, Schedule};
+use super::{CopyTarget, Environment, Schedule};
 
 /// Something about an environment file that a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,6 +76,8 @@ pub(super) fn lint(environment: &Environment, now: Timestamp) -> Vec<Finding> {
     }
     findings.extend(key_elsewhere(environment));
     findings.extend(copies_at_home(environment));
+    findings.extend(copies_by_own_role(environment));
+    findings.extend(copies_that_cannot_be_shared(environment));
     findings
 }
 
@@ -287,13 +289,42 @@ fn key_elsewhere(environment: &Environment) -> Option<Finding> {
 /// A copy beside the original is lost with it.
 fn copies_at_home(environment: &Environment) -> Option<Finding> {
     let region = &environment.region;
-    let target = environment.copy_to.iter().find(|target| target.region == *region)?;
+    let is_at_home = |target: &&CopyTarget| target.role.is_none() && target.region == *region;
+    environment.copy_to.iter().find(is_at_home)?;
     Some(Finding {
         severity: Severity::Error,
         ..warning(
             "copy_to",
-            format!("{} is the environment's own Region", target.region),
-            "name another one; what is in clear text here is encrypted by `encryption`",
+            format!("{region} is the environment's own Region"),
+            "name another one, or a role in another account; what is in clear text here is encrypted by `encryption`",
+        )
+    })
+}
+
+/// A role of the own account gives no more protection than none, and what it is called would say otherwise.
+fn copies_by_own_role(environment: &Environment) -> Option<Finding> {
+    let roles = environment.copy_to.iter().filter_map(|target| target.role.as_ref());
+    let role = roles.into_iter().find(|role| role.account() == environment.account.as_str())?;
+    Some(Finding {
+        severity: Severity::Error,
+        ..warning(
+            "copy_to",
+            format!("{role} is of the environment's own account"),
+            "name a role of another account, or leave `role` out for copies in another Region of this one",
+        )
+    })
+}
+
+/// EC2 shares nothing that AWS's own key encrypts: no copy would ever be made of what is sealed with it.
+fn copies_that_cannot_be_shared(environment: &Environment) -> Option<Finding> {
+    let key = environment.encryption.sealing_key(&environment.environment)?;
+    environment.copy_to.iter().find(|target| target.role.is_some())?;
+    (key.alias() == Some("alias/aws/ebs")).then(|| Finding {
+        severity: Severity::Error,
+        ..warning(
+            "encryption.kms_key",
+            "what AWS's own key encrypts cannot be shared with the account that copy_to names".to_owned(),
+            "name a key of yours, or { create: true }",
         )
     })
 }
@@ -450,6 +481,29 @@ mod tests {
         let findings = lint(&environment, "2026-11-24T12:00:00Z".parse().unwrap());
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].severity, Severity::Error);
+    }
+
+    /// Each would be found out by a copy that is missing on the day that it is for.
+    #[test]
+    fn copies_that_could_never_be_made_are_an_error() {
+        let found = |account: &str, region: &str, rest: &str| {
+            let role = format!("role: \"arn:aws:iam::{account}:role/copies\", ");
+            let role = if account.is_empty() { "" } else { role.as_str() };
+            let copy_to = format!(
+                "logs: delete\ncopy_to: [{{ region: {region}, {role}kms_key: alias/b, retention: {{ daily_days: 9 }} }}]{rest}"
+            );
+            found(&[("logs: delete", &copy_to)]).join("\n")
+        };
+        let none = String::new();
+        assert_eq!(found("", "eu-west-1", ""), none);
+        assert_eq!(found("210987654321", "eu-central-1", ""), none);
+        assert!(found("", "eu-central-1", "").contains("eu-central-1 is the environment's own Region"));
+        assert!(found("123456789012", "eu-west-1", "").contains("is of the environment's own account"));
+        let sealed = |key: &str| format!("\nencryption: {{ require: enforce, kms_key: {key} }}");
+        assert_eq!(found("210987654321", "eu-west-1", &sealed("alias/backup")), none);
+        let by_aws = found("210987654321", "eu-west-1", &sealed("alias/aws/ebs"));
+        assert!(by_aws.contains("cannot be shared with the account that copy_to names"), "{by_aws}");
+        assert_eq!(found("", "eu-west-1", &sealed("alias/aws/ebs")), none);
     }
 
     #[test]

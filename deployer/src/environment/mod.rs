@@ -32,12 +32,12 @@ use snapwarden_domain::retention::Retention;
 use snapwarden_domain::settings::{CleanupPolicy, Selector};
 
 pub use bounded::{Bounded, OutOfBounds};
-pub use cloudformation::{BucketName, Cloudformation, Engine, ServiceRoleArn};
-pub use copy_to::{CopyTarget, MAX_TARGETS};
+pub use cloudformation::{BucketName, Cloudformation, Engine};
+pub use copy_to::{CopyPlace, CopyTarget, MAX_TARGETS};
 pub(crate) use encryption::made_alias;
 pub use encryption::{Encryption, Key, KmsKey, MadeKey, Requirement};
 pub use fleet::{Fleet, OrganizationId, OrganizationalUnit};
-pub use iam::{Iam, PolicyArn, RolePath, RolePrefix};
+pub use iam::{Iam, PolicyArn, RoleArn, RolePath, RolePrefix};
 pub use identity::{Identity, load_identity};
 pub use lint::{Finding, Severity};
 pub use load::{LoadError, list, load, load_and_lint, parse};

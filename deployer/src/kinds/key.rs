@@ -84,7 +84,7 @@ impl Kind for Key {
             description: format!("Snapwarden {}: snapshots cannot be read without it", scope.environment),
             state: KeyState::Enabled.as_str().to_owned(),
             rotation: true,
-            policy: policy::policy(scope),
+            policy: policy::policy(blueprint.environment, scope),
             aliased: true,
             tags: blueprint.tags(),
         };

@@ -7,7 +7,7 @@ use snapwarden_domain::owner::Owner;
 use snapwarden_domain::tags;
 
 use super::lint::{Finding, Use, lint};
-use crate::environment::{Engine, PolicyArn, Region};
+use crate::environment::{CopyPlace, Engine, PolicyArn, Region};
 use crate::rights::{Condition, OPERATING, PURGING, Purpose, Resources, Right, of_others, rights};
 use crate::scope::Scope;
 
@@ -103,11 +103,24 @@ pub fn with_simulation(mut policy: Value, principal: &str) -> Value {
     policy
 }
 
-/// The same, and what it takes to look at the copies in other Regions, and to delete them where it may purge.
-pub fn with_copies(mut policy: Value, scope: &Scope, regions: &[Region], access: Access) -> Value {
-    let Some(statements) = policy["Statement"].as_array_mut().filter(|_| !regions.is_empty()) else {
+/// The same, and what it takes to look at the copies elsewhere, and to delete them where it may purge. Those in another
+/// account are looked at by a role that can delete them, so only who may purge may act as it.
+pub fn with_copies(mut policy: Value, scope: &Scope, places: &[CopyPlace], access: Access) -> Value {
+    let Some(statements) = policy["Statement"].as_array_mut() else { return policy };
+    let roles: Vec<_> = places.iter().filter_map(|place| place.role.as_ref()).collect();
+    if access.purge && !roles.is_empty() {
+        statements.push(json!({
+            "Sid": "ActInOtherAccounts",
+            "Effect": "Allow",
+            "Action": ["sts:AssumeRole"],
+            "Resource": roles,
+        }));
+    }
+    let in_own = places.iter().filter(|place| place.role.is_none());
+    let regions: Vec<_> = in_own.map(|place| &place.region).collect();
+    if regions.is_empty() {
         return policy;
-    };
+    }
     statements.push(json!({
         "Sid": "LookAtCopies",
         "Effect": "Allow",
@@ -117,7 +130,7 @@ pub fn with_copies(mut policy: Value, scope: &Scope, regions: &[Region], access:
     }));
     if access.purge {
         let (key, value) = Owner::of_copies(&scope.environment, scope.region.as_str()).tag();
-        let arn = |region: &Region| format!("arn:{}:ec2:{region}::snapshot/*", scope.partition());
+        let arn = |region: &&Region| format!("arn:{}:ec2:{region}::snapshot/*", scope.partition());
         statements.push(json!({
             "Sid": "DeleteCopies",
             "Effect": "Allow",

@@ -43,7 +43,7 @@ impl Use {
 
 /// Keys that every request has, or every one that a service of AWS's makes with a role (source: IAM User Guide, "AWS
 /// global condition context keys").
-const GLOBAL_KEYS: [&str; 2] = ["aws:SourceAccount", "aws:SourceArn"];
+const GLOBAL_KEYS: [&str; 3] = ["aws:PrincipalArn", "aws:SourceAccount", "aws:SourceArn"];
 
 /// Examines a document. `reason` is the stated reason for a statement, by its `Sid`.
 pub fn lint(

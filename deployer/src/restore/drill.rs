@@ -177,6 +177,7 @@ mod tests {
             run: "g/backup@2026-11-22T02:00:00Z".to_owned(),
             taken_at: None,
             copies_in: None,
+            account: None,
             zone: "eu-central-1a".to_owned(),
             volumes: vec![volume("snap-1", true), volume("snap-2", false)],
         }

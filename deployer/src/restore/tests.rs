@@ -146,7 +146,7 @@ fn copies_are_restored_in_their_own_region_with_its_key() {
         "encryption: { require: enforce, kms_key: alias/home }\n\
          copy_to: [{ region: eu-west-1, kms_key: alias/there, retention: { daily_days: 14 } }]",
     );
-    let there: Region = "eu-west-1".to_owned().try_into().unwrap();
+    let there = CopyPlace { region: "eu-west-1".to_owned().try_into().unwrap(), role: None };
     let nothing = BTreeMap::new();
     let plan = |zone| plan(&chosen, &BTreeMap::new(), &nothing, zone, Some(&there), &environment);
     let planned = plan(Some("eu-west-1b")).unwrap();

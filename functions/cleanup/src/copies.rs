@@ -1,9 +1,11 @@
-//! What a run does for the Regions that hold copies: a pass begins what is missing there, a cleanup deletes what is due.
+//! What a run does for the places that hold copies, other Regions and other accounts: a pass begins what is missing there,
+//! a cleanup deletes what is due.
 //!
-//! Whatever goes wrong in one Region is told in its part of the report, and stops nothing in any other.
+//! Whatever goes wrong in one place is told in its part of the report, and stops nothing in any other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aws_sdk_ec2::config::SharedCredentialsProvider;
 use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::copying::{Copies, Stage, Superfluous, Wanted};
 use snapwarden_domain::inventory::{Inventory, Snapshot};
@@ -11,7 +13,8 @@ use snapwarden_domain::owner::Owner;
 use snapwarden_domain::report::{CleanupReport, Failure, RegionCleanup, RegionCopies, SealedSnapshot};
 use snapwarden_domain::settings::{CleanupSettings, CopyTarget};
 use snapwarden_domain::verdict::judge;
-use snapwarden_runtime::{Ec2, Invocation, ec2 as shared, inventory, presign};
+use snapwarden_runtime::sharing::{self, Sharing, shared_with};
+use snapwarden_runtime::{Ec2, Invocation, ec2 as listing, inventory, presign};
 
 use crate::copy::{Copied, Order, copy, tags_of_copy_elsewhere};
 use crate::ec2::{self, Deletion};
@@ -19,60 +22,88 @@ use crate::handler::{Run, begun};
 use crate::seal::unsealed;
 use crate::spent::Spent;
 
-/// The copies of the environment that a Region holds.
-async fn list(client: &Ec2, owner: &Owner) -> Result<Vec<Snapshot>, Failure> {
-    shared::snapshots(client, owner, Vec::new(), |listed| inventory::read_copy(listed, owner)).await
+/// A place that holds copies, as an invocation reaches it.
+struct Place {
+    /// EC2 there.
+    client: Ec2,
+    /// Whose the copies are.
+    owner: Owner,
+    /// What calls there are signed with.
+    credentials: Option<SharedCredentialsProvider>,
 }
 
-/// The environment's copies, wherever they are.
-fn owner(invocation: &Invocation<CleanupSettings>) -> Owner {
-    let region = invocation.ec2.region().unwrap_or_default();
-    Owner::of_copies(&invocation.settings.environment, region)
+impl Place {
+    async fn reach(invocation: &Invocation<CleanupSettings>, target: &CopyTarget) -> Result<Self, Failure> {
+        let Invocation { settings, ec2: home, roles, .. } = invocation;
+        let owner = settings.owner_of_copies(home.region().unwrap_or_default(), target);
+        let of_role = match &target.role {
+            Some(role) => Some(roles.assume(role, &settings.environment).await?),
+            None => None,
+        };
+        let client = home.elsewhere(&target.region, of_role.clone());
+        Ok(Self { client, owner, credentials: of_role.or_else(|| roles.own().cloned()) })
+    }
+
+    /// The copies that it holds.
+    async fn list(&self) -> Result<Vec<Snapshot>, Failure> {
+        let Self { client, owner, .. } = self;
+        listing::snapshots(client, owner, Vec::new(), |listed| inventory::read_copy(listed, owner)).await
+    }
 }
 
-/// Begins the copies that a Region lacks, deletes those of no more use, and says how far everything is.
+/// Begins the copies that a place lacks, deletes those of no more use, and says how far everything is.
 pub(crate) async fn copy_to(
     invocation: &Invocation<CleanupSettings>,
     target: &CopyTarget,
     sources: &[Snapshot],
 ) -> (RegionCopies, Vec<String>) {
-    let report =
-        RegionCopies { region: target.region.clone(), paused: target.paused, ..RegionCopies::default() };
-    let client = invocation.ec2.in_region(&target.region);
-    let mut pass =
-        Pass { invocation, target, client, owner: owner(invocation), report, warnings: Vec::new() };
+    let mut report = RegionCopies::at(target);
+    let place = match Place::reach(invocation, target).await {
+        Ok(place) => place,
+        Err(failure) => {
+            tracing::error!(place = %target, "{failure}");
+            report.problems.push(failure);
+            return (report, Vec::new());
+        }
+    };
+    let mut pass = Pass { invocation, target, place, shared: BTreeSet::new(), report, warnings: Vec::new() };
     if let Err(failure) = pass.go(sources).await {
-        tracing::error!(region = target.region, "{failure}");
+        tracing::error!(place = %target, "{failure}");
         pass.report.problems.push(failure);
     }
     (pass.report, pass.warnings)
 }
 
-/// A pass on its way in one Region.
+/// A pass on its way in one place.
 struct Pass<'a> {
     invocation: &'a Invocation<CleanupSettings>,
     target: &'a CopyTarget,
-    /// EC2 in that Region.
-    client: Ec2,
-    owner: Owner,
+    place: Place,
+    /// The snapshots at home that the other account may read.
+    shared: BTreeSet<String>,
     report: RegionCopies,
     warnings: Vec<String>,
 }
 
 impl Pass<'_> {
     async fn go(&mut self, sources: &[Snapshot]) -> Result<(), Failure> {
-        let Invocation { settings, clock, event, is_emulated, .. } = self.invocation;
+        let Invocation { settings, clock, event, is_emulated, ec2: home, .. } = self.invocation;
         let today = clock.today(&settings.timezone);
-        let mut there = list(&self.client, &self.owner).await?;
+        let mut there = self.place.list().await?;
+        if let Some(account) = self.target.account() {
+            self.shared = shared_with(home, &settings.owner(), account).await?;
+            self.report.shared = self.shared.len();
+        }
         if !Copies::of(sources, &there, today, clock.now(), self.target, settings).superfluous.is_empty() {
             // Mostly there is nothing to delete, and nobody has to know what holds each.
-            there = inventory::with_holders(&self.client, there, *is_emulated).await?;
+            there = inventory::with_holders(&self.place.client, there, *is_emulated).await?;
         }
         let copies = Copies::of(sources, &there, today, clock.now(), self.target, settings);
         self.tell(&copies);
         if event.dry_run {
             self.would(&copies).await;
         } else {
+            self.withdraw(&copies).await;
             self.delete(&copies.superfluous).await?;
             self.copy(&copies.to_copy()).await?;
         }
@@ -123,32 +154,74 @@ impl Pass<'_> {
         self.report.begun.extend(wanted.iter().map(|one| SealedSnapshot::of(one.source, None)));
         self.report.superfluous.extend(copies.superfluous.iter().map(|one| one.copy.id.clone()));
         if let Some(first) = wanted.first() {
-            let (tags, _) = tags_of_copy_elsewhere(first, &BTreeMap::new(), &self.owner);
+            self.report.problems.extend(self.share(&first.source.id, true).await.err());
+            let (tags, _) = tags_of_copy_elsewhere(first, &BTreeMap::new(), &self.place.owner);
             let denial = match self.order(first.source, &tags).await {
-                Ok(order) => copy(&self.client, order, true).await.denial(),
+                Ok(order) => copy(&self.place.client, order, true).await.denial(),
                 Err(failure) => Some(failure),
             };
             self.report.problems.extend(denial);
         }
         if let Some(first) = copies.superfluous.first() {
-            self.report.problems.extend(ec2::may_delete(&self.client, &first.copy.id).await.err());
+            self.report.problems.extend(ec2::may_delete(&self.place.client, &first.copy.id).await.err());
         }
+    }
+
+    /// Takes back what the other account needs to read no more.
+    async fn withdraw(&mut self, copies: &Copies<'_>) {
+        let Invocation { ec2: home, deadline, .. } = self.invocation;
+        let Some(account) = self.target.account() else { return };
+        for id in copies.to_withdraw(&self.shared) {
+            if deadline.has_passed() {
+                return;
+            }
+            match sharing::change(home, id, account, Sharing::Withdrawn, false).await {
+                Ok(()) => self.report.shared -= 1,
+                Err(failure) => {
+                    let is_for_all = is_for_all(&failure);
+                    let failure = failure.during(&format!("{id} is still shared with account {account}"));
+                    tracing::error!("{failure}");
+                    self.report.problems.push(failure);
+                    if is_for_all {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets the other account at a snapshot, unless it may read it already; nothing where there is no other account.
+    async fn share(&self, id: &str, dry_run: bool) -> Result<bool, Failure> {
+        let Some(account) = self.target.account().filter(|_| !self.shared.contains(id)) else {
+            return Ok(false);
+        };
+        let shared = sharing::change(&self.invocation.ec2, id, account, Sharing::Granted, dry_run).await;
+        shared.map(|()| true).map_err(|failure| {
+            let failure = failure.during(&format!("could not be shared with account {account}"));
+            if is_for_all(&failure) {
+                return failure;
+            }
+            let hint = "what AWS's own key, alias/aws/ebs, encrypts cannot be shared: copy it under a key of yours, see \
+                        docs/copies.md";
+            Failure { hint: Some(hint.to_owned()), ..failure }
+        })
     }
 
     /// Deletes copies of no more use, after one more look at what stays.
     async fn delete(&mut self, superfluous: &[Superfluous<'_>]) -> Result<(), Failure> {
         let deadline = self.invocation.deadline;
         let stays: BTreeSet<_> = superfluous.iter().filter_map(|one| Some(one.stays?.id.clone())).collect();
-        let there = ec2::completed(&self.client, &self.owner, &stays).await.map_err(|failure| {
-            failure.during("nothing was deleted: the copies could not be looked at again")
-        })?;
+        let there =
+            ec2::completed(&self.place.client, &self.place.owner, &stays).await.map_err(|failure| {
+                failure.during("nothing was deleted: the copies could not be looked at again")
+            })?;
         let mut claimed = BTreeMap::new();
         for Superfluous { copy, stays } in superfluous {
             // What has changed since the list was made is the next pass's.
             if stays.is_some_and(|stays| !there.contains(&stays.id)) {
                 continue;
             }
-            match ec2::delete(&self.client, &copy.id, deadline).await {
+            match ec2::delete(&self.place.client, &copy.id, deadline).await {
                 None => break,
                 Some(Ok(Deletion::Done)) => _ = claimed.insert(copy.id.clone(), *copy),
                 // A lock or an AMI that nobody saw a moment ago: the next pass sees it.
@@ -158,7 +231,7 @@ impl Pass<'_> {
         }
         let ids = claimed.keys().cloned().collect();
         let then = "the next pass looks again";
-        let (left, looked) = ec2::left(&self.client, &self.owner, ids, deadline, then).await;
+        let (left, looked) = ec2::left(&self.place.client, &self.place.owner, ids, deadline, then).await;
         let unseen = looked.err().map(|failure| failure.during("deletions could not be verified"));
         self.report.problems.extend(unseen);
         for (id, copy) in claimed {
@@ -166,7 +239,7 @@ impl Pass<'_> {
                 let still_there = "EC2 accepted the deletion, but still lists the snapshot";
                 self.fail(copy, Failure::new(still_there, "the next pass tries again"));
             } else {
-                tracing::info!(snapshot = id, region = self.report.region, "deleted");
+                tracing::info!(snapshot = id, place = %self.target, "deleted");
                 self.report.superfluous.push(id);
             }
         }
@@ -186,15 +259,27 @@ impl Pass<'_> {
             }
             // Gone meanwhile, which a sealing pass beside this one may do: the next pass sees what took its place.
             let Some(tags) = tags.get(&one.source.id) else { continue };
-            let (tags, dropped) = tags_of_copy_elsewhere(one, tags, &self.owner);
+            let (tags, dropped) = tags_of_copy_elsewhere(one, tags, &self.place.owner);
             if dropped > 0 {
                 self.warnings.push(format!("{dropped} tags of {} do not fit on its copy", one.source.id));
             }
+            match self.share(&one.source.id, false).await {
+                Ok(is_new) => self.report.shared += usize::from(is_new),
+                Err(failure) => {
+                    let is_for_all = is_for_all(&failure);
+                    self.fail(one.source, failure.during("not copied"));
+                    if is_for_all {
+                        self.report.waiting += left - 1;
+                        break;
+                    }
+                    continue;
+                }
+            }
             let order = self.order(one.source, &tags).await?;
-            match copy(&self.client, order, false).await {
+            match copy(&self.place.client, order, false).await {
                 Copied::Begun(id) => {
-                    let (region, snapshot) = (&self.report.region, &one.source.id);
-                    tracing::info!(snapshot, region, copy = id, "copy begun");
+                    let (place, snapshot) = (self.target, &one.source.id);
+                    tracing::info!(snapshot, %place, copy = id, "copy begun");
                     self.report.begun.push(SealedSnapshot::of(one.source, Some(&id)));
                 }
                 Copied::NoPlace => {
@@ -202,7 +287,7 @@ impl Pass<'_> {
                     self.warnings.push(format!(
                         "EC2 takes no more copies in {} for now: 20 run at a time for all of the account, and the rest \
                          waits",
-                        self.report.region
+                        self.target
                     ));
                     break;
                 }
@@ -211,7 +296,7 @@ impl Pass<'_> {
                     self.fail(one.source, failure.during("a copy may have been begun; the next pass looks"));
                 }
                 Copied::Refused(failure) => {
-                    let is_for_all = failure.code.as_deref() == Some("UnauthorizedOperation");
+                    let is_for_all = is_for_all(&failure);
                     self.fail(one.source, failure.during("not copied"));
                     // The role may copy all of the environment's snapshots, or none.
                     if is_for_all {
@@ -229,24 +314,32 @@ impl Pass<'_> {
         snapshot: &'b Snapshot,
         tags: &'b BTreeMap<String, String>,
     ) -> Result<Order<'b>, Failure> {
-        let Invocation { ec2: home, credentials, .. } = self.invocation;
-        let from = home.region().unwrap_or_default();
+        let from = self.invocation.ec2.region().unwrap_or_default();
         let regions = (from, self.target.region.as_str());
-        let presigned_url = presign::copy_url(credentials.as_ref(), regions, &snapshot.id).await?;
-        let key = &self.target.kms_key;
-        Ok(Order { snapshot, from, tags, key, presigned_url: Some(presigned_url) })
+        let credentials = self.place.credentials.as_ref();
+        let presigned_url = if from == self.target.region {
+            None
+        } else {
+            Some(presign::copy_url(credentials, regions, &snapshot.id).await?)
+        };
+        Ok(Order { snapshot, from, tags, key: &self.target.kms_key, presigned_url })
     }
 
     fn fail(&mut self, snapshot: &Snapshot, failure: Failure) {
-        tracing::error!(snapshot = snapshot.id, region = self.report.region, "{failure}");
+        tracing::error!(snapshot = snapshot.id, place = %self.target, "{failure}");
         self.report.failed.push(unsealed(snapshot, failure));
     }
 }
 
-/// Deletes in every Region the copies that no fence holds, by the same verdicts as at home: the floor keeps the newest
+/// Whether a failure says that the role lacks a right, which it has for all of the environment's snapshots or for none.
+fn is_for_all(failure: &Failure) -> bool {
+    failure.code.as_deref() == Some("UnauthorizedOperation")
+}
+
+/// Deletes in every place the copies that no fence holds, by the same verdicts as at home: the floor keeps the newest
 /// whole sets of an instance there as well, as long as the instance exists, which is at home.
 ///
-/// `listed` is how many snapshots a dry run would have deleted so far: the limit of a run is for all Regions together.
+/// `listed` is how many snapshots a dry run would have deleted so far: the limit of a run is for all places together.
 pub(crate) async fn clean_up(
     invocation: &Invocation<CleanupSettings>,
     home: &Inventory,
@@ -254,20 +347,23 @@ pub(crate) async fn clean_up(
     mut listed: usize,
 ) -> Vec<RegionCleanup> {
     let mut all = Vec::new();
-    for CopyTarget { region, .. } in &invocation.settings.copy_to {
-        let client = invocation.ec2.in_region(region);
-        let owner = owner(invocation);
-        let read = inventory::read_copies(&client, &owner, home, invocation.is_emulated);
+    for target in &invocation.settings.copy_to {
+        let read = async {
+            let place = Place::reach(invocation, target).await?;
+            let Place { client, owner, .. } = &place;
+            let inventory = inventory::read_copies(client, owner, home, invocation.is_emulated).await?;
+            Ok((place, inventory))
+        };
         let read = invocation.deadline.before_the_end(read).await;
         let out_of_time = || Err(Failure::new("the function was out of time", "the next run looks again"));
         let part = match read.unwrap_or_else(out_of_time) {
-            Ok(inventory) => {
-                let report = clean_up_region(invocation, &client, &inventory, spent, listed).await;
-                RegionCleanup::of(region, report)
+            Ok((place, inventory)) => {
+                let report = clean_up_place(invocation, &place, &inventory, spent, listed).await;
+                RegionCleanup::of(target, report)
             }
             Err(failure) => {
-                tracing::error!(region, "the copies could not be looked at: {failure}");
-                RegionCleanup::unseen(region, failure.during("the copies could not be looked at"))
+                tracing::error!(place = %target, "the copies could not be looked at: {failure}");
+                RegionCleanup::unseen(target, failure.during("the copies could not be looked at"))
             }
         };
         listed += part.would_delete.len();
@@ -276,9 +372,9 @@ pub(crate) async fn clean_up(
     all
 }
 
-async fn clean_up_region(
+async fn clean_up_place(
     invocation: &Invocation<CleanupSettings>,
-    client: &Ec2,
+    place: &Place,
     inventory: &Inventory,
     spent: &Spent,
     listed: usize,
@@ -291,8 +387,8 @@ async fn clean_up_region(
     let deleted_earlier = spent.before(&event.run(), handed_on).saturating_add(listed);
     let mut run = Run {
         invocation,
-        ec2: client,
-        owner: owner(invocation),
+        ec2: &place.client,
+        owner: place.owner.clone(),
         spent,
         failures: before.map(Continuation::failures_by_resource).unwrap_or_default(),
         report: begun(invocation, &verdicts, deleted_earlier),

@@ -1,4 +1,4 @@
-//! One pass: what `domain::sealing` decides, done in EC2; and after it, in `copies`, what other Regions lack.
+//! One pass: what `domain::sealing` decides, done in EC2; and after it, in `copies`, what other places lack.
 //!
 //! A pass remembers nothing and waits for no copy: how far each snapshot is shows in EC2. What it has no time for, or
 //! no place, is the next one's.
@@ -60,10 +60,10 @@ pub(crate) async fn seal(invocation: Invocation<CleanupSettings>) -> Result<Seal
         }
         snapshots = inventory.snapshots;
     }
-    // Afterwards, since a Region that does not answer takes its time.
+    // Afterwards, since a place that does not answer takes its time.
     for target in &settings.copy_to {
         // One file may be deployed to several Regions.
-        if client.region() == Some(&target.region) {
+        if target.role.is_none() && client.region() == Some(&target.region) {
             let region = &target.region;
             pass.report
                 .warnings

@@ -1,4 +1,4 @@
-//! Copies in another Region, as a pure function of what EC2 shows in both.
+//! Copies in another Region or account, as a pure function of what EC2 shows in both places.
 //!
 //! ```text
 //! missing ──CopySnapshot──► copying ──EC2──► copied ──own DeleteOn──► gone, by cleanup
@@ -14,6 +14,9 @@
 //! So to switch it on does not copy years of history, and nights for which no pass ran are made up for. A set is not
 //! worth a copy once it is due, at home or by the target's own retention: what cleanup has deleted there is not made
 //! again.
+//!
+//! Another account has to be let at a source before it can copy it. It is for as long as the copy is to be made or is being
+//! made, and no longer: see [`Copies::to_withdraw`].
 //!
 //! No source is ever deleted for a copy's sake. Of the copies, only what failed goes here, and a second one for the sake of an
 //! earlier one that is completed and checked; everything else is [`crate::verdict`]'s.
@@ -32,7 +35,7 @@ use crate::settings::{CleanupSettings, CopyTarget};
 use crate::snapshot_set::{by_set, of_one_moment, one_a_volume, time_of};
 use crate::verdict::fence_but_for_the_day;
 
-/// Everything that a Region should hold, and how far it is.
+/// Everything that a place should hold, and how far it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copies<'a> {
     /// Every snapshot that there should be a copy of, those of the newest sets first.
@@ -88,7 +91,7 @@ pub enum Stage<'a> {
 
 impl<'a> Copies<'a> {
     /// Compares what there is with what there should be. `sources` are the environment's own snapshots, `copies` those
-    /// that are in the target's Region.
+    /// that are where the target says.
     pub fn of(
         sources: &'a [Snapshot],
         copies: &'a [Snapshot],
@@ -132,6 +135,19 @@ impl<'a> Copies<'a> {
     pub fn to_copy(&self) -> Vec<Wanted<'a>> {
         let places = if self.is_paused { 0 } else { CONCURRENT_COPIES.saturating_sub(self.in_flight) };
         self.missing().take(places).collect()
+    }
+
+    /// Which of the snapshots that are shared with the other account are to be shared no more: all of which no copy is to be
+    /// made now, or being made. A copy that is being made needs its source until it is completed.
+    pub fn to_withdraw<'s>(&self, shared: &'s BTreeSet<String>) -> Vec<&'s str> {
+        let needs_source = |wanted: &&Wanted<'_>| match wanted.stage {
+            Stage::Copying(_) => true,
+            Stage::Missing => !self.is_paused,
+            Stage::Unsealed | Stage::Failed(_) | Stage::Doubtful(..) | Stage::Copied(_) => false,
+        };
+        let needed: BTreeSet<_> =
+            self.wanted.iter().filter(needs_source).map(|wanted| wanted.source.id.as_str()).collect();
+        shared.iter().map(String::as_str).filter(|id| !needed.contains(id)).collect()
     }
 
     /// How many have to wait: for a place among the copies, or for the end of the pause.

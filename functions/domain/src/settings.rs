@@ -3,6 +3,8 @@
 //! The deployer writes these very types and the functions read them, so the two cannot disagree about a name or a
 //! unit. Unknown and missing fields are errors: a function that misunderstands its settings must not run.
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::checked;
@@ -67,12 +69,15 @@ pub struct CleanupSettings {
     pub copy_to: Vec<CopyTarget>,
 }
 
-/// Another Region of the same account that holds copies of the snapshots.
+/// Another Region that holds copies of the snapshots, or another account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CopyTarget {
     /// The Region, such as `eu-west-1`.
     pub region: String,
+    /// In another account: the ARN of the role there that the function acts as. Left out in the function's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// What encrypts the copies: the ARN of a KMS key in that Region, or an alias there.
     pub kms_key: String,
     /// How long the copies are kept, whatever the source's `DeleteOn`.
@@ -83,6 +88,26 @@ pub struct CopyTarget {
     /// Whether no more copies are begun. Those that are there still go when they are due.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+}
+
+impl CopyTarget {
+    /// The account that holds the copies, where it is another one.
+    pub fn account(&self) -> Option<&str> {
+        account_of(self.role.as_ref()?)
+    }
+}
+
+/// Where the copies are, as reports say it: `eu-west-1`, or `eu-west-1 of account 210987654321`.
+impl fmt::Display for CopyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.region)?;
+        self.account().map_or(Ok(()), |account| write!(f, " of account {account}"))
+    }
+}
+
+/// The account that an ARN names.
+fn account_of(arn: &str) -> Option<&str> {
+    arn.split(':').nth(4).filter(|account| !account.is_empty())
 }
 
 /// What becomes of snapshots in clear text: those of volumes that are not encrypted.
@@ -107,7 +132,18 @@ impl CleanupSettings {
         Owner::from(&self.environment)
     }
 
-    /// Whether passes have anything to do at all: sealing, or copying to other Regions.
+    /// Whose the copies in a place are. `region` is the environment's own.
+    pub fn owner_of_copies(&self, region: &str, target: &CopyTarget) -> Owner {
+        match &target.role {
+            None => Owner::of_copies(&self.environment, region),
+            Some(_) => {
+                let account = account_of(&self.alias_arn).unwrap_or_default();
+                Owner::of_copies_in_another_account(&self.environment, region, account)
+            }
+        }
+    }
+
+    /// Whether passes have anything to do at all: sealing, or copying to other places.
     pub fn has_passes(&self) -> bool {
         self.encryption.is_enforced() || !self.copy_to.is_empty()
     }

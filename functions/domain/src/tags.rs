@@ -24,7 +24,7 @@ pub const SOURCE_VOLUME: &str = "snapwarden:source-volume";
 /// On an encrypted copy: when its source was started, as `2026-11-22T02:00:09Z`; the moment that it holds.
 pub const STARTED_AT: &str = "snapwarden:started-at";
 
-/// On a copy in another Region, in place of [`ENVIRONMENT`]: whose it is, see [`crate::owner::Owner`].
+/// On a copy in another Region or account, in place of [`ENVIRONMENT`]: whose it is, see [`crate::owner::Owner`].
 pub const COPIED_BY: &str = "snapwarden:copied-by";
 
 /// Of how many volumes the set was made that a snapshot belongs to, so that a set shows when one of it is missing.

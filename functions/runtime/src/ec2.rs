@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::config::Region;
+use aws_sdk_ec2::config::{Region, SharedCredentialsProvider};
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{Filter, Instance, Reservation, Snapshot, Tag};
 use jiff::Timestamp;
@@ -41,12 +41,16 @@ impl Ec2 {
         Self { client: metered, plain: client.clone(), pace, meter, is_full, multiplier }
     }
 
-    /// The same account in another Region, where EC2 has buckets of its own; its calls count here as well.
+    /// Another Region or, with credentials of its own, another account, where EC2 has buckets of their own; the calls
+    /// count here as well.
     #[must_use]
-    pub fn in_region(&self, region: &str) -> Self {
+    pub fn elsewhere(&self, region: &str, credentials: Option<SharedCredentialsProvider>) -> Self {
         let pace = Arc::new(Pace::new(self.is_full, self.multiplier));
         let meter = self.meter.for_pace(Arc::clone(&pace));
-        let config = self.plain.config().to_builder().region(Region::new(region.to_owned()));
+        let mut config = self.plain.config().to_builder().region(Region::new(region.to_owned()));
+        if let Some(credentials) = credentials {
+            config = config.credentials_provider(credentials);
+        }
         let plain = Client::from_conf(config.build());
         let client = Client::from_conf(plain.config().to_builder().interceptor(meter.clone()).build());
         Self { client, plain, pace, meter, ..*self }
@@ -300,7 +304,7 @@ mod tests {
             })
             .then_output(|| DescribeSnapshotsOutput::builder().build());
         let home = paced(&mock_client!(aws_sdk_ec2, [&list]));
-        let there = home.in_region("eu-west-1");
+        let there = home.elsewhere("eu-west-1", None);
         assert_eq!(there.region(), Some("eu-west-1"));
         assert_ne!(home.region(), there.region());
         let copies = Owner::of_copies(&prod(), "eu-central-1");

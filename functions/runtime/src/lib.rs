@@ -15,12 +15,13 @@ mod meter;
 mod notification;
 mod pace;
 pub mod presign;
+mod roles;
 mod settings;
+pub mod sharing;
 
 use std::num::NonZeroU16;
 use std::time::SystemTime;
 
-use aws_sdk_ec2::config::SharedCredentialsProvider;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::de::DeserializeOwned;
@@ -37,6 +38,7 @@ use crate::notification::Notifier;
 pub use crate::deadline::Deadline;
 pub use crate::ec2::Ec2;
 pub use crate::pace::{Api, Pace};
+pub use crate::roles::Roles;
 
 /// Everything that one invocation works with.
 #[derive(Debug)]
@@ -51,8 +53,8 @@ pub struct Invocation<S> {
     pub real_now: Timestamp,
     /// EC2.
     pub ec2: Ec2,
-    /// The function's credentials, for what has to be signed beside the calls themselves.
-    pub credentials: Option<SharedCredentialsProvider>,
+    /// Whose rights it has, and can have.
+    pub roles: Roles,
     /// Whether an emulator on this host answers in EC2's place.
     pub is_emulated: bool,
     /// When to stop starting anything.
@@ -128,7 +130,7 @@ where
     let function = Function {
         failed,
         ec2: aws_sdk_ec2::Client::new(&configuration),
-        credentials: configuration.credentials_provider(),
+        roles: Roles::of(&configuration),
         lambda: aws_sdk_lambda::Client::new(&configuration),
         work,
     };
@@ -166,7 +168,7 @@ struct Call {
 struct Function<F> {
     failed: &'static str,
     ec2: aws_sdk_ec2::Client,
-    credentials: Option<SharedCredentialsProvider>,
+    roles: Roles,
     lambda: aws_sdk_lambda::Client,
     work: F,
 }
@@ -198,7 +200,7 @@ impl<F> Function<F> {
             may_hand_on: hand_on::is_possible(&event, &call.arn, &alias_arn),
             // What the hop before has used up, this one cannot use again.
             ec2: Ec2::new(&self.ec2, hop == 0, event.pace.unwrap_or(NonZeroU16::MIN)),
-            credentials: self.credentials.clone(),
+            roles: self.roles.clone(),
             settings,
             event: event.clone(),
             clock,

@@ -17,6 +17,8 @@ pub enum Api {
     DeleteSnapshot,
     /// `CopySnapshot`.
     CopySnapshot,
+    /// `ModifySnapshotAttribute`.
+    ModifySnapshotAttribute,
     /// `CreateTags`.
     CreateTags,
     /// `DescribeInstances`, always with a filter.
@@ -30,10 +32,11 @@ pub enum Api {
 }
 
 impl Api {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::CreateSnapshots,
         Self::DeleteSnapshot,
         Self::CopySnapshot,
+        Self::ModifySnapshotAttribute,
         Self::CreateTags,
         Self::DescribeInstances,
         Self::DescribeSnapshots,
@@ -47,7 +50,7 @@ impl Api {
         match self {
             Self::CreateSnapshots | Self::DeleteSnapshot => (100, 5),
             // The bucket of mutating calls that are not listed by themselves.
-            Self::CopySnapshot => (50, 5),
+            Self::CopySnapshot | Self::ModifySnapshotAttribute => (50, 5),
             Self::CreateTags => (100, 10),
             _ => (100, 20),
         }
@@ -59,6 +62,7 @@ impl Api {
             "CreateSnapshots" => Self::CreateSnapshots,
             "DeleteSnapshot" => Self::DeleteSnapshot,
             "CopySnapshot" => Self::CopySnapshot,
+            "ModifySnapshotAttribute" => Self::ModifySnapshotAttribute,
             "CreateTags" => Self::CreateTags,
             "DescribeInstances" => Self::DescribeInstances,
             "DescribeSnapshots" => Self::DescribeSnapshots,

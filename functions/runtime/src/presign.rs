@@ -10,6 +10,8 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, 
 use aws_sigv4::sign::v4::SigningParams;
 use snapwarden_domain::report::Failure;
 
+use crate::roles::without_credentials;
+
 /// How long EC2 may take to use it; it does within the call.
 const EXPIRES: Duration = Duration::from_mins(10);
 
@@ -22,9 +24,7 @@ pub async fn copy_url(
     (source, target): (&str, &str),
     snapshot: &str,
 ) -> Result<String, Failure> {
-    let Some(provider) = credentials else {
-        return Err(Failure::new("the function has no credentials", "look at its role, and run again"));
-    };
+    let Some(provider) = credentials else { return Err(without_credentials()) };
     let credentials = provider.provide_credentials().await.map_err(|error| {
         Failure::new(format!("the function's credentials cannot be had: {error}"), "run again later")
     })?;

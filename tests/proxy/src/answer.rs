@@ -19,6 +19,7 @@ pub(crate) enum Refusal {
     InternalError,
     Unavailable,
     ExpiredToken,
+    Denied,
 }
 
 /// The refusal of a call.
@@ -30,6 +31,7 @@ pub(crate) fn refusal(call: &Call, refusal: Refusal) -> Response<Bytes> {
         Refusal::InternalError => "An internal error has occurred",
         Refusal::Unavailable => "The service is unavailable. Please try again shortly.",
         Refusal::ExpiredToken => "The security token included in the request is expired",
+        Refusal::Denied => "You are not authorized to perform this operation.",
     };
     let sender = if status < 500 { "Sender" } else { "Receiver" };
     let (content, body) = match call.protocol {
@@ -122,6 +124,12 @@ fn status_and_code(service: &str, protocol: Protocol, refusal: Refusal) -> (u16,
             (_, Protocol::Query) => (403, "ExpiredToken"),
             (_, Protocol::RestJson) => (403, "ExpiredTokenException"),
             _ => (400, "ExpiredTokenException"),
+        },
+        Refusal::Denied => match (service, protocol) {
+            ("ec2", _) => (403, "UnauthorizedOperation"),
+            (_, Protocol::Query) => (403, "AccessDenied"),
+            (_, Protocol::RestJson) => (403, "AccessDeniedException"),
+            _ => (400, "AccessDeniedException"),
         },
     }
 }

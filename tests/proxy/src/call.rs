@@ -17,6 +17,8 @@ pub struct Call {
     pub action: String,
     /// The Region that it is signed for; empty where it is not signed.
     pub region: String,
+    /// The id of the access key that it is signed with; empty where it is not signed.
+    pub access_key: String,
     /// Whether it may change something. An unknown call may.
     pub mutating: bool,
     /// How it is written down.
@@ -90,6 +92,7 @@ impl Call {
             mutating: !known || !READS.iter().any(|read| operation.starts_with(read)),
             action: format!("{service}:{}", name_in_iam(&service, &operation)),
             region: signature_scope(head).nth(2).unwrap_or_default().to_owned(),
+            access_key: signature_scope(head).next().unwrap_or_default().to_owned(),
             protocol,
             parameters: Value::Object(parameters),
             status: None,
@@ -131,7 +134,7 @@ const NAMES: [&str; 13] = [
 ];
 
 /// How the names of operations begin that change nothing.
-const READS: [&str; 6] = ["Get", "List", "Describe", "Filter", "Simulate", "Decode"];
+const READS: [&str; 7] = ["Get", "List", "Describe", "Filter", "Simulate", "Decode", "AssumeRole"];
 
 /// IAM's name for an operation, where it is not the operation's own.
 fn name_in_iam<'a>(service: &str, operation: &'a str) -> &'a str {

@@ -62,6 +62,8 @@ pub enum Effect {
     Unavailable,
     /// The service answers that the caller's credentials have expired.
     ExpiredToken,
+    /// The service answers that the caller lacks the right.
+    Deny,
     /// A read is answered as the same read was answered the last time: changes since then do not show yet.
     Stale,
     /// The service says yes at once and does it only so much later. For calls whose answer says nothing but that.

@@ -166,6 +166,7 @@ impl Front {
             Some(Effect::InternalError) => return refused(Refusal::InternalError),
             Some(Effect::Unavailable) => return refused(Refusal::Unavailable),
             Some(Effect::ExpiredToken) => return refused(Refusal::ExpiredToken),
+            Some(Effect::Deny) => return refused(Refusal::Denied),
             Some(Effect::KillBefore) => {
                 self.shared.kill(self.peer);
                 return None;

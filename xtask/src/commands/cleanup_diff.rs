@@ -14,7 +14,7 @@ use snapwarden_deployer::policy_gate::{NewDeletion, PolicyChange};
 
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
-use crate::session::Session;
+use crate::session::{Session, unseen};
 use crate::{output, render};
 
 /// Flags of `cleanup-diff`.
@@ -42,7 +42,7 @@ pub(crate) fn cmd_cleanup_diff(context: &Context, _: &CleanupDiffArgs) -> Comman
         let draining = Draining::of(&observed, &session.scope);
         let desired = session.desired(&BTreeMap::new(), draining)?;
         let change = PolicyChange::pending(&observed, &desired, &session.scope);
-        look(&session, change).await
+        look(context, &session, change).await
     })?;
     output::result(context, &diff, render::cleanup_diff::text(&diff))
 }
@@ -51,7 +51,7 @@ pub(crate) fn cmd_cleanup_diff(context: &Context, _: &CleanupDiffArgs) -> Comman
 /// is only said.
 pub(crate) async fn preview(context: &Context, session: &Session, plan: &Plan) -> Option<CleanupDiff> {
     let change = PolicyChange::of(plan, &session.scope)?;
-    let diff = look(session, Some(change)).await.map_err(|failure| failure.context(UNKNOWN));
+    let diff = look(context, session, Some(change)).await.map_err(|failure| failure.context(UNKNOWN));
     diff.map_err(|failure| context.progress().note(&failure.to_string())).ok()
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn approve(
     accept_deletions: bool,
 ) -> Result<(), Failure> {
     let Some(change) = PolicyChange::of(plan, &session.scope) else { return Ok(()) };
-    let diff = look(session, Some(change)).await.map_err(|failure| failure.context(UNKNOWN))?;
+    let diff = look(context, session, Some(change)).await.map_err(|failure| failure.context(UNKNOWN))?;
     let count = diff.new_deletions.len();
     if count == 0 {
         return Ok(());
@@ -89,7 +89,11 @@ pub(crate) async fn approve(
     })
 }
 
-async fn look(session: &Session, change: Option<PolicyChange>) -> Result<CleanupDiff, Failure> {
+async fn look(
+    context: &Context,
+    session: &Session,
+    change: Option<PolicyChange>,
+) -> Result<CleanupDiff, Failure> {
     let at = next_cleanup(&session.environment, Timestamp::now());
     let mut diff = CleanupDiff {
         environment: session.scope.environment.to_string(),
@@ -102,12 +106,22 @@ async fn look(session: &Session, change: Option<PolicyChange>) -> Result<Cleanup
         let (aws, scope) = (&session.aws, &session.scope);
         let home = inventory::of_cleanup(aws, change.after(), Vec::new(), is_emulated).await?;
         diff.new_deletions = change.new_deletions(&home, at);
-        // A Region that the file does not name any more holds no copies, or the deploy is refused.
-        for CopyTarget { region, .. } in &session.environment.copy_to {
-            let copies = inventory::of_cleanup_in(aws, scope, region, &home, is_emulated).await?;
+        // A place that the file does not name any more holds no copies, or the deploy is refused.
+        for place in session.environment.copy_to.iter().map(CopyTarget::place) {
+            let copies = match inventory::of_cleanup_in(aws, scope, &place, &home, is_emulated).await {
+                Ok(copies) => copies,
+                Err(error) if place.is_closed(&error) => {
+                    context.progress().warn(&unseen(&place));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let of_copies = change.new_deletions(&copies, at).into_iter();
-            let region = Some(region.to_string());
-            diff.new_deletions.extend(of_copies.map(|new| NewDeletion { region: region.clone(), ..new }));
+            diff.new_deletions.extend(of_copies.map(|new| NewDeletion {
+                region: Some(place.region.to_string()),
+                account: place.account().map(str::to_owned),
+                ..new
+            }));
         }
     }
     Ok(diff)

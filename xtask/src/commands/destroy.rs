@@ -6,13 +6,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
-use snapwarden_deployer::environment::{Engine, Identity, LogsOnDestroy, Pricing, Region};
+use snapwarden_deployer::environment::{CopyPlace, Engine, Identity, LogsOnDestroy, Pricing};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::key::{Needing, Whose, needing};
 use snapwarden_deployer::kinds::{Key, Kind, LogGroup, Schedule, read, registry};
 use snapwarden_deployer::lock::{Parameter, Slot};
 use snapwarden_deployer::plan::{Options, Plan, Verb, owned, plan};
-use snapwarden_deployer::policy_gate::copy_regions;
+use snapwarden_deployer::policy_gate::copy_places;
 use snapwarden_deployer::purge::Purged;
 use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::scope::{PROTECTED_TAG, Scope};
@@ -95,13 +95,12 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         }
         let protect = session.environment.protect;
         let purging = args.snapshots == Snapshots::Purge;
-        let regions =
-            copy_regions(&observed, &session.scope, session.environment.copy_regions.iter().cloned());
+        let places = copy_places(&observed, &session.scope, session.environment.copy_places.iter().cloned());
         let key = OwnKey::look(&session, &observed, purging.then_some(Whose::OfOthers)).await?;
         let plan = plan_destroy(&session, &observed, key.as_ref())?;
         let mut doomed = Vec::new();
         if purging {
-            doomed = all_of(&inventory_of(&session, &regions).await?);
+            doomed = all_of(&inventory_of(context, &session, &places, purging).await?);
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
         // Under a stack nothing is deleted piece by piece, whatever the file says by now.
@@ -133,8 +132,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
                 }
                 let mut outcome = Purged::default();
                 if purging && !nothing {
-                    outcome = purge::halt_and_purge(context, &session, &now, &regions, guard, &args.again())
-                        .await?;
+                    outcome =
+                        purge::halt_and_purge(context, &session, &now, &places, guard, &args.again()).await?;
                     now = session.observe().await?;
                 }
                 if by_stack && stack::delete_stack(context, &session, guard).await? {
@@ -149,7 +148,14 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             })
             .await?;
         }
-        let (remaining, copies) = inventory_of(&session, &regions).await?;
+        let (remaining, copies) = inventory_of(context, &session, &places, purging).await?;
+        let mut shared = BTreeMap::new();
+        for account in places.iter().filter_map(CopyPlace::account) {
+            let ids = inventory::shared(&session.aws, &session.scope, account).await?;
+            if !ids.is_empty() {
+                shared.insert(account.to_owned(), ids);
+            }
+        }
         let key = match session.scope.encryption.made() {
             Some(_) => OwnKey::look(&session, &session.observe().await?, Some(Whose::Anybodys)).await?,
             None => None,
@@ -164,11 +170,15 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "purged": outcome,
             "snapshots": remaining,
             "copies": copies,
+            "shared": shared,
             "key": key,
         });
         let pricing = &session.environment.pricing;
         let deleted = if by_stack { plan.count(Verb::Delete) } else { report.steps.len() };
         let mut text = text(&session.scope, deleted, &kept, &plan, &outcome, (&remaining, &copies), pricing);
+        for (account, ids) in &shared {
+            text = format!("{text}\n{}", still_shared(&session.scope, account, ids));
+        }
         if let Some(key) = key {
             text = format!("{text}\n{}", key.text(&session.scope));
         }
@@ -178,13 +188,24 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
     })
 }
 
-/// The environment's snapshots, and its copies by Region.
-type Inventory = (Vec<Snapshot>, BTreeMap<Region, Vec<Snapshot>>);
+/// The environment's snapshots, and its copies by place.
+type Inventory = (Vec<Snapshot>, BTreeMap<CopyPlace, Vec<Snapshot>>);
 
-async fn inventory_of(session: &Session<Identity>, regions: &BTreeSet<Region>) -> Result<Inventory, Failure> {
+/// What there is; who deletes everything has to see everything.
+async fn inventory_of(
+    context: &Context,
+    session: &Session<Identity>,
+    places: &BTreeSet<CopyPlace>,
+    purging: bool,
+) -> Result<Inventory, Failure> {
     let (aws, scope) = (&session.aws, &session.scope);
     let own = inventory::snapshots(aws, scope).await?;
-    Ok((own, inventory::copies_in(aws, scope, regions).await?))
+    let copies = if purging {
+        inventory::copies_in(aws, scope, places).await?
+    } else {
+        session.visible_copies(context, places).await?
+    };
+    Ok((own, copies))
 }
 
 fn all_of((own, copies): &Inventory) -> Vec<Snapshot> {
@@ -321,7 +342,7 @@ fn text(
     kept: &[String],
     plan: &Plan,
     purged: &Purged,
-    (remaining, copies): (&[Snapshot], &BTreeMap<Region, Vec<Snapshot>>),
+    (remaining, copies): (&[Snapshot], &BTreeMap<CopyPlace, Vec<Snapshot>>),
     pricing: &Pricing,
 ) -> String {
     let name = &scope.environment;
@@ -340,9 +361,9 @@ fn text(
     if !purged.deleted.is_empty() {
         text = format!("{text}{} snapshots deleted\n", purged.deleted.len());
     }
-    for (region, copies) in copies.iter().filter(|(_, copies)| !copies.is_empty()) {
+    for (place, copies) in copies.iter().filter(|(_, copies)| !copies.is_empty()) {
         let count = purge::counted(copies).replace("snapshot", "copy").replace("copys", "copies");
-        text = format!("{text}in {region}: {count} remain, too\n{}\n", billed(copies, pricing));
+        text = format!("{text}in {place}: {count} remain, too\n{}\n", billed(copies, pricing));
     }
     text + &match remaining.len() {
         0 if copies.values().any(|copies| !copies.is_empty()) => "no other snapshots remain".to_owned(),
@@ -358,6 +379,18 @@ fn text(
             )
         }
     }
+}
+
+/// What another account can still read, since it was about to copy it.
+fn still_shared(scope: &Scope, account: &str, ids: &BTreeSet<String>) -> String {
+    let first = ids.first().map(String::as_str).unwrap_or_default();
+    let region = &scope.region;
+    format!(
+        "account {account} may still read {} of them, {first} the first; for each, `aws ec2 modify-snapshot-attribute \
+         --region {region} --attribute createVolumePermission --operation-type remove --user-ids {account} --snapshot-id \
+         {first}` takes that back",
+        ids.len()
+    )
 }
 
 /// What it means to forget them.

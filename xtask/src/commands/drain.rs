@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
 use snapwarden_deployer::draining::Draining;
+use snapwarden_deployer::environment::CopyTarget;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, owned, plan};
-use snapwarden_deployer::policy_gate::copy_regions;
+use snapwarden_deployer::policy_gate::copy_places;
 use snapwarden_deployer::release::How;
 use snapwarden_deployer::world::{Observed, fingerprint};
 use snapwarden_domain::event::day;
@@ -65,10 +66,9 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
         .await?;
     }
     let mut snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
-    let file = session.environment.copy_to.iter().map(|target| target.region.clone());
-    let regions = copy_regions(&observed, &session.scope, file);
-    snapshots
-        .extend(inventory::copies_in(&session.aws, &session.scope, &regions).await?.into_values().flatten());
+    let file = session.environment.copy_to.iter().map(CopyTarget::place);
+    let places = copy_places(&observed, &session.scope, file);
+    snapshots.extend(session.visible_copies(context, &places).await?.into_values().flatten());
     let outlook = Outlook::of(draining, &snapshots, session.environment.cleanup.floor.get());
     let value =
         json!({ "environment": session.scope.environment, "steps": report.steps, "draining": outlook });
@@ -94,7 +94,7 @@ fn plan_drain(
 pub(crate) struct Outlook {
     /// The day on which backups stopped.
     pub(crate) since: jiff::civil::Date,
-    /// How many snapshots it still has, copies in other Regions among them.
+    /// How many snapshots it still has, copies elsewhere among them.
     pub(crate) snapshots: usize,
     /// When the last of them is due.
     pub(crate) last_due: Option<DeleteOn>,

@@ -2,8 +2,11 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use snapwarden_deployer::environment::Engine;
+use snapwarden_deployer::environment::{CopyTarget, Engine, Environment, RoleArn};
 use snapwarden_deployer::kinds::key::for_services;
+use snapwarden_deployer::policy::copies::{
+    for_key_of_sources, lint_copies, other_accounts, restorer_in_other_account, role_in_other_account,
+};
 use snapwarden_deployer::policy::deployer::{
     Access, KeyRights, deployer_policy, lint_deployer, with_copies, with_simulation,
 };
@@ -37,9 +40,11 @@ enum PoliciesCommand {
     /// Where CloudFormation is the engine: write the trust policy and the permissions of the role that it acts as, as JSON
     Stack(StackArgs),
     /// Write the policy of whoever restores the environment's snapshots, as JSON
-    Restorer,
-    /// Write what the policy of a key of your own has to say, so that it can encrypt the topic and the log groups, as
-    /// JSON
+    Restorer(RestorerArgs),
+    /// Where `copy_to` names a role in another account: write the role's trust policy and permissions, as JSON
+    Copies(CopiesArgs),
+    /// Write what the policy of a key of your own has to say, so that it can encrypt the topic and the log groups, and
+    /// other accounts can copy what it encrypts, as JSON
     Key,
 }
 
@@ -73,6 +78,24 @@ struct DeployerArgs {
     /// destroy whether a right is missing
     #[arg(long, value_name = "ARN", value_parser = principal)]
     principal: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct RestorerArgs {
+    /// For whoever restores in this account, from the copies that `copy_to` keeps there
+    #[arg(long, value_name = "ACCOUNT")]
+    account: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct CopiesArgs {
+    /// The account, where `copy_to` names several
+    #[arg(long, value_name = "ACCOUNT")]
+    account: Option<String>,
+    /// The ARN of a user or role of the environment's account that may act as the role as well, to look at the copies by
+    /// `status` and to purge them; once for each
+    #[arg(long, value_name = "ARN", value_parser = principal)]
+    principal: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -125,6 +148,7 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
         PoliciesCommand::Lint => {
             let mut findings = lint_roles(&environment, &scope)?;
             findings.extend(lint_restorer(&environment, &scope)?);
+            findings.extend(lint_copies(&environment, &scope)?);
             // What the options add may also be a policy of its own: IAM limits the length of each.
             if environment.engine == Engine::Cloudformation {
                 findings.extend(lint_stack(&environment, &scope));
@@ -150,9 +174,24 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
             let (trust, permissions) = (stack_trust(), stack_policy(&environment, &scope, (*key).into()));
             json_result(context, &json!({ "trust": trust, "permissions": permissions }))
         }
-        PoliciesCommand::Restorer => json_result(context, &restorer_policy(&environment, &scope)?.into()),
+        PoliciesCommand::Restorer(RestorerArgs { account: None }) => {
+            json_result(context, &restorer_policy(&environment, &scope)?.into())
+        }
+        PoliciesCommand::Restorer(RestorerArgs { account: Some(account) }) => {
+            let role = role_of_copies(&environment, Some(account))?;
+            let policy = restorer_in_other_account(&environment, &scope, role.account())?;
+            json_result(context, &policy.into())
+        }
+        PoliciesCommand::Copies(CopiesArgs { account, principal }) => {
+            let role = role_of_copies(&environment, account.as_deref())?;
+            let policies = role_in_other_account(&environment, &scope, role, principal)?;
+            let value = json!({ "role": role, "trust": policies.trust, "permissions": policies.permissions });
+            json_result(context, &value)
+        }
         PoliciesCommand::Key => {
-            json_result(context, &json!({ "Version": "2012-10-17", "Statement": for_services(&scope) }))
+            let mut statements = for_services(&scope);
+            statements.extend(for_key_of_sources(&environment, &scope));
+            json_result(context, &json!({ "Version": "2012-10-17", "Statement": statements }))
         }
         PoliciesCommand::Deployer(DeployerArgs { read_only, purge, operate, key, trust, principal }) => {
             let access = Access {
@@ -166,8 +205,8 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
                 Engine::Direct => deployer_policy(&scope, access),
                 Engine::Cloudformation => stack_deployer_policy(&environment, &scope, access),
             };
-            let regions: Vec<_> = environment.copy_to.iter().map(|target| target.region.clone()).collect();
-            let mut permissions = with_copies(permissions, &scope, &regions, access);
+            let places: Vec<_> = environment.copy_to.iter().map(CopyTarget::place).collect();
+            let mut permissions = with_copies(permissions, &scope, &places, access);
             if let Some(principal) = principal {
                 permissions = with_simulation(permissions, principal);
             }
@@ -179,6 +218,26 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
                 }
             }
         }
+    }
+}
+
+/// The role in another account that is meant: that of the account which a flag names, or the only one.
+fn role_of_copies<'a>(environment: &'a Environment, account: Option<&str>) -> Result<&'a RoleArn, Failure> {
+    let roles = other_accounts(environment);
+    let name = &environment.environment;
+    let refused = |message: String| {
+        let hint = format!("see copy_to in the file of environment {name}, and docs/copies.md");
+        Failure::new(Exit::Usage, message).hint(hint)
+    };
+    match (account, roles.as_slice()) {
+        (Some(account), roles) => roles
+            .iter()
+            .find(|role| role.account() == account)
+            .copied()
+            .ok_or_else(|| refused(format!("copy_to names no role of account {account}"))),
+        (None, [role]) => Ok(role),
+        (None, []) => Err(refused("copy_to names no role in another account".to_owned())),
+        (None, _) => Err(refused("copy_to names several accounts: say one with --account".to_owned())),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use snapwarden_deployer::apply::Guard;
-use snapwarden_deployer::environment::{Identity, Region};
+use snapwarden_deployer::environment::{CopyPlace, Identity};
 use snapwarden_deployer::inventory::Snapshot;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, owned, plan};
@@ -19,12 +19,12 @@ use crate::render::table::table;
 use crate::session::Session;
 
 /// Keeps new runs from starting, waits for those in flight, and deletes all of the environment's snapshots and its copies in
-/// other Regions: also those that a run has made since somebody looked.
+/// other places: also those that a run has made since somebody looked.
 pub(super) async fn halt_and_purge(
     context: &Context,
     session: &Session<Identity>,
     observed: &Observed,
-    copies: &BTreeSet<Region>,
+    copies: &BTreeSet<CopyPlace>,
     guard: &dyn Guard,
     command: &str,
 ) -> Result<Purged, Failure> {

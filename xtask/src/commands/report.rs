@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
-use snapwarden_deployer::environment::Cloud;
+use snapwarden_deployer::environment::{Cloud, CopyTarget};
 use snapwarden_deployer::inventory;
 
 use crate::context::{Context, block_on};
@@ -36,8 +36,8 @@ pub(crate) fn cmd_report(context: &Context, args: &ReportArgs) -> CommandResult 
         let is_emulated = environment.cloud == Cloud::Local;
         let selected =
             inventory::selected_instances(&session.aws, &environment.backup.select, is_emulated).await?;
-        let regions: BTreeSet<_> = environment.copy_to.iter().map(|target| target.region.clone()).collect();
-        let elsewhere = inventory::copies_in(&session.aws, &session.scope, &regions).await?;
+        let places: BTreeSet<_> = environment.copy_to.iter().map(CopyTarget::place).collect();
+        let elsewhere = session.visible_copies(context, &places).await?;
         let facts = Facts {
             scope: &session.scope,
             zone: &environment.timezone,

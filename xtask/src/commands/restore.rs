@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
-use snapwarden_deployer::environment::Region;
+use snapwarden_deployer::environment::{AccountId, CopyPlace, Region};
 use snapwarden_deployer::restore::drill::{Drill, drill, record};
 use snapwarden_deployer::restore::{self, Made, NothingToRestore, RestoreError, RestorePlan};
 
@@ -46,6 +46,9 @@ struct WhatArgs {
     /// Restore in this Region, from the copies that `copy_to` keeps there, also where the environment's own Region is lost
     #[arg(long, value_name = "REGION", requires = "zone", value_parser = region)]
     region: Option<Region>,
+    /// Restore in this account, with credentials of it, from the copies that `copy_to` keeps there
+    #[arg(long, value_name = "ACCOUNT", requires = "region", value_parser = account)]
+    account: Option<AccountId>,
 }
 
 #[derive(Args, Debug)]
@@ -68,12 +71,19 @@ struct DrillArgs {
     /// Restore in this Region, from the copies that `copy_to` keeps there, also where the environment's own Region is lost
     #[arg(long, value_name = "REGION", requires = "zone", value_parser = region)]
     region: Option<Region>,
+    /// Restore in this account, with credentials of it, from the copies that `copy_to` keeps there
+    #[arg(long, value_name = "ACCOUNT", requires = "region", value_parser = account)]
+    account: Option<AccountId>,
     /// Go ahead without a question
     #[arg(long)]
     yes: bool,
 }
 
 fn region(text: &str) -> Result<Region, String> {
+    text.to_owned().try_into()
+}
+
+fn account(text: &str) -> Result<AccountId, String> {
     text.to_owned().try_into()
 }
 
@@ -97,9 +107,9 @@ pub(crate) fn cmd_restore(context: &Context, args: &RestoreArgs) -> CommandResul
     match &args.command {
         RestoreCommand::Plan(what) => {
             let plan = block_on(async {
-                let session = open(context, what.region.as_ref()).await?;
-                plan(&session, Some(&what.instance), what.at, (what.zone.as_deref(), what.region.as_ref()))
-                    .await
+                let (session, copies_in) = open(context, what.region.as_ref(), what.account.as_ref()).await?;
+                let place = (what.zone.as_deref(), copies_in.as_ref());
+                plan(&session, Some(&what.instance), what.at, place).await
             })?;
             output::result(context, &plan, render::restore::plan(&plan))
         }
@@ -108,10 +118,18 @@ pub(crate) fn cmd_restore(context: &Context, args: &RestoreArgs) -> CommandResul
     }
 }
 
-async fn open(context: &Context, region: Option<&Region>) -> Result<Session, Failure> {
+/// The environment, and where the copies are that are meant, unless its own snapshots are.
+async fn open(
+    context: &Context,
+    region: Option<&Region>,
+    account: Option<&AccountId>,
+) -> Result<(Session, Option<CopyPlace>), Failure> {
     let session = match region {
-        Some(region) => Session::open_running_in(context, region).await?,
-        None => Session::open_running(context).await?,
+        Some(region) => Session::open_running_in(context, region, account).await?.map(|(session, place)| {
+            let is_at_home = place.role.is_none() && place.region == session.scope.region;
+            (session, Some(place).filter(|_| !is_at_home))
+        }),
+        None => Session::open_running(context).await?.map(|session| (session, None)),
     };
     session.ok_or_else(|| {
         Failure::new(Exit::Failed, "the local environment is not running")
@@ -123,11 +141,9 @@ async fn plan(
     session: &Session,
     instance: Option<&str>,
     at: Option<Timestamp>,
-    (zone, region): (Option<&str>, Option<&Region>),
+    (zone, copies_in): (Option<&str>, Option<&CopyPlace>),
 ) -> Result<RestorePlan, Failure> {
-    let copies_in = region.filter(|region| **region != session.scope.region);
-    let (snapshots, tags) =
-        restore::snapshots(&session.aws, &session.scope, instance, copies_in.is_some()).await?;
+    let (snapshots, tags) = restore::snapshots(&session.aws, &session.scope, instance, copies_in).await?;
     let chosen = restore::choose(&snapshots, instance, at)?;
     // The originals are at home, where nothing may answer.
     let disks = match copies_in {
@@ -140,8 +156,8 @@ async fn plan(
 fn run(context: &Context, args: &RunArgs) -> CommandResult {
     let what = &args.what;
     let restored = block_on(async {
-        let session = open(context, what.region.as_ref()).await?;
-        let place = (what.zone.as_deref(), what.region.as_ref());
+        let (session, copies_in) = open(context, what.region.as_ref(), what.account.as_ref()).await?;
+        let place = (what.zone.as_deref(), copies_in.as_ref());
         let plan = plan(&session, Some(&what.instance), what.at, place).await?;
         say_yes(context, &plan, args.yes, "Make these volumes?")?;
         let task = context.progress().start(format!("making {} volumes", plan.volumes.len()));
@@ -155,8 +171,8 @@ fn run(context: &Context, args: &RunArgs) -> CommandResult {
 
 fn practise(context: &Context, args: &DrillArgs) -> CommandResult {
     let drill = block_on(async {
-        let session = open(context, args.region.as_ref()).await?;
-        let place = (args.zone.as_deref(), args.region.as_ref());
+        let (session, copies_in) = open(context, args.region.as_ref(), args.account.as_ref()).await?;
+        let place = (args.zone.as_deref(), copies_in.as_ref());
         let plan = plan(&session, args.instance.as_deref(), None, place).await?;
         say_yes(context, &plan, args.yes, "Make these volumes, and delete them again?")?;
         let task = context.progress().start(format!("restoring {} for practice", plan.instance));

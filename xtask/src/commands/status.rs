@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, Engine, Finding, Region, ScheduleExpression};
+use snapwarden_deployer::environment::{Cloud, CopyPlace, CopyTarget, Engine, Finding, ScheduleExpression};
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::{
@@ -14,7 +14,7 @@ use snapwarden_deployer::kinds::{
     registry,
 };
 use snapwarden_deployer::plan::{Options, Order, Plan, Step, Unowned, Verb, plan};
-use snapwarden_deployer::policy_gate::{copy_regions, deployed_settings};
+use snapwarden_deployer::policy_gate::{copy_places, deployed_settings};
 use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::release::{How, Release};
 use snapwarden_deployer::scope::{Function, Scope};
@@ -29,7 +29,7 @@ use super::release::is_unrecorded;
 use super::releases::Shown;
 use crate::context::{Context, block_on};
 use crate::failure::{CommandResult, Exit, Failure};
-use crate::session::Session;
+use crate::session::{Session, unseen};
 use crate::{output, render};
 
 /// Flags of `status`.
@@ -60,7 +60,8 @@ pub(crate) struct Status {
     pub(crate) release: Option<Shown>,
     /// How many snapshots it has; absent where they cannot be read.
     pub(crate) snapshots: Option<usize>,
-    /// How many copies of them other Regions hold, by Region; without those that cannot be read.
+    /// How many copies of them other places hold, by place (`eu-west-1`, `eu-west-1 of account 210987654321`); without those
+    /// that cannot be read.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) copies: BTreeMap<String, usize>,
     /// How it does.
@@ -116,12 +117,16 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         let mut health = Health::of(&session, &observed, &unreadable, now).await;
         let listed = inventory::snapshots(&session.aws, &session.scope).await;
         let snapshots = health.part("the snapshots", listed);
-        let file = session.environment.copy_to.iter().map(|target| target.region.clone());
-        let mut copies = BTreeMap::new();
-        for region in copy_regions(&observed, &session.scope, file) {
-            let listed = inventory::copies(&session.aws, &session.scope, &region).await;
-            let there = health.part(&format!("the copies in {region}"), listed);
-            copies.extend(there.map(|there| (region, there)));
+        let file = session.environment.copy_to.iter().map(CopyTarget::place);
+        let mut elsewhere = Elsewhere::default();
+        for place in copy_places(&observed, &session.scope, file) {
+            let listed = inventory::copies(&session.aws, &session.scope, &place).await;
+            if listed.as_ref().is_err_and(|error| place.is_closed(error)) {
+                elsewhere.closed.push(place);
+                continue;
+            }
+            let there = health.part(&format!("the copies in {place}"), listed);
+            elsewhere.copies.extend(there.map(|there| (place, there)));
         }
         let judged = expiry(&session, &observed, now).await;
         let expiry = health.part("what the next cleanup goes by", judged).flatten();
@@ -136,7 +141,7 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
             context,
             &session,
             (&observed, &unreadable),
-            (snapshots.as_deref(), &copies),
+            (snapshots.as_deref(), &elsewhere),
             expiry,
             (health, live),
         )
@@ -146,6 +151,15 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         return Ok(());
     }
     Err(Failure::said(Exit::Attention))
+}
+
+/// What other places hold.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    /// The copies in each.
+    copies: BTreeMap<CopyPlace, Vec<Snapshot>>,
+    /// Where only the cleanup function may look.
+    closed: Vec<CopyPlace>,
 }
 
 /// Judges the snapshots as the next cleanup will; `None` where there is none.
@@ -206,7 +220,7 @@ fn look(
     context: &Context,
     session: &Session,
     (observed, unreadable): (&Observed, &BTreeSet<&'static str>),
-    (snapshots, copies): (Option<&[Snapshot]>, &BTreeMap<Region, Vec<Snapshot>>),
+    (snapshots, Elsewhere { copies, closed }): (Option<&[Snapshot]>, &Elsewhere),
     expiry: Option<Tally>,
     (health, live): (Health, Live),
 ) -> Result<Status, Failure> {
@@ -249,17 +263,18 @@ fn look(
         .map(|snapshots| snapshots.iter().chain(copies.values().flatten()).cloned().collect::<Vec<_>>());
     let draining =
         draining.zip(everywhere).map(|(draining, snapshots)| Outlook::of(draining, &snapshots, floor));
-    for region in copies.keys().filter(|region| !names_target(session, region)) {
-        if !copies[region].is_empty() {
+    for (place, copies) in copies.iter().filter(|(place, _)| !names_target(session, place)) {
+        if !copies.is_empty() {
             attention.push(format!(
-                "{region} holds {} copies, and copy_to does not name it any more: after a deploy, nobody deletes them; put \
+                "{place} holds {} copies, and copy_to does not name it any more: after a deploy, nobody deletes them; put \
                  it back with `paused: true` until it is empty",
-                copies[region].len()
+                copies.len()
             ));
         }
     }
     let outlook = draining.as_ref().map(|outlook| (outlook.snapshots == 0, outlook.text(context)));
     let mut notes = if is_deployed { health.notes() } else { Vec::new() };
+    notes.extend(closed.iter().map(unseen));
     if !is_deployed {
         notes.extend(observed.keys().map(|kept| format!("{kept} is there: a destroy keeps it")));
     }
@@ -282,7 +297,7 @@ fn look(
         warnings: session.warnings.clone(),
         release: live.release.as_ref().map(|release| Shown::of(release, true)),
         snapshots: snapshots.map(<[_]>::len),
-        copies: copies.iter().map(|(region, copies)| (region.to_string(), copies.len())).collect(),
+        copies: copies.iter().map(|(place, copies)| (place.to_string(), copies.len())).collect(),
         expiry,
         health,
         draining,
@@ -296,9 +311,9 @@ fn outlives(resource: &ResourceId) -> bool {
     [LogGroup::NAME, Key::NAME].contains(&resource.kind.as_str())
 }
 
-/// Whether the file says that a Region holds copies.
-fn names_target(session: &Session, region: &Region) -> bool {
-    session.environment.copy_to.iter().any(|target| target.region == *region)
+/// Whether the file says that a place holds copies.
+fn names_target(session: &Session, place: &CopyPlace) -> bool {
+    session.environment.copy_to.iter().any(|target| target.place() == *place)
 }
 
 /// What differs from what is wanted, of all that can be told: not of a kind that cannot be read, nor of what belongs to

@@ -101,9 +101,10 @@ impl Emulator {
                     ("SFTP_ENABLED", "0"),
                     // It would look for its containers and remove those it finds, other environments' included.
                     ("DOCKER_HOST", "unix:///nonexistent"),
-                    // Functions inherit these two.
+                    // Functions inherit these three. Of another account only moto knows anything.
                     ("AWS_ENDPOINT_URL", &launch.functions.ministack),
                     ("AWS_ENDPOINT_URL_EC2", &launch.functions.moto),
+                    ("AWS_ENDPOINT_URL_STS", &launch.functions.moto),
                 ]);
                 command.env("STATE_DIR", launch.folder.ministack_state());
             }

@@ -212,14 +212,15 @@ fn copies(page: &Page<'_>) -> Markup {
     html! {
         section {
             h2 { "Copies in other Regions" }
-            p { "For the day on which " (page.facts.scope.region) " is lost. "
+            p { "For the day on which " (page.facts.scope.region) " is lost, or the account is. "
                 code { "cargo xtask restore plan --env " (environment) " --region REGION --instance ID --zone ZONE" }
-                " shows what comes back of one instance." }
+                " shows what comes back of one instance; of copies in another account, with "
+                code { "--account ACCOUNT" } " and credentials of that account." }
             div.scroll {
                 table {
                     thead {
                         tr {
-                            th { "Region" } th.number { "Copies" } th.number { "GiB, at most" } th { "Newest backup" }
+                            th { "Place" } th.number { "Copies" } th.number { "GiB, at most" } th { "Newest backup" }
                             th.number { "Being made" } th.number { "Failed" } th { "Volumes without a copy" }
                         }
                     }
@@ -233,7 +234,7 @@ fn copies(page: &Page<'_>) -> Markup {
 fn copies_row(there: &Elsewhere<'_>) -> Markup {
     html! {
         tr {
-            td { (there.region) }
+            td { (there.place) }
             td.number { (there.complete.snapshots) }
             td.number { (there.complete.gib) }
             td { (there.age_hours.map_or_else(|| "none".to_owned(), age)) }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
-use snapwarden_deployer::environment::{Pricing, Region};
+use snapwarden_deployer::environment::{CopyPlace, Pricing};
 use snapwarden_deployer::inventory::{Snapshot, Volume};
 use snapwarden_deployer::scope::Scope;
 use snapwarden_domain::event::day;
@@ -26,8 +26,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) volumes: &'a BTreeMap<String, Volume>,
     /// The instances that a backup selects.
     pub(crate) selected: &'a [Instance],
-    /// The copies in each Region that may hold some.
-    pub(crate) elsewhere: &'a BTreeMap<Region, Vec<Snapshot>>,
+    /// The copies in each place that may hold some.
+    pub(crate) elsewhere: &'a BTreeMap<CopyPlace, Vec<Snapshot>>,
     /// When all of it was found.
     pub(crate) now: Timestamp,
 }
@@ -51,15 +51,15 @@ pub(crate) struct Page<'a> {
     pub(crate) clear: Vec<&'a Snapshot>,
     /// All of them.
     pub(crate) all: Share,
-    /// What other Regions hold.
+    /// What other places hold.
     pub(crate) elsewhere: Vec<Elsewhere<'a>>,
 }
 
-/// The copies that one Region holds.
+/// The copies that one place holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Elsewhere<'a> {
-    /// The Region.
-    pub(crate) region: &'a Region,
+    /// Where.
+    pub(crate) place: &'a CopyPlace,
     /// Copies that can be restored.
     pub(crate) complete: Share,
     /// How many are being made.
@@ -159,7 +159,7 @@ impl<'a> Page<'a> {
         let orphaned = facts.snapshots.iter().filter(|it| !facts.volumes.contains_key(&it.volume)).collect();
         let rows: Vec<_> = by_volume.into_iter().map(row).collect();
         let elsewhere =
-            facts.elsewhere.iter().map(|(region, copies)| elsewhere(facts, &rows, region, copies)).collect();
+            facts.elsewhere.iter().map(|(place, copies)| elsewhere(facts, &rows, place, copies)).collect();
         Self {
             facts,
             rows,
@@ -222,7 +222,7 @@ fn row<'a>(
 fn elsewhere<'a>(
     facts: Facts<'a>,
     rows: &[Row<'a>],
-    region: &'a Region,
+    place: &'a CopyPlace,
     copies: &'a [Snapshot],
 ) -> Elsewhere<'a> {
     let all = |wanted: Cell| copies.iter().filter(move |copy| cell(copy) == wanted);
@@ -230,7 +230,7 @@ fn elsewhere<'a>(
     let there: BTreeSet<&str> = all(Cell::Complete).map(|copy| copy.volume.as_str()).collect();
     let at_home = rows.iter().filter(|row| row.exists && row.age_hours.is_some()).map(|row| row.volume);
     Elsewhere {
-        region,
+        place,
         complete: Share::of(all(Cell::Complete)),
         pending: all(Cell::Pending).count(),
         failed: all(Cell::Failed).count(),

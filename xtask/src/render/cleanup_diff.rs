@@ -20,10 +20,13 @@ pub(crate) fn text(diff: &CleanupDiff) -> String {
         [
             snapshot.volume.clone().unwrap_or_default(),
             snapshot.instance.clone().unwrap_or_default(),
-            new.region.as_ref().map_or_else(
-                || snapshot.snapshot.clone(),
-                |region| format!("{} in {region}", snapshot.snapshot),
-            ),
+            match (&new.region, &new.account) {
+                (None, _) => snapshot.snapshot.clone(),
+                (Some(region), None) => format!("{} in {region}", snapshot.snapshot),
+                (Some(region), Some(account)) => {
+                    format!("{} in {region} of account {account}", snapshot.snapshot)
+                }
+            },
             snapshot.delete_on.clone().unwrap_or_default(),
             new.kept_so_far.clone(),
         ]

@@ -68,20 +68,20 @@ pub(crate) fn cleanup(report: &CleanupReport, all: bool) -> String {
         [volume, blank(), failed.snapshot.clone(), blank(), blank(), blank(), verdict]
     }));
     for there in &report.copies {
-        let region = &there.region;
-        let all = there.deleted.iter().map(|one| row(one, format!("copy in {region} deleted")));
+        let place = there.place();
+        let all = there.deleted.iter().map(|one| row(one, format!("copy in {place} deleted")));
         rows.extend(all);
-        let all = there.would_delete.iter().map(|one| row(one, format!("copy in {region} would be deleted")));
+        let all = there.would_delete.iter().map(|one| row(one, format!("copy in {place} would be deleted")));
         rows.extend(all);
         let all = there
             .held
             .iter()
-            .map(|held| row(&held.snapshot, format!("copy in {region} kept: {}", held.reason)));
+            .map(|held| row(&held.snapshot, format!("copy in {place} kept: {}", held.reason)));
         rows.extend(all);
         rows.extend(there.failed.iter().map(|failed| {
             let volume = failed.volume.clone().unwrap_or_default();
             let blank = String::new;
-            let verdict = format!("copy in {region} FAILED: {}", failed.failure);
+            let verdict = format!("copy in {place} FAILED: {}", failed.failure);
             [volume, blank(), failed.snapshot.clone(), blank(), blank(), blank(), verdict]
         }));
     }
@@ -134,14 +134,14 @@ pub(crate) fn sealing(report: &SealingReport) -> String {
         report.sealed.iter().map(|one| row(one, done("sealed, and deleted", "sealed; would be deleted"))),
     );
     for there in &report.copy_to {
-        let region = &there.region;
-        let begun = done(&format!("copy begun in {region}"), &format!("would be copied to {region}"));
+        let place = there.place();
+        let begun = done(&format!("copy begun in {place}"), &format!("would be copied to {place}"));
         rows.extend(there.begun.iter().map(|one| row(one, begun.clone())));
-        rows.extend(there.copying.iter().map(|one| row(one, format!("being copied to {region}"))));
+        rows.extend(there.copying.iter().map(|one| row(one, format!("being copied to {place}"))));
         for (list, word) in [(&there.held, "its copy is doubtful"), (&there.failed, "FAILED")] {
             rows.extend(list.iter().map(|one| {
                 let volume = one.volume.clone().unwrap_or_default();
-                let stage = format!("{region}: {word}: {}", one.failure);
+                let stage = format!("{place}: {word}: {}", one.failure);
                 [volume, one.snapshot.clone(), String::new(), String::new(), stage]
             }));
         }

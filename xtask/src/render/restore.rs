@@ -25,7 +25,7 @@ pub(crate) fn plan(plan: &RestorePlan) -> String {
     let taken_at = plan.taken_at.map(|at| at.strftime("%F %H:%M:%S UTC").to_string()).unwrap_or_default();
     let count = plan.volumes.len();
     let (instance, zone, run) = (&plan.instance, &plan.zone, &plan.run);
-    let from = plan.copies_in.as_ref().map(|region| format!(", from the copies in {region}"));
+    let from = plan.place().map(|place| format!(", from the copies in {place}"));
     format!(
         "{}\n\n{instance} as it was at {taken_at} (run {run}): {count} new volume{} in {zone}{}",
         table(header, rows),
@@ -54,8 +54,8 @@ pub(crate) fn restored(restored: &Restored) -> String {
         ]
     });
     let table = table(["NEW VOLUME", "SNAPSHOT", "GIB", "ENCRYPTED", ""], rows);
-    let purpose = match &restored.plan.copies_in {
-        Some(region) => format!("To attach them to an instance that you start in {region}:"),
+    let purpose = match restored.plan.place() {
+        Some(place) => format!("To attach them to an instance that you start in {place}:"),
         None => "To put them in the place of the original ones, which stay as they are:".to_owned(),
     };
     format!("{table}\n\n{purpose}\n\n  {}", restored.commands.join("\n  "))
@@ -66,7 +66,7 @@ pub(crate) fn attach_commands(plan: &RestorePlan, made: &[Made], region: &str) -
     let region = plan.copies_in.as_deref().unwrap_or(region);
     let aws = |command: &str| format!("aws ec2 {command} --region {region}");
     if plan.copies_in.is_some() {
-        // The original instance is in another Region.
+        // The original instance is elsewhere.
         let attach = |made: &Made| {
             aws(&format!("attach-volume --volume-id {} --instance-id INSTANCE --device DEVICE", made.volume))
         };

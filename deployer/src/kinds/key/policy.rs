@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::environment::Environment;
 use crate::policy::PolicyDocument;
+use crate::policy::copies::for_key_of_sources;
 use crate::scope::{Function, Scope};
 
 /// The policy of the key that a deploy makes.
@@ -12,7 +14,7 @@ use crate::scope::{Function, Scope};
 /// anew would be another one to it. What the functions' roles may do stands in `policies/`; and whoever has to restore
 /// in an emergency needs a right of IAM's, but no change of the key first. Services of AWS's that come without a role
 /// are let in by name.
-pub(super) fn policy(scope: &Scope) -> PolicyDocument {
+pub(super) fn policy(environment: &Environment, scope: &Scope) -> PolicyDocument {
     let root = format!("arn:{}:iam::{}:root", scope.partition(), scope.account);
     let mut statements = vec![json!({
         "Sid": "IamDecides",
@@ -24,6 +26,7 @@ pub(super) fn policy(scope: &Scope) -> PolicyDocument {
     if scope.encryption.at_rest {
         statements.extend(for_services(scope));
     }
+    statements.extend(for_key_of_sources(environment, scope));
     json!({ "Version": "2012-10-17", "Statement": statements }).into()
 }
 

@@ -80,6 +80,7 @@ fn plan(snapshots: &[&str]) -> RestorePlan {
         run: "r".to_owned(),
         taken_at: None,
         copies_in: None,
+        account: None,
         zone: "eu-central-1a".to_owned(),
         volumes: snapshots.iter().map(volume).collect(),
     }

@@ -17,7 +17,7 @@ use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::event::Event;
 use snapwarden_domain::report::{Effort, Report as _};
-use snapwarden_runtime::{Deadline, Ec2};
+use snapwarden_runtime::{Deadline, Ec2, Roles};
 use tokio::time::Instant;
 
 use super::*;
@@ -528,7 +528,7 @@ fn invocation(rules: &[&Rule]) -> Invocation<BackupSettings> {
             true,
             NonZeroU16::MIN,
         ),
-        credentials: None,
+        roles: Roles::default(),
         is_emulated: false,
         deadline: Deadline::never(),
         started: Instant::now(),

@@ -15,12 +15,16 @@ use aws_sdk_ec2::operation::describe_snapshots::{
     DescribeSnapshotsError, DescribeSnapshotsInput, DescribeSnapshotsOutput,
 };
 use aws_sdk_ec2::operation::describe_volumes::DescribeVolumesOutput;
+use aws_sdk_ec2::operation::modify_snapshot_attribute::{
+    ModifySnapshotAttributeError, ModifySnapshotAttributeInput, ModifySnapshotAttributeOutput,
+};
 use aws_sdk_ec2::primitives::DateTime;
-use aws_sdk_ec2::types::{self, Instance, Reservation, SnapshotState, StorageTier, Tag};
+use aws_sdk_ec2::types::{self, Instance, OperationType, Reservation, SnapshotState, StorageTier, Tag};
+use aws_sdk_sts::operation::assume_role::{AssumeRoleError, AssumeRoleOutput};
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use snapwarden_domain::event::Event;
 use snapwarden_domain::report::{CleanupReport, Report as _, SealingReport};
-use snapwarden_runtime::Deadline;
+use snapwarden_runtime::{Deadline, Roles};
 use tokio::time::Instant;
 
 use super::*;
@@ -58,10 +62,10 @@ async fn the_newest_set_is_copied_once_with_all_that_says_what_it_is() {
             ("DeleteOn", "2026-12-05".to_owned()),
             ("team", "web".to_owned()),
         ] {
-            assert_eq!(shared::tag(tags, key), Some(value.as_str()), "{key}");
+            assert_eq!(listing::tag(tags, key), Some(value.as_str()), "{key}");
         }
         assert_eq!(
-            shared::tag(tags, "snapwarden:environment"),
+            listing::tag(tags, "snapwarden:environment"),
             None,
             "an environment there may be called the same"
         );
@@ -199,6 +203,130 @@ async fn the_limit_of_a_run_is_for_all_regions_together() {
     assert_eq!((report.deleted.len(), there.deleted.len(), there.postponed), (2, 1, 1), "{report:?}");
 }
 
+const VAULT: &str = "210987654321";
+const ROLE: &str = "arn:aws:iam::210987654321:role/copies";
+const WHOSE: &str = "snapwarden:copied-by";
+
+/// Copies in the account itself are lost with it, or with whoever may delete in it. Another account reads a snapshot for as
+/// long as it takes to copy it, and never more.
+#[tokio::test(start_paused = true)]
+async fn another_account_is_let_at_a_snapshot_until_it_has_its_copy() {
+    let account = Account::with_vault(night("2026-11-20").into_iter().chain(night("2026-11-21")));
+    let dry = account.run(|invocation| invocation.event.dry_run = true).await;
+    assert_eq!((dry.copy_to[0].begun.len(), dry.failures(), account.shared().len()), (2, vec![], 0));
+
+    let report = account.pass().await;
+    assert_eq!(
+        report.summary(),
+        "eu-west-1 of account 210987654321: 2 copies begun, 0 there, 34 h behind, 2 shared"
+    );
+    let newest = ["snap-2026-11-21-a", "snap-2026-11-21-b"];
+    assert_eq!(account.shared(), newest);
+    let request = account.contents().copies[0].clone();
+    let url = request.presigned_url().unwrap();
+    assert!(url.contains("X-Amz-Credential=theirs"), "{url}");
+    let home = request.source_region().unwrap();
+    let tags = request.tag_specifications()[0].tags();
+    assert_eq!(whose(tags), Some(format!("prod/{home}/123456789012").as_str()));
+
+    assert_eq!(account.pass().await.copy_to[0].copying.len(), 2);
+    assert_eq!(account.shared(), newest, "a copy that is being made needs its source");
+    account.settle(&SnapshotState::Completed);
+    let report = account.pass().await;
+    assert_eq!((report.copy_to[0].copied, report.copy_to[0].shared, account.shared().len()), (2, 0, 0));
+    assert_eq!(account.pass().await.effort.api_calls, 3, "a look at home, one there, and at what is shared");
+    assert_eq!(account.contents().home.len(), 4);
+}
+
+/// What somebody shared with the account by hand, or what is left of a pass that was cut off, ends with the next pass.
+#[tokio::test(start_paused = true)]
+async fn whatever_is_shared_for_no_copy_is_taken_back_also_while_paused() {
+    let account = Account::with_vault(night("2026-11-20").into_iter().chain(night("2026-11-21")));
+    account.contents().shared = Some(["snap-2026-11-20-a", "snap-2026-11-21-a"].map(str::to_owned).into());
+    let report = account.run(|invocation| invocation.settings.copy_to[0].paused = true).await;
+    assert_eq!((report.copy_to[0].waiting, report.copy_to[0].shared, account.shared().len()), (2, 0, 0));
+
+    account.contents().shared = Some(BTreeSet::from(["snap-2026-11-20-a".to_owned()]));
+    account.contents().unsharable = Some("UnauthorizedOperation");
+    let report = account.pass().await;
+    let problem = report.copy_to[0].problems[0].to_string();
+    assert!(problem.contains("snap-2026-11-20-a is still shared with account 210987654321"), "{problem}");
+    assert_eq!((report.copy_to[0].failed.len(), report.copy_to[0].waiting), (1, 1), "one refusal is for all");
+}
+
+/// A volume that AWS's own key encrypts cannot be copied this way, night after night; somebody has to know why.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_shared_is_told_and_the_rest_is_copied() {
+    let account = Account::with_vault(night("2026-11-21"));
+    account.contents().unsharable = Some("InvalidParameter");
+    let report = account.pass().await;
+    let failed = &report.copy_to[0].failed;
+    assert_eq!((failed.len(), account.contents().copies.len()), (2, 0), "each is tried");
+    let text = failed[0].failure.to_string();
+    assert!(text.contains("could not be shared with account 210987654321"), "{text}");
+    assert!(text.contains("alias/aws/ebs"), "{text}");
+}
+
+/// EC2's lists lag behind: right after it is shared, a snapshot may not be seen yet.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_the_other_account_does_not_see_yet_is_copied_by_the_next_pass() {
+    let account = Account::with_vault(night("2026-11-21"));
+    let report = account.run(|invocation| invocation.settings.copy_to[0].paused = true).await;
+    assert_eq!(report.copy_to[0].shared, 0);
+    account.contents().places = 0;
+    let report = account.pass().await;
+    assert_eq!((report.copy_to[0].waiting, account.shared().len()), (2, 1), "shared for the next pass");
+    account.contents().places = 5;
+    let report = account.pass().await;
+    assert_eq!((report.copy_to[0].begun.len(), report.copy_to[0].shared), (2, 2));
+}
+
+/// A role that is gone stops nothing at home, and rings.
+#[tokio::test(start_paused = true)]
+async fn an_account_that_cannot_be_reached_is_told_and_stops_nothing_at_home() {
+    let account = Account::with_vault(night("2026-11-20").into_iter().chain(night("2026-11-21")));
+    for snapshot in account.contents().home.iter_mut().take(2) {
+        tag(snapshot, "DeleteOn", "2026-11-22");
+    }
+    account.contents().is_denied = true;
+    let report = account.pass().await;
+    let problem = report.copy_to[0].problems[0].to_string();
+    assert!(problem.contains("could not act as arn:aws:iam::210987654321:role/copies"), "{problem}");
+    let report = account.clean_up().await;
+    assert_eq!(report.deleted.len(), 2, "{report:?}");
+    let failures = report.failures();
+    assert!(failures[0].starts_with("eu-west-1 of account 210987654321: "), "{failures:?}");
+}
+
+/// Its copies go by the same fences as those in another Region; those of others that it holds are not ours.
+#[tokio::test(start_paused = true)]
+async fn cleanup_deletes_what_is_due_in_the_other_account_and_ours() {
+    let account = Account::with_vault(night("2026-11-21"));
+    let home = account.invocation().ec2.region().unwrap().to_owned();
+    for (day, due, whose) in [
+        ("2026-11-18", "2026-11-22", "123456789012"),
+        ("2026-11-20", "2026-12-04", "123456789012"),
+        ("2026-11-18", "2026-11-22", "555555555555"),
+    ] {
+        let mut copies = copies_of(&night(day), due);
+        for copy in &mut copies {
+            tag(copy, WHOSE, &format!("prod/{home}/{whose}"));
+        }
+        account.contents().there.extend(copies);
+    }
+    let report = account.clean_up().await;
+    let there = &report.copies[0];
+    assert_eq!(
+        (there.account.as_deref(), there.managed, there.deleted.len()),
+        (Some(VAULT), 4, 2),
+        "{there:?}"
+    );
+}
+
+fn whose(tags: &[Tag]) -> Option<&str> {
+    listing::tag(tags, WHOSE)
+}
+
 /// Two Regions of an account with one instance, `i-1`. EC2 tells which is asked by the tag that is asked for.
 #[derive(Clone, Default)]
 struct Account(Arc<Mutex<Contents>>);
@@ -215,12 +343,29 @@ struct Contents {
     places: usize,
     /// The other Region lists nothing.
     is_lost: bool,
+    /// It is another account that holds the copies: what it may read of the environment's.
+    shared: Option<BTreeSet<String>>,
+    /// EC2 refuses to share, or to share no longer, with this code.
+    unsharable: Option<&'static str>,
+    /// The role in the other account does not trust the function.
+    is_denied: bool,
 }
 
 impl Account {
     fn with(home: impl IntoIterator<Item = types::Snapshot>) -> Self {
         let home = home.into_iter().collect();
         Self(Arc::new(Mutex::new(Contents { home, places: usize::MAX, ..Contents::default() })))
+    }
+
+    /// The same, and copies are in another account of the same Region.
+    fn with_vault(home: impl IntoIterator<Item = types::Snapshot>) -> Self {
+        let account = Self::with(home);
+        account.contents().shared = Some(BTreeSet::new());
+        account
+    }
+
+    fn shared(&self) -> Vec<String> {
+        self.contents().shared.iter().flatten().cloned().collect()
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -287,10 +432,15 @@ impl Account {
         let volumes = mock!(Client::describe_volumes)
             .match_requests(|_| true)
             .then_output(|| DescribeVolumesOutput::builder().build());
-        let rules = [&list, &copy, &delete, &instances, &images, &locks, &volumes];
+        let account = self.clone();
+        let share = mock!(Client::modify_snapshot_attribute)
+            .match_requests(|_| true)
+            .then_compute_response(move |request| account.share(request));
+        let rules = [&list, &copy, &delete, &instances, &images, &locks, &volumes, &share];
         let client = mock_client!(aws_sdk_ec2, RuleMode::MatchAny, &rules);
         let settings = r#"{
-            "environment": "prod", "timezone": "UTC", "alias_arn": "arn",
+            "environment": "prod", "timezone": "UTC",
+            "alias_arn": "arn:aws:lambda:eu-central-1:123456789012:function:snapwarden-prod-cleanup:live",
             "policy": {
                 "floor": 1, "orphan_floor_days": 90, "max_deletes": 5000, "mass_deletion_percent": 100
             },
@@ -300,14 +450,18 @@ impl Account {
         let now = "2026-11-22T12:00:00Z".parse().unwrap();
         let schedule = "snapwarden-prod/seal".parse().unwrap();
         let event = Event { seal: true, schedule, ..Event::manual(now, false) };
+        let mut settings: CleanupSettings = serde_json::from_str(settings).unwrap();
+        if self.contents().shared.is_some() {
+            settings.copy_to[0].role = Some(ROLE.to_owned());
+        }
         let credentials = Credentials::new("key", "secret", None, None, "test");
         Invocation {
-            settings: serde_json::from_str(settings).unwrap(),
+            settings,
             clock: event.clock(now).unwrap(),
             real_now: now,
             event,
             ec2: Ec2::new(&client, true, NonZeroU16::MIN),
-            credentials: Some(SharedCredentialsProvider::new(credentials)),
+            roles: Roles::new(SharedCredentialsProvider::new(credentials), self.sts()),
             is_emulated: false,
             deadline: Deadline::never(),
             started: Instant::now(),
@@ -320,6 +474,15 @@ impl Account {
         request: &DescribeSnapshotsInput,
     ) -> MockResponse<DescribeSnapshotsOutput, DescribeSnapshotsError> {
         let contents = self.contents();
+        if let [account] = request.restorable_by_user_ids() {
+            assert_eq!((account.as_str(), request.owner_ids()), (VAULT, &["self".to_owned()][..]));
+            let shared = contents.shared.clone().unwrap();
+            let mut found = contents.home.clone();
+            found.retain(|one| shared.contains(one.snapshot_id().unwrap()));
+            return MockResponse::Output(
+                DescribeSnapshotsOutput::builder().set_snapshots(Some(found)).build(),
+            );
+        }
         let asked_for = |name: &str| request.filters().iter().find(|filter| filter.name() == Some(name));
         let owner = asked_for("tag:snapwarden:copied-by");
         if owner.is_some() && contents.is_lost {
@@ -330,7 +493,7 @@ impl Account {
         // As EC2 does.
         if let Some(owner) = owner {
             found.retain(|one| {
-                let whose = shared::tag(one.tags(), "snapwarden:copied-by").map(str::to_owned);
+                let whose = listing::tag(one.tags(), "snapwarden:copied-by").map(str::to_owned);
                 whose.is_some_and(|whose| owner.values().contains(&whose))
             });
         }
@@ -352,6 +515,10 @@ impl Account {
         if contents.places == 0 {
             return refusal("ResourceLimitExceeded");
         }
+        let source = request.source_snapshot_id().unwrap_or_default();
+        if contents.shared.as_ref().is_some_and(|shared| !shared.contains(source)) {
+            return refusal("InvalidSnapshot.NotFound");
+        }
         contents.places -= 1;
         contents.copies.push(request.clone());
         let count = i64::try_from(contents.copies.len()).unwrap();
@@ -372,6 +539,53 @@ impl Account {
             Some(code) => refusal(code),
             None => MockResponse::Output(CopySnapshotOutput::builder().snapshot_id(id).build()),
         }
+    }
+
+    fn share(
+        &self,
+        request: &ModifySnapshotAttributeInput,
+    ) -> MockResponse<ModifySnapshotAttributeOutput, ModifySnapshotAttributeError> {
+        let refusal = |code: &str| {
+            let error = ErrorMetadata::builder().code(code).message("as asked").build();
+            MockResponse::Error(ModifySnapshotAttributeError::generic(error))
+        };
+        assert_eq!(request.user_ids(), [VAULT], "nobody else is let at anything");
+        assert!(request.group_names().is_empty());
+        let mut contents = self.contents();
+        if let Some(code) = contents.unsharable {
+            return refusal(code);
+        }
+        if request.dry_run() == Some(true) {
+            return refusal("DryRunOperation");
+        }
+        let id = request.snapshot_id().unwrap().to_owned();
+        let shared = contents.shared.as_mut().unwrap();
+        match request.operation_type() {
+            Some(OperationType::Add) => shared.insert(id),
+            _ => shared.remove(&id),
+        };
+        MockResponse::Output(ModifySnapshotAttributeOutput::builder().build())
+    }
+
+    fn sts(&self) -> aws_sdk_sts::Client {
+        let is_denied = self.contents().is_denied;
+        let assume = mock!(aws_sdk_sts::Client::assume_role)
+            .match_requests(|request| request.role_arn() == Some(ROLE))
+            .then_compute_response(move |_| {
+                if is_denied {
+                    let error = ErrorMetadata::builder().code("AccessDenied").message("as asked").build();
+                    return MockResponse::Error(AssumeRoleError::generic(error));
+                }
+                let given = aws_sdk_sts::types::Credentials::builder()
+                    .access_key_id("theirs")
+                    .secret_access_key("secret")
+                    .session_token("token")
+                    .expiration(DateTime::from_secs(0))
+                    .build()
+                    .unwrap();
+                MockResponse::Output(AssumeRoleOutput::builder().credentials(given).build())
+            });
+        mock_client!(aws_sdk_sts, RuleMode::MatchAny, [&assume])
     }
 
     fn delete(
@@ -436,7 +650,7 @@ fn copies_of(snapshots: &[types::Snapshot], due: &str) -> Vec<types::Snapshot> {
     let copy = |source: &types::Snapshot| {
         let mut copy = source.clone();
         let id = source.snapshot_id().unwrap();
-        let started = shared::started_at(source).unwrap().to_string();
+        let started = listing::started_at(source).unwrap().to_string();
         copy.tags.as_mut().unwrap().retain(|tag| tag.key() != Some("snapwarden:environment"));
         for (key, value) in [
             ("snapwarden:copied-by", "prod/us-east-1"),

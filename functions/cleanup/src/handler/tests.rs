@@ -18,6 +18,7 @@ use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use futures::FutureExt as _;
 use snapwarden_domain::event::Event;
 use snapwarden_domain::report::Report as _;
+use snapwarden_runtime::Roles;
 use tokio::time::Instant;
 
 use super::*;
@@ -756,7 +757,7 @@ fn invocation(rules: &[&Rule]) -> Invocation<CleanupSettings> {
         real_now: at,
         event,
         ec2: Ec2::new(&mock_client!(aws_sdk_ec2, RuleMode::MatchAny, &rules), true, NonZeroU16::MIN),
-        credentials: None,
+        roles: Roles::default(),
         is_emulated: false,
         deadline: Deadline::never(),
         started: Instant::now(),

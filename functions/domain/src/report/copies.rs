@@ -1,4 +1,4 @@
-//! What the cleanup function did in the Regions that hold copies.
+//! What the cleanup function did in the places that hold copies: other Regions, and other accounts.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,14 +6,18 @@ use serde::{Deserialize, Serialize};
 use super::{
     CleanupReport, DueSnapshot, FailedSnapshot, Failure, HeldSnapshot, SealedSnapshot, UnsealedSnapshot,
 };
+use crate::settings::CopyTarget;
 use crate::verdict::MassDeletion;
 
-/// What a pass did to have copies in one Region; docs/copies.md explains it to users.
+/// What a pass did to have copies in one place; docs/copies.md explains it to users.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RegionCopies {
     /// The Region.
     pub region: String,
+    /// The account, where it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// Whether the environment file says that no more copies are begun.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -33,6 +37,9 @@ pub struct RegionCopies {
     pub waiting: usize,
     /// How many are in clear text, and wait until they are sealed.
     pub unsealed: usize,
+    /// How many snapshots are shared with the other account after it, so that it can copy them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shared: usize,
     /// Copies of no more use that were deleted, or would have been: second ones, and those that failed long ago.
     pub superfluous: Vec<String>,
     /// Copies that are not what they should be, up to [`super::SealingReport::MAX_LISTED`].
@@ -48,7 +55,31 @@ pub struct RegionCopies {
     pub problems: Vec<Failure>,
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Where copies are, as in [`CopyTarget`]'s own words.
+fn place(region: &str, account: Option<&String>) -> String {
+    account.map_or_else(|| region.to_owned(), |account| format!("{region} of account {account}"))
+}
+
 impl RegionCopies {
+    /// A pass that has not looked yet.
+    pub fn at(target: &CopyTarget) -> Self {
+        Self {
+            region: target.region.clone(),
+            account: target.account().map(str::to_owned),
+            paused: target.paused,
+            ..Self::default()
+        }
+    }
+
+    /// Where the copies are.
+    pub fn place(&self) -> String {
+        place(&self.region, self.account.as_ref())
+    }
+
     pub(super) fn failed_count(&self) -> usize {
         self.failed.len() + self.failed_unlisted + self.problems.len()
     }
@@ -70,23 +101,27 @@ impl RegionCopies {
         parts.push(format!("{} there", self.copied));
         let behind = self.behind_hours.filter(|hours| *hours > 0);
         parts.extend(behind.map(|hours| format!("{hours} h behind")));
-        format!("{}: {}", self.region, parts.join(", "))
+        parts.extend(more(self.shared, "shared"));
+        format!("{}: {}", self.place(), parts.join(", "))
     }
 
     /// What makes a pass that a person waits for a failure: of a dry run, only that nobody could look.
     pub(super) fn failures(&self, dry_run: bool) -> impl Iterator<Item = String> {
         let failed = self.failed.iter().filter(move |_| !dry_run);
-        let failed = failed.map(|one| format!("{}, {}: {}", self.region, one.snapshot, one.failure));
-        self.problems.iter().map(|problem| format!("{}: {problem}", self.region)).chain(failed)
+        let failed = failed.map(|one| format!("{}, {}: {}", self.place(), one.snapshot, one.failure));
+        self.problems.iter().map(|problem| format!("{}: {problem}", self.place())).chain(failed)
     }
 }
 
-/// What a cleanup did about the copies in one Region: the same as in its own, see [`CleanupReport`].
+/// What a cleanup did about the copies in one place: the same as in its own, see [`CleanupReport`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RegionCleanup {
     /// The Region.
     pub region: String,
+    /// The account, where it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// How many copies of the environment's are there.
     pub managed: usize,
     /// Those deleted, and seen to be gone unless `problems` says that nobody could look.
@@ -116,18 +151,25 @@ impl RegionCleanup {
     /// The most held copies listed of a Region: a report lists several, and has to fit Lambda's 6 MB.
     pub const MAX_HELD: usize = 500;
 
-    /// A Region that could not be looked at.
-    pub fn unseen(region: &str, failure: Failure) -> Self {
-        Self { region: region.to_owned(), problems: vec![failure], ..Self::default() }
+    /// A place that could not be looked at.
+    pub fn unseen(target: &CopyTarget, failure: Failure) -> Self {
+        let account = target.account().map(str::to_owned);
+        Self { region: target.region.clone(), account, problems: vec![failure], ..Self::default() }
     }
 
-    /// The part of a report that is about a Region.
-    pub fn of(region: &str, report: CleanupReport) -> Self {
+    /// Where the copies are.
+    pub fn place(&self) -> String {
+        place(&self.region, self.account.as_ref())
+    }
+
+    /// The part of a report that is about a place.
+    pub fn of(target: &CopyTarget, report: CleanupReport) -> Self {
         let mut report = report.grouped();
         let more = report.held.len().saturating_sub(Self::MAX_HELD);
         report.held.truncate(Self::MAX_HELD);
         Self {
-            region: region.to_owned(),
+            region: target.region.clone(),
+            account: target.account().map(str::to_owned),
             managed: report.managed,
             deleted: report.deleted,
             would_delete: report.would_delete,
@@ -155,20 +197,20 @@ impl RegionCleanup {
         parts.extend(more(self.out_of_time, "not reached IN TIME"));
         parts.push(format!("{} not due", self.not_due));
         parts.extend(more(self.failed.len() + self.problems.len(), "FAILED"));
-        format!("{}: {}", self.region, parts.join(", "))
+        format!("{}: {}", self.place(), parts.join(", "))
     }
 
     /// What failed there with no copy in particular.
     pub(super) fn failures(&self, dry_run: bool) -> impl Iterator<Item = String> {
-        let region = &self.region;
+        let place = self.place();
         let stopped = self.mass_deletion.filter(|_| !dry_run).map(|stop| {
             let failure = Failure::new(
-                format!("{region}: nothing was deleted there: {stop}"),
+                format!("{place}: nothing was deleted there: {stop}"),
                 "look at `cargo xtask invoke cleanup --dry-run`; if it is right, let one run through with \
                  `cargo xtask invoke cleanup --allow-mass-deletion`",
             );
             failure.to_string()
         });
-        self.problems.iter().map(move |problem| format!("{region}: {problem}")).chain(stopped)
+        self.problems.iter().map(move |problem| format!("{place}: {problem}")).chain(stopped)
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use snapwarden_deployer::environment::{Pricing, Region};
+use snapwarden_deployer::environment::{CopyPlace, Pricing};
 use snapwarden_deployer::inventory::Volume;
 use snapwarden_deployer::scope::Scope;
 use snapwarden_domain::inventory::{AttachedVolume, Instance};
@@ -61,7 +61,7 @@ fn page_beside(
     snapshots: &[Snapshot],
     volumes: &BTreeMap<String, Volume>,
     selected: &[Instance],
-    elsewhere: &BTreeMap<Region, Vec<Snapshot>>,
+    elsewhere: &BTreeMap<CopyPlace, Vec<Snapshot>>,
 ) -> String {
     let (scope, zone, pricing) = (scope(), Zone::utc(), Pricing::default());
     let (scope, zone, pricing) = (&scope, &zone, &pricing);
@@ -76,7 +76,7 @@ fn copies_in_other_regions_are_counted_and_what_has_none_is_named() {
     let snapshots: Vec<_> = ids.iter().map(|id| snapshot(1, id, 0)).collect();
     let failed = Snapshot { state: "error".to_owned(), ..snapshot(12, "vol-b", 0) };
     let copies = vec![snapshot(10, "vol-a", 4), snapshot(11, "vol-a", 0), failed];
-    let region: Region = "eu-west-1".to_owned().try_into().unwrap();
+    let region = CopyPlace { region: "eu-west-1".to_owned().try_into().unwrap(), role: None };
     let page = page_beside(&snapshots, &volumes(&ids), &[], &BTreeMap::from([(region, copies)]));
     let row = page.split("<td>eu-west-1</td>").nth(1).unwrap().split("</tr>").next().unwrap();
     let cells: Vec<&str> = row.split("<td").skip(1).map(|cell| cell.split_once('>').unwrap().1).collect();

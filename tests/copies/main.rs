@@ -1,12 +1,16 @@
-//! Copies in another Region, with the real functions: made, kept for their own time, restored from, and ended.
+//! Copies in another Region and in another account, with the real functions: made, kept for their own time, restored from,
+//! and ended.
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
+
+mod account;
 
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, ResourceType, Snapshot, Tag, TagSpecification};
 use serde_json::{Value, json};
+use snapwarden_deployer::environment::CopyPlace;
 use snapwarden_tests::proxy::{Calls, Effect, Proxy, Rule};
 use snapwarden_tests::{Local, block_on, bundle};
 
@@ -23,13 +27,21 @@ fn local() -> Local {
 
 /// EC2 in the other Region.
 fn there(local: &Local) -> Client {
-    local.aws().ec2_in(&THERE.to_owned().try_into().unwrap())
+    at(local, &CopyPlace { region: THERE.to_owned().try_into().unwrap(), role: None })
+}
+
+fn at(local: &Local, place: &CopyPlace) -> Client {
+    block_on(local.aws().ec2_at(place)).unwrap()
 }
 
 /// The environment's copies there.
 fn copies(local: &Local) -> Vec<Snapshot> {
-    let ours = Filter::builder().name("tag:snapwarden:copied-by").values("local/eu-central-1").build();
-    let listed = there(local).describe_snapshots().owner_ids("self").filters(ours).send();
+    copies_of(&there(local), "local/eu-central-1")
+}
+
+fn copies_of(ec2: &Client, owner: &str) -> Vec<Snapshot> {
+    let ours = Filter::builder().name("tag:snapwarden:copied-by").values(owner).build();
+    let listed = ec2.describe_snapshots().owner_ids("self").filters(ours).send();
     block_on(listed).unwrap().snapshots.unwrap_or_default()
 }
 

@@ -71,6 +71,7 @@ pub(crate) async fn copy_to(
         tracing::error!(place = %target, "{failure}");
         pass.report.problems.push(failure);
     }
+    pass.report.shared = pass.report.shared.map(|_| pass.shared.len());
     (pass.report, pass.warnings)
 }
 
@@ -92,7 +93,7 @@ impl Pass<'_> {
         let mut there = self.place.list().await?;
         if let Some(account) = self.target.account() {
             self.shared = shared_with(home, &settings.owner(), account).await?;
-            self.report.shared = self.shared.len();
+            self.report.shared = Some(self.shared.len());
         }
         if !Copies::of(sources, &there, today, clock.now(), self.target, settings).superfluous.is_empty() {
             // Mostly there is nothing to delete, and nobody has to know what holds each.
@@ -103,7 +104,7 @@ impl Pass<'_> {
         if event.dry_run {
             self.would(&copies).await;
         } else {
-            self.withdraw(&copies).await;
+            self.withdraw(copies.to_withdraw(sources, &self.shared)).await;
             self.delete(&copies.superfluous).await?;
             self.copy(&copies.to_copy()).await?;
         }
@@ -154,7 +155,7 @@ impl Pass<'_> {
         self.report.begun.extend(wanted.iter().map(|one| SealedSnapshot::of(one.source, None)));
         self.report.superfluous.extend(copies.superfluous.iter().map(|one| one.copy.id.clone()));
         if let Some(first) = wanted.first() {
-            self.report.problems.extend(self.share(&first.source.id, true).await.err());
+            self.report.problems.extend(self.grant(&first.source.id, true).await.err());
             let (tags, _) = tags_of_copy_elsewhere(first, &BTreeMap::new(), &self.place.owner);
             let denial = match self.order(first.source, &tags).await {
                 Ok(order) => copy(&self.place.client, order, true).await.denial(),
@@ -168,15 +169,15 @@ impl Pass<'_> {
     }
 
     /// Takes back what the other account needs to read no more.
-    async fn withdraw(&mut self, copies: &Copies<'_>) {
+    async fn withdraw(&mut self, ids: Vec<String>) {
         let Invocation { ec2: home, deadline, .. } = self.invocation;
         let Some(account) = self.target.account() else { return };
-        for id in copies.to_withdraw(&self.shared) {
+        for id in ids {
             if deadline.has_passed() {
                 return;
             }
-            match sharing::change(home, id, account, Sharing::Withdrawn, false).await {
-                Ok(()) => self.report.shared -= 1,
+            match sharing::change(home, &id, account, Sharing::Withdrawn, false).await {
+                Ok(()) => _ = self.shared.remove(&id),
                 Err(failure) => {
                     let is_for_all = is_for_all(&failure);
                     let failure = failure.during(&format!("{id} is still shared with account {account}"));
@@ -190,13 +191,19 @@ impl Pass<'_> {
         }
     }
 
-    /// Lets the other account at a snapshot, unless it may read it already; nothing where there is no other account.
-    async fn share(&self, id: &str, dry_run: bool) -> Result<bool, Failure> {
-        let Some(account) = self.target.account().filter(|_| !self.shared.contains(id)) else {
-            return Ok(false);
-        };
-        let shared = sharing::change(&self.invocation.ec2, id, account, Sharing::Granted, dry_run).await;
-        shared.map(|()| true).map_err(|failure| {
+    /// Lets the other account at a snapshot, unless there is none, or it may read it already.
+    async fn share(&mut self, id: &str) -> Result<(), Failure> {
+        if self.target.role.is_some() && !self.shared.contains(id) {
+            self.grant(id, false).await?;
+            self.shared.insert(id.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn grant(&self, id: &str, dry_run: bool) -> Result<(), Failure> {
+        let Some(account) = self.target.account() else { return Ok(()) };
+        let granted = sharing::change(&self.invocation.ec2, id, account, Sharing::Granted, dry_run).await;
+        granted.map_err(|failure| {
             let failure = failure.during(&format!("could not be shared with account {account}"));
             if is_for_all(&failure) {
                 return failure;
@@ -263,17 +270,14 @@ impl Pass<'_> {
             if dropped > 0 {
                 self.warnings.push(format!("{dropped} tags of {} do not fit on its copy", one.source.id));
             }
-            match self.share(&one.source.id, false).await {
-                Ok(is_new) => self.report.shared += usize::from(is_new),
-                Err(failure) => {
-                    let is_for_all = is_for_all(&failure);
-                    self.fail(one.source, failure.during("not copied"));
-                    if is_for_all {
-                        self.report.waiting += left - 1;
-                        break;
-                    }
-                    continue;
+            if let Err(failure) = self.share(&one.source.id).await {
+                let is_for_all = is_for_all(&failure);
+                self.fail(one.source, failure.during("not copied"));
+                if is_for_all {
+                    self.report.waiting += left - 1;
+                    break;
                 }
+                continue;
             }
             let order = self.order(one.source, &tags).await?;
             match copy(&self.place.client, order, false).await {

@@ -44,6 +44,8 @@ pub struct Copies<'a> {
     pub superfluous: Vec<Superfluous<'a>>,
     /// How many copies are being made.
     pub in_flight: usize,
+    /// What they are of: see [`Snapshot::origin`].
+    pub under_way: BTreeSet<&'a str>,
     /// Whether none are begun for now.
     pub is_paused: bool,
 }
@@ -126,7 +128,9 @@ impl<'a> Copies<'a> {
                 now,
                 environment,
             ));
-            survey.in_flight += copies.iter().filter(|copy| copy.state == State::Pending).count();
+            let pending = copies.iter().filter(|copy| copy.state == State::Pending).count();
+            survey.in_flight += pending;
+            survey.under_way.extend((pending > 0).then_some(*origin));
         }
         survey
     }
@@ -138,16 +142,13 @@ impl<'a> Copies<'a> {
     }
 
     /// Which of the snapshots that are shared with the other account are to be shared no more: all of which no copy is to be
-    /// made now, or being made. A copy that is being made needs its source until it is completed.
-    pub fn to_withdraw<'s>(&self, shared: &'s BTreeSet<String>) -> Vec<&'s str> {
-        let needs_source = |wanted: &&Wanted<'_>| match wanted.stage {
-            Stage::Copying(_) => true,
-            Stage::Missing => !self.is_paused,
-            Stage::Unsealed | Stage::Failed(_) | Stage::Doubtful(..) | Stage::Copied(_) => false,
-        };
-        let needed: BTreeSet<_> =
-            self.wanted.iter().filter(needs_source).map(|wanted| wanted.source.id.as_str()).collect();
-        shared.iter().map(String::as_str).filter(|id| !needed.contains(id)).collect()
+    /// made now, or being made. A copy that is being made needs its source until it is completed, whether or not it would
+    /// still be begun.
+    pub fn to_withdraw(&self, sources: &[Snapshot], shared: &BTreeSet<String>) -> Vec<String> {
+        let read = sources.iter().filter(|source| self.under_way.contains(source.origin()));
+        let to_be_read = self.missing().filter(|_| !self.is_paused).map(|wanted| wanted.source);
+        let needed: BTreeSet<_> = read.chain(to_be_read).map(|source| source.id.as_str()).collect();
+        shared.iter().filter(|id| !needed.contains(id.as_str())).cloned().collect()
     }
 
     /// How many have to wait: for a place among the copies, or for the end of the pause.

@@ -134,13 +134,11 @@ impl CleanupSettings {
 
     /// Whose the copies in a place are. `region` is the environment's own.
     pub fn owner_of_copies(&self, region: &str, target: &CopyTarget) -> Owner {
-        match &target.role {
-            None => Owner::of_copies(&self.environment, region),
-            Some(_) => {
-                let account = account_of(&self.alias_arn).unwrap_or_default();
-                Owner::of_copies_in_another_account(&self.environment, region, account)
-            }
+        if target.role.is_none() {
+            return Owner::of_copies(&self.environment, region);
         }
+        let account = account_of(&self.alias_arn).unwrap_or_default();
+        Owner::of_copies_in_another_account(&self.environment, region, account)
     }
 
     /// Whether passes have anything to do at all: sealing, or copying to other places.

@@ -119,6 +119,35 @@ fn only_what_is_whole_and_not_due_is_copied() {
     assert_eq!(wanted(&old, &[], &longer).len(), 2);
 }
 
+/// EC2 gives a copy up whose source it may not read any more; and what stays open for no copy is open to whoever has a role in
+/// that account.
+#[test]
+fn another_account_reads_what_is_being_copied_and_nothing_else() {
+    let all = sets(&[18, 19, 20, 21]);
+    let shared: BTreeSet<String> = all.iter().map(|one| one.id.clone()).collect();
+    let read_by = |copies: &[Snapshot], settings: &CleanupSettings| {
+        let withdrawn = survey(&all, copies, settings).to_withdraw(&all, &shared);
+        let kept: Vec<_> = shared.iter().filter(|id| !withdrawn.contains(id)).cloned().collect();
+        kept
+    };
+    let newest = ["snap-21-a", "snap-21-b"];
+    assert_eq!(read_by(&[], &settings()), newest, "to be copied by this pass or the next");
+    let of_a = |state| vec![copy("copy-a", &all[6], 1, state)];
+    assert_eq!(read_by(&of_a(State::Pending), &settings()), newest);
+    assert_eq!(read_by(&of_a(State::Completed), &settings()), newest[1..]);
+    assert_eq!(read_by(&of_a(State::Error), &settings()), newest[1..], "until it is tried again");
+    let mut paused = settings();
+    paused.copy_to[0].paused = true;
+    assert_eq!(read_by(&[], &paused), [""; 0]);
+    assert_eq!(read_by(&of_a(State::Pending), &paused), newest[..1], "what was begun may end");
+    // Due meanwhile, and nobody would begin it now.
+    let mut due = all.clone();
+    due[6].delete_on = Some("2026-11-22".to_owned());
+    let copies = of_a(State::Pending);
+    let withdrawn = survey(&due, &copies, &settings()).to_withdraw(&due, &shared);
+    assert!(!withdrawn.contains(&"snap-21-a".to_owned()), "{withdrawn:?}");
+}
+
 /// A copy has the day that its own Region's retention gives the night of the backup, whenever it is made.
 #[test]
 fn a_copy_has_a_day_of_its_own() {

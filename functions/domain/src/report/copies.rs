@@ -37,9 +37,10 @@ pub struct RegionCopies {
     pub waiting: usize,
     /// How many are in clear text, and wait until they are sealed.
     pub unsealed: usize,
-    /// How many snapshots are shared with the other account after it, so that it can copy them.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub shared: usize,
+    /// How many snapshots are shared with the other account after it, so that it can copy them; nothing where there is no
+    /// other account, or it could not be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<usize>,
     /// Copies of no more use that were deleted, or would have been: second ones, and those that failed long ago.
     pub superfluous: Vec<String>,
     /// Copies that are not what they should be, up to [`super::SealingReport::MAX_LISTED`].
@@ -53,10 +54,6 @@ pub struct RegionCopies {
     pub failed_unlisted: usize,
     /// Why the Region could not be looked at, or deletions there could not be verified.
     pub problems: Vec<Failure>,
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
 }
 
 /// Where copies are, as in [`CopyTarget`]'s own words.
@@ -101,7 +98,7 @@ impl RegionCopies {
         parts.push(format!("{} there", self.copied));
         let behind = self.behind_hours.filter(|hours| *hours > 0);
         parts.extend(behind.map(|hours| format!("{hours} h behind")));
-        parts.extend(more(self.shared, "shared"));
+        parts.extend(self.shared.and_then(|shared| more(shared, "shared")));
         format!("{}: {}", self.place(), parts.join(", "))
     }
 

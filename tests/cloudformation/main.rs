@@ -107,6 +107,9 @@ fn a_template_names_no_account_and_no_region_but_the_stacks() {
         }
         for target in &mut environment.copy_to {
             target.kms_key = "alias/backup".to_owned().try_into().unwrap();
+            if target.role.is_some() {
+                target.region = "eu-north-1".to_owned().try_into().unwrap();
+            }
         }
         environment.tags.clear();
         let text = template(&environment, &code(), None).unwrap().text(Format::Json);

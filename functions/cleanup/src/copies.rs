@@ -10,16 +10,16 @@ use snapwarden_domain::continuation::Continuation;
 use snapwarden_domain::copying::{Copies, Stage, Superfluous, Wanted};
 use snapwarden_domain::inventory::{Inventory, Snapshot};
 use snapwarden_domain::owner::Owner;
-use snapwarden_domain::report::{CleanupReport, Failure, RegionCleanup, RegionCopies, SealedSnapshot};
+use snapwarden_domain::report::{CleanupReport, Failure, PlaceCleanup, PlaceCopies, SealedSnapshot};
 use snapwarden_domain::settings::{CleanupSettings, CopyTarget};
 use snapwarden_domain::verdict::judge;
-use snapwarden_runtime::sharing::{self, Sharing, shared_with};
 use snapwarden_runtime::{Ec2, Invocation, ec2 as listing, inventory, presign};
 
-use crate::copy::{Copied, Order, copy, tags_of_copy_elsewhere};
+use crate::copy::{Answer, Order, copy, denial, is_for_all, tags_of_copy_elsewhere};
 use crate::ec2::{self, Deletion};
 use crate::handler::{Run, begun};
 use crate::seal::unsealed;
+use crate::share::Shared;
 use crate::spent::Spent;
 
 /// A place that holds copies, as an invocation reaches it.
@@ -51,28 +51,51 @@ impl Place {
     }
 }
 
-/// Begins the copies that a place lacks, deletes those of no more use, and says how far everything is.
+/// Begins the copies that a place lacks, deletes those of no more use, and says how far everything is. `shared` is what the
+/// place's account may read.
 pub(crate) async fn copy_to(
     invocation: &Invocation<CleanupSettings>,
     target: &CopyTarget,
+    shared: Result<Option<Shared<'_>>, Failure>,
     sources: &[Snapshot],
-) -> (RegionCopies, Vec<String>) {
-    let mut report = RegionCopies::at(target);
-    let place = match Place::reach(invocation, target).await {
-        Ok(place) => place,
+) -> (PlaceCopies, Vec<String>) {
+    let mut report = PlaceCopies::at(target);
+    let mut shared = match shared {
+        Ok(shared) => shared,
+        Err(failure) => return (unseen(target, report, failure), Vec::new()),
+    };
+    let looked = async {
+        let place = Place::reach(invocation, target).await?;
+        let there = place.list().await?;
+        Ok((place, there))
+    };
+    let (place, there) = match looked.await {
+        Ok(looked) => looked,
         Err(failure) => {
-            tracing::error!(place = %target, "{failure}");
-            report.problems.push(failure);
+            report = unseen(target, report, failure);
+            // Else nobody could ever give the place up.
+            if let Some(shared) = shared.as_mut().filter(|_| target.paused && !invocation.event.dry_run) {
+                let all = shared.ids().iter().cloned().collect();
+                report.problems.extend(shared.withdraw(all, invocation.deadline).await);
+            }
+            report.shared = shared.map(|shared| shared.ids().len());
             return (report, Vec::new());
         }
     };
-    let mut pass = Pass { invocation, target, place, shared: BTreeSet::new(), report, warnings: Vec::new() };
-    if let Err(failure) = pass.go(sources).await {
+    let mut pass = Pass { invocation, target, place, shared, report, warnings: Vec::new() };
+    if let Err(failure) = pass.go(there, sources).await {
         tracing::error!(place = %target, "{failure}");
         pass.report.problems.push(failure);
     }
-    pass.report.shared = pass.report.shared.map(|_| pass.shared.len());
+    pass.report.shared = pass.shared.map(|shared| shared.ids().len());
     (pass.report, pass.warnings)
+}
+
+/// The report of a place that could not be looked at.
+fn unseen(target: &CopyTarget, mut report: PlaceCopies, failure: Failure) -> PlaceCopies {
+    tracing::error!(place = %target, "{failure}");
+    report.problems.push(failure);
+    report
 }
 
 /// A pass on its way in one place.
@@ -80,21 +103,16 @@ struct Pass<'a> {
     invocation: &'a Invocation<CleanupSettings>,
     target: &'a CopyTarget,
     place: Place,
-    /// The snapshots at home that the other account may read.
-    shared: BTreeSet<String>,
-    report: RegionCopies,
+    /// What the other account may read, where there is one.
+    shared: Option<Shared<'a>>,
+    report: PlaceCopies,
     warnings: Vec<String>,
 }
 
 impl Pass<'_> {
-    async fn go(&mut self, sources: &[Snapshot]) -> Result<(), Failure> {
-        let Invocation { settings, clock, event, is_emulated, ec2: home, .. } = self.invocation;
+    async fn go(&mut self, mut there: Vec<Snapshot>, sources: &[Snapshot]) -> Result<(), Failure> {
+        let Invocation { settings, clock, event, is_emulated, deadline, .. } = self.invocation;
         let today = clock.today(&settings.timezone);
-        let mut there = self.place.list().await?;
-        if let Some(account) = self.target.account() {
-            self.shared = shared_with(home, &settings.owner(), account).await?;
-            self.report.shared = Some(self.shared.len());
-        }
         if !Copies::of(sources, &there, today, clock.now(), self.target, settings).superfluous.is_empty() {
             // Mostly there is nothing to delete, and nobody has to know what holds each.
             there = inventory::with_holders(&self.place.client, there, *is_emulated).await?;
@@ -103,12 +121,14 @@ impl Pass<'_> {
         self.tell(&copies);
         if event.dry_run {
             self.would(&copies).await;
-        } else {
-            self.withdraw(copies.to_withdraw(sources, &self.shared)).await;
-            self.delete(&copies.superfluous).await?;
-            self.copy(&copies.to_copy()).await?;
+            return Ok(());
         }
-        Ok(())
+        if let Some(shared) = &mut self.shared {
+            let withdrawn = shared.withdraw(copies.to_withdraw(sources, shared.ids()), *deadline).await;
+            self.report.problems.extend(withdrawn);
+        }
+        self.delete(&copies.superfluous).await?;
+        self.copy(&copies).await
     }
 
     /// How far everything is.
@@ -155,63 +175,25 @@ impl Pass<'_> {
         self.report.begun.extend(wanted.iter().map(|one| SealedSnapshot::of(one.source, None)));
         self.report.superfluous.extend(copies.superfluous.iter().map(|one| one.copy.id.clone()));
         if let Some(first) = wanted.first() {
-            self.report.problems.extend(self.grant(&first.source.id, true).await.err());
+            if let Some(shared) = &self.shared {
+                self.report.problems.extend(shared.may_grant(&first.source.id).await.err());
+            }
             let (tags, _) = tags_of_copy_elsewhere(first, &BTreeMap::new(), &self.place.owner);
-            let denial = match self.order(first.source, &tags).await {
-                Ok(order) => copy(&self.place.client, order, true).await.denial(),
-                Err(failure) => Some(failure),
+            let (denial, is_untold) = match self.order(first.source, &tags).await {
+                Ok(order) => denial(copy(&self.place.client, order, true).await),
+                Err(failure) => (Some(failure), false),
             };
             self.report.problems.extend(denial);
+            if is_untold {
+                self.warnings.push(format!(
+                    "EC2 does not say whether {} could be copied to {}: a dry run shares nothing",
+                    first.source.id, self.target
+                ));
+            }
         }
         if let Some(first) = copies.superfluous.first() {
             self.report.problems.extend(ec2::may_delete(&self.place.client, &first.copy.id).await.err());
         }
-    }
-
-    /// Takes back what the other account needs to read no more.
-    async fn withdraw(&mut self, ids: Vec<String>) {
-        let Invocation { ec2: home, deadline, .. } = self.invocation;
-        let Some(account) = self.target.account() else { return };
-        for id in ids {
-            if deadline.has_passed() {
-                return;
-            }
-            match sharing::change(home, &id, account, Sharing::Withdrawn, false).await {
-                Ok(()) => _ = self.shared.remove(&id),
-                Err(failure) => {
-                    let is_for_all = is_for_all(&failure);
-                    let failure = failure.during(&format!("{id} is still shared with account {account}"));
-                    tracing::error!("{failure}");
-                    self.report.problems.push(failure);
-                    if is_for_all {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Lets the other account at a snapshot, unless there is none, or it may read it already.
-    async fn share(&mut self, id: &str) -> Result<(), Failure> {
-        if self.target.role.is_some() && !self.shared.contains(id) {
-            self.grant(id, false).await?;
-            self.shared.insert(id.to_owned());
-        }
-        Ok(())
-    }
-
-    async fn grant(&self, id: &str, dry_run: bool) -> Result<(), Failure> {
-        let Some(account) = self.target.account() else { return Ok(()) };
-        let granted = sharing::change(&self.invocation.ec2, id, account, Sharing::Granted, dry_run).await;
-        granted.map_err(|failure| {
-            let failure = failure.during(&format!("could not be shared with account {account}"));
-            if is_for_all(&failure) {
-                return failure;
-            }
-            let hint = "what AWS's own key, alias/aws/ebs, encrypts cannot be shared: copy it under a key of yours, see \
-                        docs/copies.md";
-            Failure { hint: Some(hint.to_owned()), ..failure }
-        })
     }
 
     /// Deletes copies of no more use, after one more look at what stays.
@@ -253,64 +235,83 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Begins copies, until all are, EC2 has no place for more, or the time is up.
-    async fn copy(&mut self, wanted: &[Wanted<'_>]) -> Result<(), Failure> {
+    /// Begins copies, until all are, EC2 has no place for more, or the time is up. One that cannot be begun takes no place from
+    /// the next.
+    async fn copy(&mut self, copies: &Copies<'_>) -> Result<(), Failure> {
+        /// How many sources' tags are read at a time: mostly, no more copies than that are begun.
+        const CHUNK: usize = 40;
+
         let Invocation { ec2: home, settings, deadline, .. } = self.invocation;
-        let ids: BTreeSet<_> = wanted.iter().map(|one| one.source.id.clone()).collect();
-        let tags = ec2::tags_of_completed(home, &settings.owner(), &ids).await?;
-        for (index, one) in wanted.iter().enumerate() {
-            let left = wanted.len() - index;
-            if deadline.has_passed() {
-                self.report.waiting += left;
-                break;
+        let mut places = copies.places();
+        let missing: Vec<_> = copies.missing().collect();
+        let mut tags = BTreeMap::new();
+        for (index, one) in missing.iter().enumerate() {
+            let id = &one.source.id;
+            self.report.waiting = missing.len() - index;
+            if places == 0 || deadline.has_passed() {
+                return Ok(());
+            }
+            if index % CHUNK == 0 {
+                let ids = missing[index..].iter().take(CHUNK).map(|one| one.source.id.clone()).collect();
+                tags = ec2::tags_of_completed(home, &settings.owner(), &ids).await?;
             }
             // Gone meanwhile, which a sealing pass beside this one may do: the next pass sees what took its place.
-            let Some(tags) = tags.get(&one.source.id) else { continue };
+            let Some(tags) = tags.get(id) else { continue };
             let (tags, dropped) = tags_of_copy_elsewhere(one, tags, &self.place.owner);
             if dropped > 0 {
-                self.warnings.push(format!("{dropped} tags of {} do not fit on its copy", one.source.id));
+                self.warnings.push(format!("{dropped} tags of {id} do not fit on its copy"));
             }
-            if let Err(failure) = self.share(&one.source.id).await {
-                let is_for_all = is_for_all(&failure);
-                self.fail(one.source, failure.during("not copied"));
-                if is_for_all {
-                    self.report.waiting += left - 1;
-                    break;
+            match self.begin(one.source, &tags).await? {
+                Ok(copy) => {
+                    tracing::info!(snapshot = id, place = %self.target, copy, "copy begun");
+                    self.report.begun.push(SealedSnapshot::of(one.source, Some(&copy)));
+                    places -= 1;
                 }
-                continue;
-            }
-            let order = self.order(one.source, &tags).await?;
-            match copy(&self.place.client, order, false).await {
-                Copied::Begun(id) => {
-                    let (place, snapshot) = (self.target, &one.source.id);
-                    tracing::info!(snapshot, %place, copy = id, "copy begun");
-                    self.report.begun.push(SealedSnapshot::of(one.source, Some(&id)));
-                }
-                Copied::NoPlace => {
-                    self.report.waiting += left;
+                Err(Answer::NoPlace) => {
                     self.warnings.push(format!(
                         "EC2 takes no more copies in {} for now: 20 run at a time for all of the account, and the rest \
                          waits",
                         self.target
                     ));
-                    break;
+                    return Ok(());
                 }
-                Copied::NotNow => {}
-                Copied::Unclear(failure) => {
+                Err(Answer::NotNow) => {}
+                Err(Answer::Unclear(failure)) => {
                     self.fail(one.source, failure.during("a copy may have been begun; the next pass looks"));
+                    places -= 1;
                 }
-                Copied::Refused(failure) => {
-                    let is_for_all = is_for_all(&failure);
+                Err(Answer::Refused(failure)) => {
+                    let ends = is_for_all(&failure);
                     self.fail(one.source, failure.during("not copied"));
+                    if let Some(shared) = self.shared.as_mut().filter(|shared| shared.ids().contains(id)) {
+                        let withdrawn = shared.withdraw(vec![id.clone()], *deadline).await;
+                        self.report.problems.extend(withdrawn);
+                    }
                     // The role may copy all of the environment's snapshots, or none.
-                    if is_for_all {
-                        self.report.waiting += left - 1;
-                        break;
+                    if ends {
+                        self.report.waiting -= 1;
+                        return Ok(());
                     }
                 }
             }
         }
+        self.report.waiting = 0;
         Ok(())
+    }
+
+    /// Begins one copy, of what the other account may read by then.
+    async fn begin(
+        &mut self,
+        source: &Snapshot,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Result<String, Answer>, Failure> {
+        if let Some(shared) = &mut self.shared
+            && let Err(answer) = shared.grant(&source.id).await
+        {
+            return Ok(Err(answer));
+        }
+        let order = self.order(source, tags).await?;
+        Ok(copy(&self.place.client, order, false).await)
     }
 
     async fn order<'b>(
@@ -335,11 +336,6 @@ impl Pass<'_> {
     }
 }
 
-/// Whether a failure says that the role lacks a right, which it has for all of the environment's snapshots or for none.
-fn is_for_all(failure: &Failure) -> bool {
-    failure.code.as_deref() == Some("UnauthorizedOperation")
-}
-
 /// Deletes in every place the copies that no fence holds, by the same verdicts as at home: the floor keeps the newest
 /// whole sets of an instance there as well, as long as the instance exists, which is at home.
 ///
@@ -349,7 +345,7 @@ pub(crate) async fn clean_up(
     home: &Inventory,
     spent: &Spent,
     mut listed: usize,
-) -> Vec<RegionCleanup> {
+) -> Vec<PlaceCleanup> {
     let mut all = Vec::new();
     for target in &invocation.settings.copy_to {
         let read = async {
@@ -363,11 +359,11 @@ pub(crate) async fn clean_up(
         let part = match read.unwrap_or_else(out_of_time) {
             Ok((place, inventory)) => {
                 let report = clean_up_place(invocation, &place, &inventory, spent, listed).await;
-                RegionCleanup::of(target, report)
+                PlaceCleanup::of(target, report)
             }
             Err(failure) => {
                 tracing::error!(place = %target, "the copies could not be looked at: {failure}");
-                RegionCleanup::unseen(target, failure.during("the copies could not be looked at"))
+                PlaceCleanup::unseen(target, failure.during("the copies could not be looked at"))
             }
         };
         listed += part.would_delete.len();

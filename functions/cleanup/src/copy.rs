@@ -1,4 +1,4 @@
-//! Making one encrypted copy, here or in another Region: the call, its tags, and what its answers mean.
+//! Making one encrypted copy, here or elsewhere: the call, its tags, and what its answers mean.
 
 use std::collections::BTreeMap;
 
@@ -16,38 +16,36 @@ use snapwarden_runtime::{Api, Ec2, ec2};
 /// not count, and only AWS can set them.
 const MAX_TAGS: usize = 50;
 
-/// How EC2 answered.
+/// How EC2 answered, where it did not do as it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Copied {
-    /// The copy of this id is being made.
-    Begun(String),
-    /// As many copies as may are being made already, ours or somebody else's: nothing more fits for now.
+pub(crate) enum Answer {
+    /// As many copies as may are being made already, ours or somebody else's, or so many calls: nothing more fits for now.
     NoPlace,
     /// The source is gone, or not completed: a later pass looks again.
     NotNow,
     /// EC2 refused it.
     Refused(Failure),
-    /// It may have been begun: there was no answer, or an error inside EC2.
+    /// It may have been done: there was no answer, or an error inside EC2.
     Unclear(Failure),
 }
 
-impl Copied {
-    /// What a dry run's answer says against a real copy.
-    pub(crate) fn denial(self) -> Option<Failure> {
-        let failure = match self {
-            Self::Refused(failure) | Self::Unclear(failure)
-                if failure.code.as_deref() != Some("DryRunOperation") =>
-            {
-                failure
+/// What a dry run's answer says against a real copy; whether EC2 said nothing of it, since it does not see the source.
+pub(crate) fn denial(answer: Result<String, Answer>) -> (Option<Failure>, bool) {
+    let failure = match answer {
+        Err(Answer::Refused(failure) | Answer::Unclear(failure)) => {
+            if failure.code.as_deref() == Some("DryRunOperation") {
+                return (None, false);
             }
-            Self::Begun(id) => Failure::new(
-                format!("EC2 answered as if it had begun {id}, although it was asked for a dry run"),
-                "look at the snapshot, and at what answers in EC2's place",
-            ),
-            _ => return None,
-        };
-        Some(failure.during("a real pass could not copy"))
-    }
+            failure
+        }
+        Ok(id) => Failure::new(
+            format!("EC2 answered as if it had begun {id}, although it was asked for a dry run"),
+            "look at the snapshot, and at what answers in EC2's place",
+        ),
+        Err(Answer::NoPlace) => return (None, false),
+        Err(Answer::NotNow) => return (None, true),
+    };
+    (Some(failure.during("a real pass could not copy")), false)
 }
 
 /// What to copy, and how.
@@ -70,7 +68,7 @@ pub(crate) struct Order<'a> {
 ///
 /// `CopySnapshot` knows no client token, so the SDK's retries are off. After an unclear end nothing is asked again
 /// either: the next pass, minutes later, sees whether the copy is there. Should there ever be two, the later one goes.
-pub(crate) async fn copy(client: &Ec2, order: Order<'_>, dry_run: bool) -> Copied {
+pub(crate) async fn copy(client: &Ec2, order: Order<'_>, dry_run: bool) -> Result<String, Answer> {
     let Order { snapshot, from, tags, key, presigned_url } = order;
     let once = Config::builder().retry_config(RetryConfig::disabled());
     let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
@@ -96,30 +94,36 @@ pub(crate) async fn copy(client: &Ec2, order: Order<'_>, dry_run: bool) -> Copie
         .await;
     match answer {
         Ok(answer) => match answer.snapshot_id() {
-            Some(id) => Copied::Begun(id.to_owned()),
-            None => Copied::Unclear(Failure::new(
+            Some(id) => Ok(id.to_owned()),
+            None => Err(Answer::Unclear(Failure::new(
                 "EC2 accepted the copy and named no snapshot",
                 "the next pass looks whether it is there",
-            )),
+            ))),
         },
         Err(error) => {
             let is_internal = error.raw_response().is_some_and(|raw| raw.status().is_server_error());
-            refused(ec2::failure(&error), is_internal)
+            Err(meaning(ec2::failure(&error), is_internal))
         }
     }
 }
 
-fn refused(failure: Failure, is_internal: bool) -> Copied {
+/// What a refusal means.
+pub(crate) fn meaning(failure: Failure, is_internal: bool) -> Answer {
     match failure.code.as_deref() {
         // A throttled call was not let in, though EC2 answers it with a server error's status.
-        Some("ResourceLimitExceeded" | "RequestLimitExceeded" | "SnapshotLimitExceeded") => Copied::NoPlace,
-        Some("InvalidSnapshot.NotFound" | "IncorrectState") => Copied::NotNow,
+        Some("ResourceLimitExceeded" | "RequestLimitExceeded" | "SnapshotLimitExceeded") => Answer::NoPlace,
+        Some("InvalidSnapshot.NotFound" | "IncorrectState") => Answer::NotNow,
         Some("InternalError" | "InternalFailure" | "Unavailable" | "ServiceUnavailable") | None => {
-            Copied::Unclear(failure)
+            Answer::Unclear(failure)
         }
-        Some(_) if is_internal => Copied::Unclear(failure),
-        Some(_) => Copied::Refused(failure),
+        Some(_) if is_internal => Answer::Unclear(failure),
+        Some(_) => Answer::Refused(failure),
     }
+}
+
+/// Whether a failure says that the role lacks a right, which it has for all of the environment's snapshots or for none.
+pub(crate) fn is_for_all(failure: &Failure) -> bool {
+    failure.code.as_deref() == Some("UnauthorizedOperation")
 }
 
 /// The copy's tags: all of the source's, and what EC2 forgets. Where that is more than fit, the source's owner's go
@@ -134,7 +138,7 @@ pub(crate) fn tags_of_copy(
     carrying(copied, source)
 }
 
-/// The tags of a copy in another Region. It says in place of the source's ownership tag whose it is, and has a day of its
+/// The tags of a copy in another place. It says in place of the source's ownership tag whose it is, and has a day of its
 /// own.
 pub(crate) fn tags_of_copy_elsewhere(
     wanted: &Wanted<'_>,
@@ -258,15 +262,15 @@ mod tests {
     fn a_limit_of_ec2s_is_no_failure_and_an_unclear_end_is_no_refusal() {
         let failure =
             |code: &str| Failure { code: Some(code.to_owned()), ..Failure::new("as asked", "none") };
-        assert_eq!(refused(failure("ResourceLimitExceeded"), false), Copied::NoPlace);
-        assert_eq!(refused(failure("RequestLimitExceeded"), true), Copied::NoPlace);
-        assert_eq!(refused(failure("IncorrectState"), false), Copied::NotNow);
+        assert_eq!(meaning(failure("ResourceLimitExceeded"), false), Answer::NoPlace);
+        assert_eq!(meaning(failure("RequestLimitExceeded"), true), Answer::NoPlace);
+        assert_eq!(meaning(failure("IncorrectState"), false), Answer::NotNow);
         let denied = failure("UnauthorizedOperation");
-        assert_eq!(refused(denied.clone(), false), Copied::Refused(denied));
+        assert_eq!(meaning(denied.clone(), false), Answer::Refused(denied));
         for (failure, is_internal) in
             [(failure("InternalError"), true), (failure("Odd"), true), (Failure::new("no answer", ""), false)]
         {
-            assert_eq!(refused(failure.clone(), is_internal), Copied::Unclear(failure));
+            assert_eq!(meaning(failure.clone(), is_internal), Answer::Unclear(failure));
         }
     }
 }

@@ -1,14 +1,16 @@
 //! Deletes this environment's expired snapshots, and nothing that any fence holds; replaces snapshots in clear text by
-//! encrypted copies; and keeps copies in other Regions.
+//! encrypted copies; and keeps copies in other Regions and accounts.
 //!
 //! The decisions are `snapwarden_domain`'s: `verdict`, `sealing` and `copying`. `handler` and `seal` walk through a run,
-//! `copies` through what it does for another Region; `ec2` and `copy` make the calls; `spent` remembers how much of its limit a run has used.
+//! `copies` through what it does for another place, which `share` lets at the snapshots; `ec2` and `copy` make the calls;
+//! `spent` remembers how much of its limit a run has used.
 
 mod copies;
 mod copy;
 mod ec2;
 mod handler;
 mod seal;
+mod share;
 mod spent;
 
 use snapwarden_domain::report::{CleanupAnswer, Failure};

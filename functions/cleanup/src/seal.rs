@@ -14,8 +14,9 @@ use snapwarden_domain::settings::{CleanupSettings, Encryption};
 use snapwarden_runtime::{Ec2, Invocation, ec2 as shared, inventory};
 
 use crate::copies;
-use crate::copy::{Copied, Order, copy, tags_of_copy};
+use crate::copy::{Answer, Order, copy, denial, is_for_all, tags_of_copy};
 use crate::ec2::{self, Deletion};
+use crate::share::Shared;
 
 /// How many deletions are under way at a time.
 const CONCURRENCY: usize = 8;
@@ -45,6 +46,11 @@ pub(crate) async fn seal(invocation: Invocation<CleanupSettings>) -> Result<Seal
         owner: settings.owner(),
     };
 
+    // First, see there.
+    let mut shared = Vec::new();
+    for target in &settings.copy_to {
+        shared.push(Shared::read(&invocation, target).await);
+    }
     let (mut snapshots, tags) = listed(client, settings).await?;
     if seals && is_about_anything(&snapshots) {
         let inventory =
@@ -61,7 +67,7 @@ pub(crate) async fn seal(invocation: Invocation<CleanupSettings>) -> Result<Seal
         snapshots = inventory.snapshots;
     }
     // Afterwards, since a place that does not answer takes its time.
-    for target in &settings.copy_to {
+    for (target, shared) in settings.copy_to.iter().zip(shared) {
         // One file may be deployed to several Regions.
         if target.role.is_none() && client.region() == Some(&target.region) {
             let region = &target.region;
@@ -70,7 +76,7 @@ pub(crate) async fn seal(invocation: Invocation<CleanupSettings>) -> Result<Seal
                 .push(format!("copy_to names {region}, which is this Region: nothing is copied"));
             continue;
         }
-        let (there, warnings) = copies::copy_to(&invocation, target, &snapshots).await;
+        let (there, warnings) = copies::copy_to(&invocation, target, shared, &snapshots).await;
         pass.report.copy_to.push(there);
         pass.report.warnings.extend(warnings);
     }
@@ -169,7 +175,7 @@ impl Pass<'_> {
         if let Some(first) = survey.to_copy().first() {
             let (tags, _) = tags_of_copy(first, tags.get(&first.id).unwrap_or(&BTreeMap::new()));
             let copied = copy(client, self.order(first, &tags), true).await;
-            self.report.problems.extend(copied.denial());
+            self.report.problems.extend(denial(copied).0);
         }
         if let Some((first, _)) = survey.to_delete().first() {
             self.report.problems.extend(ec2::may_delete(client, &first.id).await.err());
@@ -248,14 +254,14 @@ impl Pass<'_> {
         Order { snapshot, from, tags, key: self.kms_key, presigned_url: None }
     }
 
-    /// Begins copies, until all are, EC2 has no place for more, or the time is up.
+    /// Begins copies, until all are, EC2 has no place for more, or the time is up. One that cannot be begun takes no place from
+    /// the next.
     async fn copy(&mut self, survey: &Survey<'_>, tags: &Tags) {
-        let wanted = survey.to_copy();
+        let (clear, mut places) = (survey.clear().collect::<Vec<_>>(), survey.places());
         let nothing = BTreeMap::new();
-        for (index, snapshot) in wanted.iter().enumerate() {
-            let left = wanted.len() - index;
-            if self.invocation.deadline.has_passed() {
-                self.report.waiting += left;
+        for (index, snapshot) in clear.iter().enumerate() {
+            self.report.waiting = clear.len() - index;
+            if places == 0 || self.invocation.deadline.has_passed() {
                 return;
             }
             let (tags, dropped) = tags_of_copy(snapshot, tags.get(&snapshot.id).unwrap_or(&nothing));
@@ -265,33 +271,35 @@ impl Pass<'_> {
                     .push(format!("{dropped} tags of {} do not fit on its copy", snapshot.id));
             }
             match copy(&self.invocation.ec2, self.order(snapshot, &tags), false).await {
-                Copied::Begun(id) => {
+                Ok(id) => {
                     tracing::info!(snapshot = snapshot.id, volume = snapshot.volume, copy = id, "copy begun");
                     self.report.begun.push(SealedSnapshot::of(snapshot, Some(&id)));
+                    places -= 1;
                 }
-                Copied::NoPlace => {
-                    self.report.waiting += left;
+                Err(Answer::NoPlace) => {
                     self.report.warnings.push(
                         "EC2 takes no more copies for now: 20 run at a time for all of the account, and the rest waits"
                             .to_owned(),
                     );
                     return;
                 }
-                Copied::NotNow => self.report.pending += 1,
-                Copied::Unclear(failure) => {
+                Err(Answer::NotNow) => self.report.pending += 1,
+                Err(Answer::Unclear(failure)) => {
                     self.fail(snapshot, failure.during("a copy may have been begun; the next pass looks"));
+                    places -= 1;
                 }
-                Copied::Refused(failure) => {
-                    let is_for_all = failure.code.as_deref() == Some("UnauthorizedOperation");
+                Err(Answer::Refused(failure)) => {
+                    let ends = is_for_all(&failure);
                     self.fail(snapshot, failure.during("not copied"));
                     // The role may copy all of the environment's snapshots, or none.
-                    if is_for_all {
-                        self.report.waiting += left - 1;
+                    if ends {
+                        self.report.waiting -= 1;
                         return;
                     }
                 }
             }
         }
+        self.report.waiting = 0;
     }
 
     fn fail(&mut self, snapshot: &Snapshot, failure: Failure) {

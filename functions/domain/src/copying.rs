@@ -77,7 +77,7 @@ pub struct Superfluous<'a> {
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage<'a> {
-    /// The source is in clear text, and is sealed first: what is in clear text leaves no Region.
+    /// The source is in clear text, and is sealed first: what is in clear text leaves no place.
     Unsealed,
     /// There is no copy.
     Missing,
@@ -135,10 +135,20 @@ impl<'a> Copies<'a> {
         survey
     }
 
-    /// What to begin copying now.
+    /// What to begin copying now, if none of it fails.
     pub fn to_copy(&self) -> Vec<Wanted<'a>> {
-        let places = if self.is_paused { 0 } else { CONCURRENT_COPIES.saturating_sub(self.in_flight) };
-        self.missing().take(places).collect()
+        self.missing().take(self.places()).collect()
+    }
+
+    /// How many copies may be begun.
+    pub fn places(&self) -> usize {
+        if self.is_paused { 0 } else { CONCURRENT_COPIES.saturating_sub(self.in_flight) }
+    }
+
+    /// All that there is no copy of, what is copied first at the top. What cannot be copied takes no place from what can,
+    /// so a pass goes on to the next until its places are taken.
+    pub fn missing(&self) -> impl Iterator<Item = Wanted<'a>> {
+        self.wanted.iter().copied().filter(|wanted| wanted.stage == Stage::Missing)
     }
 
     /// Which of the snapshots that are shared with the other account are to be shared no more: all of which no copy is to be
@@ -161,10 +171,6 @@ impl<'a> Copies<'a> {
     pub fn behind_since(&self) -> Option<Timestamp> {
         let not_there = self.wanted.iter().filter(|wanted| !matches!(wanted.stage, Stage::Copied(_)));
         not_there.map(|wanted| wanted.made_at).min().filter(|_| !self.is_paused)
-    }
-
-    fn missing(&self) -> impl Iterator<Item = Wanted<'a>> {
-        self.wanted.iter().copied().filter(|wanted| wanted.stage == Stage::Missing)
     }
 }
 

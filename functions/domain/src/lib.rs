@@ -16,6 +16,7 @@ pub mod moment;
 pub mod names;
 pub mod notification;
 pub mod owner;
+pub mod place;
 pub mod report;
 pub mod retention;
 pub mod run;

@@ -145,10 +145,14 @@ impl<'a> Survey<'a> {
         survey
     }
 
-    /// What to begin copying now.
+    /// What to begin copying now, if none of it fails.
     pub fn to_copy(&self) -> Vec<&'a Snapshot> {
-        let places = CONCURRENT_COPIES.saturating_sub(self.in_flight);
-        self.clear().take(places).collect()
+        self.clear().take(self.places()).collect()
+    }
+
+    /// How many copies may be begun.
+    pub fn places(&self) -> usize {
+        CONCURRENT_COPIES.saturating_sub(self.in_flight)
     }
 
     /// How many have to wait for a place among the copies.
@@ -156,7 +160,9 @@ impl<'a> Survey<'a> {
         self.clear().count() - self.to_copy().len()
     }
 
-    fn clear(&self) -> impl Iterator<Item = &'a Snapshot> {
+    /// All that is to be copied, what is copied first at the top. What cannot be copied takes no place from what can, so a
+    /// pass goes on to the next until its places are taken.
+    pub fn clear(&self) -> impl Iterator<Item = &'a Snapshot> {
         let clear = self.sealings.iter().filter(|sealing| sealing.stage == Stage::Clear);
         clear.map(|sealing| sealing.snapshot)
     }

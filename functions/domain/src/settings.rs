@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::checked;
 use crate::names::{EnvironmentName, Zone};
 use crate::owner::Owner;
+use crate::place::place;
 use crate::retention::Retention;
 
 /// The environment variable that holds a function's settings as JSON.
@@ -100,8 +101,7 @@ impl CopyTarget {
 /// Where the copies are, as reports say it: `eu-west-1`, or `eu-west-1 of account 210987654321`.
 impl fmt::Display for CopyTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.region)?;
-        self.account().map_or(Ok(()), |account| write!(f, " of account {account}"))
+        f.write_str(&place(&self.region, self.account()))
     }
 }
 

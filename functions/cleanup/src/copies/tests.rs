@@ -270,18 +270,61 @@ async fn what_cannot_be_shared_is_told_and_the_rest_is_copied() {
     assert!(text.contains("alias/aws/ebs"), "{text}");
 }
 
+/// Twenty volumes under AWS's own key come first in every pass: what can be copied must not wait for them for ever.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_shared_takes_no_place_from_what_can() {
+    let mut home = night("2026-11-21");
+    for number in 0..25 {
+        let mut other = night("2026-11-21").remove(0);
+        other.snapshot_id = Some(format!("snap-of-a-{number:02}"));
+        other.volume_id = Some(format!("vol-a-{number:02}"));
+        tag(&mut other, "snapwarden:instance", &format!("i-0-{number:02}"));
+        tag(&mut other, "snapwarden:volumes", "1");
+        home.push(other);
+    }
+    let account = Account::with_vault(home);
+    account.contents().unsharable = Some("InvalidParameter");
+    account.contents().unsharable_ids =
+        Some((0..25).map(|number| format!("snap-of-a-{number:02}")).collect());
+    let report = account.pass().await;
+    let there = &report.copy_to[0];
+    assert_eq!((there.begun.len(), there.failed.len(), there.waiting), (2, 25, 0), "{there:?}");
+}
+
 /// EC2's lists lag behind: right after it is shared, a snapshot may not be seen yet.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_the_other_account_does_not_see_yet_is_copied_by_the_next_pass() {
     let account = Account::with_vault(night("2026-11-21"));
+    account.contents().lags_by = 1;
+    let report = account.pass().await;
+    assert_eq!((report.copy_to[0].begun.len(), report.copy_to[0].failed.len()), (1, 0), "no failure");
+    assert_eq!(account.shared().len(), 2, "shared for the next pass");
+    let report = account.pass().await;
+    assert_eq!((report.copy_to[0].begun.len(), report.copy_to[0].shared), (1, Some(2)));
+}
+
+/// A night in which EC2 throttles is no failure that wakes anybody, and no reason to suspect a key.
+#[tokio::test(start_paused = true)]
+async fn where_ec2_has_no_time_to_share_the_rest_waits() {
+    let account = Account::with_vault(night("2026-11-21"));
+    account.contents().unsharable = Some("ResourceLimitExceeded");
+    let report = account.pass().await;
+    assert_eq!((report.copy_to[0].failed.len(), report.copy_to[0].waiting), (0, 2), "{report:?}");
+
+    // What cleanup has just deleted is shared with nobody.
+    account.contents().shared = Some(BTreeSet::from(["snap-2026-11-21-a".to_owned()]));
+    account.contents().unsharable = Some("InvalidSnapshot.NotFound");
     let report = account.run(|invocation| invocation.settings.copy_to[0].paused = true).await;
-    assert_eq!(report.copy_to[0].shared, Some(0));
-    account.contents().places = 0;
-    let report = account.pass().await;
-    assert_eq!((report.copy_to[0].waiting, account.shared().len()), (2, 1), "shared for the next pass");
-    account.contents().places = 5;
-    let report = account.pass().await;
-    assert_eq!((report.copy_to[0].begun.len(), report.copy_to[0].shared), (2, Some(2)));
+    assert_eq!((report.copy_to[0].problems.len(), report.copy_to[0].shared), (0, Some(0)), "{report:?}");
+}
+
+/// A pass beside another one goes by older news: what the other shares meanwhile is not this one's to take back.
+#[tokio::test(start_paused = true)]
+async fn what_is_shared_is_read_before_all_else() {
+    let account = Account::with_vault(night("2026-11-21"));
+    account.pass().await;
+    let asked = account.contents().asked.clone();
+    assert_eq!(asked[..3], ["shared", "home", "there"], "{asked:?}");
 }
 
 /// A role that is gone stops nothing at home, and rings.
@@ -292,9 +335,14 @@ async fn an_account_that_cannot_be_reached_is_told_and_stops_nothing_at_home() {
         tag(snapshot, "DeleteOn", "2026-11-22");
     }
     account.contents().is_denied = true;
+    account.contents().shared = Some(BTreeSet::from(["snap-2026-11-21-a".to_owned()]));
     let report = account.pass().await;
     let problem = report.copy_to[0].problems[0].to_string();
     assert!(problem.contains("could not act as arn:aws:iam::210987654321:role/copies"), "{problem}");
+    assert_eq!(report.copy_to[0].shared, Some(1), "it may be being copied");
+    // Its owner has deleted the role: the place can be given up all the same.
+    let report = account.run(|invocation| invocation.settings.copy_to[0].paused = true).await;
+    assert_eq!((report.copy_to[0].shared, account.shared().len()), (Some(0), 0));
     let report = account.clean_up().await;
     assert_eq!(report.deleted.len(), 2, "{report:?}");
     let failures = report.failures();
@@ -340,6 +388,8 @@ struct Contents {
     there: Vec<types::Snapshot>,
     /// Every copy that was asked for.
     copies: Vec<CopySnapshotInput>,
+    /// What was listed, in order.
+    asked: Vec<&'static str>,
     /// It makes the copy, and answers with this code.
     lost: Option<&'static str>,
     /// How many more copies EC2 takes.
@@ -348,8 +398,11 @@ struct Contents {
     is_lost: bool,
     /// It is another account that holds the copies: what it may read of the environment's.
     shared: Option<BTreeSet<String>>,
-    /// EC2 refuses to share, or to share no longer, with this code.
+    /// EC2 refuses to share, or to share no longer, with this code; where it has an id, only that snapshot.
     unsharable: Option<&'static str>,
+    unsharable_ids: Option<BTreeSet<String>>,
+    /// The other account sees what is shared only so many copies later.
+    lags_by: usize,
     /// The role in the other account does not trust the function.
     is_denied: bool,
 }
@@ -476,7 +529,14 @@ impl Account {
         &self,
         request: &DescribeSnapshotsInput,
     ) -> MockResponse<DescribeSnapshotsOutput, DescribeSnapshotsError> {
-        let contents = self.contents();
+        let mut contents = self.contents();
+        let is_of_copies = |filter: &types::Filter| filter.name() == Some("tag:snapwarden:copied-by");
+        let what = match request.restorable_by_user_ids() {
+            [_, ..] => "shared",
+            [] if request.filters().iter().any(is_of_copies) => "there",
+            [] => "home",
+        };
+        contents.asked.push(what);
         if let [account] = request.restorable_by_user_ids() {
             assert_eq!((account.as_str(), request.owner_ids()), (VAULT, &["self".to_owned()][..]));
             let shared = contents.shared.clone().unwrap();
@@ -519,6 +579,10 @@ impl Account {
             return refusal("ResourceLimitExceeded");
         }
         let source = request.source_snapshot_id().unwrap_or_default();
+        if contents.shared.is_some() && contents.lags_by > 0 {
+            contents.lags_by -= 1;
+            return refusal("InvalidSnapshot.NotFound");
+        }
         if contents.shared.as_ref().is_some_and(|shared| !shared.contains(source)) {
             return refusal("InvalidSnapshot.NotFound");
         }
@@ -555,13 +619,14 @@ impl Account {
         assert_eq!(request.user_ids(), [VAULT], "nobody else is let at anything");
         assert!(request.group_names().is_empty());
         let mut contents = self.contents();
-        if let Some(code) = contents.unsharable {
+        let id = request.snapshot_id().unwrap().to_owned();
+        let is_meant = contents.unsharable_ids.as_ref().is_none_or(|ids| ids.contains(&id));
+        if let Some(code) = contents.unsharable.filter(|_| is_meant) {
             return refusal(code);
         }
         if request.dry_run() == Some(true) {
             return refusal("DryRunOperation");
         }
-        let id = request.snapshot_id().unwrap().to_owned();
         let shared = contents.shared.as_mut().unwrap();
         match request.operation_type() {
             Some(OperationType::Add) => shared.insert(id),

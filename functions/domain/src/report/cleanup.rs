@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::{Effort, Failure, RegionCleanup, Report, counted, cut};
+use super::{Effort, Failure, PlaceCleanup, Report, counted, cut};
 use crate::audit::Audit;
 use crate::clear_text::ClearText;
 use crate::inventory::Snapshot;
@@ -60,9 +60,9 @@ pub struct CleanupReport {
     /// What else went wrong, with no snapshot in particular.
     #[serde(default)]
     pub problems: Vec<Failure>,
-    /// What became of the copies in other Regions.
+    /// What became of the copies elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub copies: Vec<RegionCleanup>,
+    pub copies: Vec<PlaceCleanup>,
     /// What people should look at, though the run is fine.
     pub warnings: Vec<String>,
     /// How well the selected volumes are backed up; absent in reports of older versions.
@@ -168,12 +168,12 @@ impl CleanupReport {
         !self.deleted.is_empty() || self.copies.iter().any(|there| !there.deleted.is_empty())
     }
 
-    /// How many are due, here and in other Regions, and were not reached in time.
+    /// How many are due, here and elsewhere, and were not reached in time.
     pub fn out_of_time_in_all(&self) -> usize {
         self.out_of_time + self.copies.iter().map(|there| there.out_of_time).sum::<usize>()
     }
 
-    /// All whose deletion failed, here and in other Regions.
+    /// All whose deletion failed, here and elsewhere.
     pub fn failed_in_all(&self) -> impl Iterator<Item = &FailedSnapshot> {
         self.failed.iter().chain(self.copies.iter().flat_map(|there| &there.failed))
     }

@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     CleanupReport, DueSnapshot, FailedSnapshot, Failure, HeldSnapshot, SealedSnapshot, UnsealedSnapshot,
 };
+use crate::place::place;
 use crate::settings::CopyTarget;
 use crate::verdict::MassDeletion;
 
 /// What a pass did to have copies in one place; docs/copies.md explains it to users.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct RegionCopies {
+pub struct PlaceCopies {
     /// The Region.
     pub region: String,
     /// The account, where it is another one.
@@ -30,7 +31,7 @@ pub struct RegionCopies {
     /// The moment that the newest of those hold.
     pub newest: Option<Timestamp>,
     /// How many hours ago the oldest backup was due that should have a copy, completed and checked, and has none; 0 where
-    /// all have one. Nothing where the Region is paused, or could not be looked at.
+    /// all have one. Nothing where the place is paused, or could not be looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind_hours: Option<u64>,
     /// How many wait for a place among the copies.
@@ -52,16 +53,11 @@ pub struct RegionCopies {
     pub failed: Vec<UnsealedSnapshot>,
     /// How many more failed than listed.
     pub failed_unlisted: usize,
-    /// Why the Region could not be looked at, or deletions there could not be verified.
+    /// Why the place could not be looked at, deletions there could not be verified, or sharing could not be taken back.
     pub problems: Vec<Failure>,
 }
 
-/// Where copies are, as in [`CopyTarget`]'s own words.
-fn place(region: &str, account: Option<&String>) -> String {
-    account.map_or_else(|| region.to_owned(), |account| format!("{region} of account {account}"))
-}
-
-impl RegionCopies {
+impl PlaceCopies {
     /// A pass that has not looked yet.
     pub fn at(target: &CopyTarget) -> Self {
         Self {
@@ -74,7 +70,7 @@ impl RegionCopies {
 
     /// Where the copies are.
     pub fn place(&self) -> String {
-        place(&self.region, self.account.as_ref())
+        place(&self.region, self.account.as_deref())
     }
 
     pub(super) fn failed_count(&self) -> usize {
@@ -113,7 +109,7 @@ impl RegionCopies {
 /// What a cleanup did about the copies in one place: the same as in its own, see [`CleanupReport`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct RegionCleanup {
+pub struct PlaceCleanup {
     /// The Region.
     pub region: String,
     /// The account, where it is another one.
@@ -144,7 +140,7 @@ pub struct RegionCleanup {
     pub problems: Vec<Failure>,
 }
 
-impl RegionCleanup {
+impl PlaceCleanup {
     /// The most held copies listed of a Region: a report lists several, and has to fit Lambda's 6 MB.
     pub const MAX_HELD: usize = 500;
 
@@ -156,7 +152,7 @@ impl RegionCleanup {
 
     /// Where the copies are.
     pub fn place(&self) -> String {
-        place(&self.region, self.account.as_ref())
+        place(&self.region, self.account.as_deref())
     }
 
     /// The part of a report that is about a place.

@@ -19,7 +19,7 @@ use crate::run::RunId;
 
 pub use backup::{BackupReport, InstanceReport, Outcome, Outcomes, VolumeSnapshot};
 pub use cleanup::{CleanupReport, DueSnapshot, FailedSnapshot, HeldSnapshot};
-pub use copies::{RegionCleanup, RegionCopies};
+pub use copies::{PlaceCleanup, PlaceCopies};
 pub use sealing::{CleanupAnswer, SealedSnapshot, SealingReport, UnsealedSnapshot};
 
 /// What both reports have in common.

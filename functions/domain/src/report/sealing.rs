@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CleanupReport, Effort, Failure, RegionCopies, Report};
+use super::{CleanupReport, Effort, Failure, PlaceCopies, Report};
 use crate::inventory::Snapshot;
 use crate::metrics::{self, Metric};
 use crate::names::EnvironmentName;
@@ -17,7 +17,7 @@ pub struct SealingReport {
     pub run: RunId,
     /// Whether it only decided, and changed nothing.
     pub dry_run: bool,
-    /// Whether it seals: where it only copies to other Regions, the lists from here to `failed` are empty.
+    /// Whether it seals: where it only makes copies elsewhere, the lists from here to `failed` are empty.
     #[serde(default = "yes")]
     pub seals: bool,
     /// How many snapshots are in clear text after it, those that failed not counted.
@@ -51,9 +51,9 @@ pub struct SealingReport {
     /// How many more failed than listed.
     #[serde(default)]
     pub failed_unlisted: usize,
-    /// How far the copies in other Regions are.
+    /// How far the copies elsewhere are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub copy_to: Vec<RegionCopies>,
+    pub copy_to: Vec<PlaceCopies>,
     /// What else went wrong, with no snapshot in particular.
     pub problems: Vec<Failure>,
     /// What people should look at, though the pass is fine.
@@ -150,14 +150,14 @@ impl SealingReport {
         self.failed.len() + self.failed_unlisted
     }
 
-    /// The number of copies begun, in the Region itself and in others.
+    /// The number of copies begun, here and elsewhere.
     fn begun_in_all(&self) -> usize {
         self.begun.len() + self.copy_to.iter().map(|there| there.begun.len()).sum::<usize>()
     }
 
-    /// How many failed, in the Region itself and in others; a Region that could not be looked at counts as one.
+    /// How many failed, here and elsewhere; a place that could not be looked at counts as one.
     fn failed_in_all(&self) -> usize {
-        self.failed_count() + self.copy_to.iter().map(RegionCopies::failed_count).sum::<usize>()
+        self.failed_count() + self.copy_to.iter().map(PlaceCopies::failed_count).sum::<usize>()
     }
 
     fn sealing_summary(&self) -> String {

@@ -255,10 +255,11 @@ fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
                 "which stays in clear text. Mostly encryption.kms_key, or its key policy, is wrong"
             }
             (None, _) => {
-                "which another Region lacks. Mostly a kms_key of copy_to, or its key policy, is wrong"
+                "which a place of copy_to lacks. Mostly its kms_key, a key policy or, in another account, the role is wrong"
             }
             (Some(_), false) => {
-                "which stays in clear text, or which another Region lacks. Mostly a key, or its key policy, is wrong"
+                "which stays in clear text, or which a place of copy_to lacks. Mostly a key, a key policy or, in another \
+                 account, the role is wrong"
             }
         };
         alarms.push(alarm(
@@ -289,7 +290,7 @@ fn of_encryption(environment: &Environment, scope: &Scope) -> Vec<Alarm> {
     alarms
 }
 
-/// That the newest backups are in no other Region yet. A copy takes hours, and the newest one begins when it is made.
+/// That the newest backups are nowhere else yet. A copy takes hours, and the newest one begins when it is made.
 fn behind(environment: &Environment, scope: &Scope) -> Option<Alarm> {
     let is_copied_to = environment.copy_to.iter().any(|target| !target.paused);
     let hours = heartbeat::stale_hours(environment).and_then(|hours| i32::try_from(hours).ok());
@@ -300,7 +301,8 @@ fn behind(environment: &Environment, scope: &Scope) -> Option<Alarm> {
         ..alarm(
             "copies-behind",
             format!(
-                "Some backup is older than {hours} hours and has no copy yet in a Region of copy_to. See which Region, and                  what it waits for, with: cargo xtask invoke seal --dry-run --env {env}"
+                "Some backup is older than {hours} hours and has no copy yet in a place of copy_to. See which place, and \
+                 what it waits for, with: cargo xtask invoke seal --dry-run --env {env}"
             ),
             Condition {
                 statistic: "Maximum".to_owned(),

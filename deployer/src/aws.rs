@@ -10,6 +10,8 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
+use snapwarden_runtime::roles::assume;
+
 use crate::environment::CopyPlace;
 use crate::environment::Region;
 use crate::error::{AwsError, Call, ErrorClass};
@@ -169,13 +171,9 @@ impl Aws {
         let region = aws_types::region::Region::new(place.region.to_string());
         let mut config = self.ec2.config().to_builder().region(region);
         if let Some(role) = &place.role {
-            // What the other account's CloudTrail shows, beside who it was that assumed the role.
-            let call = self.roles.assume_role().role_arn(role.as_str()).role_session_name("snapwarden-xtask");
-            let given = call.send().await.call(ASSUME_ROLE)?.credentials;
+            let given = assume(&self.roles, role.as_str(), "snapwarden-xtask").await.call(ASSUME_ROLE)?;
             let given = given.ok_or_else(|| AwsError::answered(ASSUME_ROLE, None, None))?;
-            let (key, secret) = (given.access_key_id, given.secret_access_key);
-            let credentials = Credentials::new(key, secret, Some(given.session_token), None, "AssumeRole");
-            config = config.credentials_provider(SharedCredentialsProvider::new(credentials));
+            config = config.credentials_provider(given);
         }
         Ok(aws_sdk_ec2::Client::from_conf(config.build()))
     }

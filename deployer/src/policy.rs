@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use self::lint::{Finding, Use, lint};
 
-use self::copies::{for_each, holes_of_other, holes_of_target, other_accounts};
+use self::copies::{error_in_yaml, for_each, holes_of_other, holes_of_target, other_accounts};
 use crate::environment::{CopyTarget, Environment, KmsKey};
 use crate::scope::{Function, Scope};
 
@@ -130,15 +130,15 @@ fn read<T: DeserializeOwned>(
     let own = environment.copy_to.iter().filter(in_own).map(|target| holes_of_target(scope, target));
     let others = other_accounts(environment).into_iter().map(holes_of_other);
     let value = for_each(value, "${target_", &own.collect::<Vec<_>>());
-    let value = for_each(value, "${other_", &others.collect::<Vec<_>>());
+    let value = value.and_then(|value| for_each(value, "${other_", &others.collect::<Vec<_>>()));
+    let value = value.map_err(|error| syntax(error_in_yaml(error)))?;
     let value = without_absent(value, environment);
     let filled = fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
         document,
         hole,
         known: holes.keys().copied().collect::<Vec<_>>().join(", "),
     })?;
-    serde_json::from_value(filled)
-        .map_err(|error| syntax(<serde_yaml::Error as serde::de::Error>::custom(error)))
+    serde_json::from_value(filled).map_err(|error| syntax(error_in_yaml(error)))
 }
 
 /// Everything that a policy document may name.

@@ -165,21 +165,46 @@ pub fn deployed_settings(
 }
 
 /// The places that may hold copies: those of the file, and those that the deployed cleanup still copies to. Somebody may
-/// have taken one out of the file.
+/// have taken one out of the file, or given its role another name.
 pub fn copy_places(
     observed: &Observed,
     scope: &Scope,
     file: impl IntoIterator<Item = CopyPlace>,
 ) -> BTreeSet<CopyPlace> {
+    let is_at_home = |place: &CopyPlace| place.role.is_none() && place.region == scope.region;
+    let mut places = BTreeSet::new();
+    for place in file.into_iter().chain(deployed_targets(observed, scope).map(|(place, _)| place)) {
+        if !is_at_home(&place) && !places.iter().any(|known: &CopyPlace| known.is_same(&place)) {
+            places.insert(place);
+        }
+    }
+    places
+}
+
+/// Whether the deployed cleanup begins no copies in a place.
+pub fn is_paused(observed: &Observed, scope: &Scope, place: &CopyPlace) -> bool {
+    deployed_targets(observed, scope).any(|(deployed, paused)| paused && deployed.is_same(place))
+}
+
+/// The places that cleanup copies to when a plan is applied; nothing where the plan leaves the function as it is.
+pub fn copy_places_after(plan: &Plan, scope: &Scope) -> Option<BTreeSet<CopyPlace>> {
+    let step = plan.steps.iter().find(|step| step.resource == cleanup_alias(scope))?;
+    Some(targets_of(&settings_of(step.wanted.as_ref()?)?).into_iter().map(|(place, _)| place).collect())
+}
+
+fn deployed_targets(observed: &Observed, scope: &Scope) -> impl Iterator<Item = (CopyPlace, bool)> {
     let deployed = observed.get(&cleanup_alias(scope)).and_then(|found| settings_of(&found.properties));
-    let deployed = deployed.iter().filter_map(|settings| settings["copy_to"].as_array()).flatten();
-    let deployed = deployed.filter_map(|target| {
+    deployed.map(|settings| targets_of(&settings)).unwrap_or_default().into_iter()
+}
+
+/// Where the settings say that copies are, and whether each is paused.
+fn targets_of(settings: &Value) -> Vec<(CopyPlace, bool)> {
+    let target = |target: &Value| {
         let region = Region::try_from(target["region"].as_str()?.to_owned()).ok()?;
         let role = target["role"].as_str().and_then(|role| RoleArn::try_from(role.to_owned()).ok());
-        Some(CopyPlace { region, role })
-    });
-    let is_at_home = |place: &CopyPlace| place.role.is_none() && place.region == scope.region;
-    file.into_iter().chain(deployed).filter(|place| !is_at_home(place)).collect()
+        Some((CopyPlace { region, role }, target["paused"] == true))
+    };
+    settings["copy_to"].as_array().into_iter().flatten().filter_map(target).collect()
 }
 
 fn all<'a>(inventory: &'a Inventory, reason: &str) -> BTreeMap<&'a str, String> {

@@ -71,13 +71,17 @@ pub async fn purge(
     tell: &dyn Fn(usize, usize),
 ) -> Result<Purged, AwsError> {
     let mut purged = Purged::default();
-    let mut places = vec![Place { ec2: aws.ec2.clone(), owner: Owner::from(&scope.environment) }];
-    // All of them before anything is deleted: one may be out of reach.
+    // Before anything is deleted: a place may be out of reach.
     for copies in copies {
-        places.push(Place { ec2: aws.ec2_at(copies).await?, owner: scope.owner_of_copies(copies) });
+        aws.ec2_at(copies).await?;
     }
     // The copies last: until the snapshots are gone, a pass that was in flight could make another one of each.
-    for place in places {
+    for copies in [None].into_iter().chain(copies.iter().map(Some)) {
+        let place = match copies {
+            None => Place { ec2: aws.ec2.clone(), owner: Owner::from(&scope.environment) },
+            // Anew: a role is acted as for an hour, and thousands of snapshots take longer.
+            Some(copies) => Place { ec2: aws.ec2_at(copies).await?, owner: scope.owner_of_copies(copies) },
+        };
         let mut remaining = Vec::new();
         for _ in 0..ROUNDS {
             let (round, is_over) = delete_all(&place, guard, tell).await?;

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_domain::inventory as domain;
 use snapwarden_domain::owner::Owner;
+use snapwarden_domain::place::place;
 use snapwarden_domain::snapshot_set::{by_set, of_one_moment, one_a_volume};
 use snapwarden_domain::tags;
 use snapwarden_runtime::ec2::{self, Ec2, tagged};
@@ -29,7 +30,7 @@ pub use volumes::{Made, RestoreError, restore};
 
 /// The tags of restored volumes. None of them is a snapshot's: a restored volume is backed up like any other.
 pub mod volume_tags {
-    /// The environment whose snapshots the volume was made of.
+    /// Whose snapshots the volume was made of: the environment's name or, in another account, what its copies say of it.
     pub const RESTORED_BY: &str = "snapwarden:restored-by";
     /// The snapshot that it was made of.
     pub const RESTORED_FROM: &str = "snapwarden:restored-from";
@@ -54,6 +55,9 @@ pub struct RestorePlan {
     /// The account whose copies they are, where it is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// What the copies in that account say of whose they are.
+    #[serde(skip)]
+    pub owner: Option<String>,
     /// Where the volumes are made.
     pub zone: String,
     /// One for each volume of the instance.
@@ -61,10 +65,15 @@ pub struct RestorePlan {
 }
 
 impl RestorePlan {
+    /// What says on the volumes whose they are. An account may hold the copies of several environments of one name.
+    pub fn restored_by(&self) -> &str {
+        self.owner.as_deref().unwrap_or(&self.environment)
+    }
+
     /// Where the copies are that it is made of, where it is of copies: `eu-west-1`, or with the account.
     pub fn place(&self) -> Option<String> {
         let region = self.copies_in.clone()?;
-        Some(self.account.as_ref().map_or(region.clone(), |account| format!("{region} of account {account}")))
+        Some(place(&region, self.account.as_deref()))
     }
 }
 
@@ -244,6 +253,9 @@ pub fn plan(
         taken_at: Some(chosen.taken_at),
         copies_in: copies_in.map(|place| place.region.to_string()),
         account: copies_in.and_then(|place| place.account().map(str::to_owned)),
+        owner: copies_in
+            .filter(|place| place.role.is_some())
+            .map(|place| Scope::of(environment).owner_of_copies(place).tag().1),
         zone,
         volumes: chosen.members.iter().map(volume).collect(),
     })

@@ -39,13 +39,17 @@ struct Recording {
     restores: Asked,
 }
 
-static RECORDING: LazyLock<Recording> = LazyLock::new(record);
+static RECORDING: LazyLock<Recording> = LazyLock::new(|| record(THERE));
 
-fn record() -> Recording {
+/// The same where the copies are in the environment's own Region.
+static IN_THE_SAME_REGION: LazyLock<Recording> = LazyLock::new(|| record("eu-central-1"));
+
+fn record(region: &str) -> Recording {
     let local = Local::with("floor: 1", "floor: 0");
     let copy_to = format!(
-        "copy_to: [{{ region: {THERE}, role: \"{ROLE}\", kms_key: \"{KEY_THERE}\", retention: {{ daily_days: 14 }} }}]\n\
-         logs: delete"
+        "copy_to: [{{ region: {region}, role: \"{ROLE}\", kms_key: \"{}\", retention: {{ daily_days: 14 }} }}]\n\
+         logs: delete",
+        KEY_THERE.replace(THERE, region)
     );
     local.edit("logs: delete", &copy_to);
     let functions = Proxy::of_functions(&local);
@@ -85,7 +89,8 @@ fn record() -> Recording {
     let account: AccountId = VAULT.to_owned().try_into().unwrap();
     let in_vault = Scope { account, ..scope.clone() };
     let mut restores = Asked::new();
-    let here = ["--region", THERE, "--account", VAULT, "--zone", "eu-west-1a", "--yes"];
+    let zone = format!("{region}a");
+    let here = ["--region", region, "--account", VAULT, "--zone", &zone, "--yes"];
     for what in [&["restore", "run", "--instance", &instance][..], &["restore", "drill"]] {
         let world = world(&local, &place, &in_vault);
         let ran = commands.run(&local, &[what, &here[..]].concat(), Vec::new());
@@ -118,7 +123,8 @@ fn tags_there(local: &Local, place: &CopyPlace) -> BTreeMap<String, BTreeMap<Str
 fn world(local: &Local, place: &CopyPlace, scope: &Scope) -> World {
     let mut tags = tags_there(local, place);
     tags.extend(local.snapshots().into_iter().map(|one| (one.id, one.tags)));
-    World { scope: scope.clone(), tags, volumes: BTreeMap::new() }
+    let restored_by = "local/eu-central-1/123456789012".to_owned();
+    World { scope: scope.clone(), tags, volumes: BTreeMap::new(), restored_by }
 }
 
 fn scope() -> Scope {
@@ -131,10 +137,13 @@ fn cleanup_policy(environment: &Environment) -> Value {
 
 /// The trust policy and the permissions of the role there.
 fn role(principals: &[&str]) -> (Value, Value) {
+    role_of(&RECORDING.environment, principals)
+}
+
+fn role_of(environment: &Environment, principals: &[&str]) -> (Value, Value) {
     let principals: Vec<_> = principals.iter().map(|&principal| principal.to_owned()).collect();
-    let target = &RECORDING.environment.copy_to[0];
-    let role = target.role.as_ref().unwrap();
-    let policies = role_in_other_account(&RECORDING.environment, &scope(), role, &principals).unwrap();
+    let role = environment.copy_to[0].role.as_ref().unwrap();
+    let policies = role_in_other_account(environment, &Scope::of(environment), role, &principals).unwrap();
     (json!(policies.trust), json!(policies.permissions))
 }
 
@@ -197,6 +206,19 @@ fn each_role_may_do_what_it_does_and_no_more() {
         assert!(RECORDING.there.iter().any(|(_, request)| request.action == action), "{action}");
         assert!(!RECORDING.own.iter().any(|(_, request)| request.action == action), "{action}");
     }
+}
+
+/// Source and copy are then in one Region, and no address is signed.
+#[test]
+fn the_roles_may_do_it_in_the_environments_own_region_too() {
+    let Recording { environment, own, there, restores } = &*IN_THE_SAME_REGION;
+    let none = Vec::<&(String, Request)>::new();
+    assert_eq!(denied(&cleanup_policy(environment), own), none);
+    let (_, permissions) = role_of(environment, &[]);
+    assert_eq!(denied(&permissions, there), none);
+    assert_eq!(unused(&permissions, there), Vec::<String>::new());
+    let restorer = restorer_in_other_account(environment, &Scope::of(environment), VAULT).unwrap();
+    assert_eq!(denied(&json!(restorer), restores), none);
 }
 
 /// Whoever has cleanup's role shares nothing with an account of their own, and makes nothing public.

@@ -20,6 +20,8 @@ pub(crate) struct World {
     pub(crate) tags: BTreeMap<String, BTreeMap<String, String>>,
     /// The volumes of each instance.
     pub(crate) volumes: BTreeMap<String, Vec<String>>,
+    /// What says on restored volumes whose they are.
+    pub(crate) restored_by: String,
 }
 
 /// The requests for IAM that a call makes; all of them must be allowed.
@@ -136,7 +138,7 @@ impl Asked<'_> {
             // A drill deletes what it made a moment ago: its tags are those that it made it with.
             "DeleteVolume" => {
                 let context = region()
-                    .with("aws:ResourceTag/snapwarden:restored-by", self.scope.environment.as_str())
+                    .with("aws:ResourceTag/snapwarden:restored-by", &self.world.restored_by)
                     .with("aws:ResourceTag/snapwarden:drill", "1795348800");
                 vec![self.plain(&own("volume", self.text("VolumeId")), context)]
             }

@@ -96,7 +96,8 @@ fn tags_there(local: &Local) -> BTreeMap<String, BTreeMap<String, String>> {
 fn world(local: &Local, environment: &Environment) -> World {
     let mut tags = tags_there(local);
     tags.extend(local.snapshots().into_iter().map(|one| (one.id, one.tags)));
-    World { scope: Scope::of(environment), tags, volumes: BTreeMap::new() }
+    let restored_by = environment.environment.to_string();
+    World { scope: Scope::of(environment), tags, volumes: BTreeMap::new(), restored_by }
 }
 
 fn scope() -> Scope {

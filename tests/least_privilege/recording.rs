@@ -320,7 +320,8 @@ impl Recorder {
         for snapshot in self.local.snapshots() {
             tags.insert(snapshot.id, snapshot.tags);
         }
-        World { scope: Scope::of(&self.environment()), tags, volumes }
+        let restored_by = self.environment().environment.to_string();
+        World { scope: Scope::of(&self.environment()), tags, volumes, restored_by }
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod bundle;
 mod commands;
 mod context;
+mod elsewhere;
 mod exclusive;
 mod failure;
 mod local;

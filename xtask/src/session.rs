@@ -1,6 +1,6 @@
 //! A connection to an environment: its file read, its cloud reached, and the account proven to be the right one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,17 +12,16 @@ use snapwarden_deployer::environment::{
 };
 use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::event::Listener;
-use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::key::is_named;
 use snapwarden_deployer::kinds::{Blueprint, Context as Cloudside, Schedule, endpoints, registry};
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy::role_policies;
-use snapwarden_deployer::policy_gate::copy_places;
 use snapwarden_deployer::role_prefix;
 use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
 
 use crate::context::Context;
+use crate::elsewhere::refuse_forgotten;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::local::{LocalCloud, Ports, endpoint};
 use crate::{bundle, output, render};
@@ -155,7 +154,8 @@ impl Session {
     pub(crate) async fn refuse_orphans(&self, context: &Context, observed: &Observed) -> CommandResult {
         self.check_engine(observed)?;
         self.check_role_names(context, observed).await?;
-        self.check_copy_places(context, observed).await?;
+        let kept = self.environment.copy_to.iter().map(CopyTarget::place).collect();
+        refuse_forgotten(context, self, observed, &kept).await?;
         self.check_key(observed)
     }
 
@@ -187,43 +187,6 @@ impl Session {
         Err(Failure::new(Exit::Refused, message).hint(format!(
             "put `kms_key: {{ create: true }}` back, or name it, `kms_key: {alias}`, to look after it yourself"
         )))
-    }
-
-    /// The copies that the deployed cleanup looks after, in a place that the file does not name any more.
-    async fn check_copy_places(&self, context: &Context, observed: &Observed) -> CommandResult {
-        let named: BTreeSet<_> = self.environment.copy_to.iter().map(CopyTarget::place).collect();
-        let places = copy_places(observed, &self.scope, []);
-        let forgotten: BTreeSet<_> = places.into_iter().filter(|place| !named.contains(place)).collect();
-        for account in forgotten.iter().filter_map(CopyPlace::account) {
-            let shared = inventory::shared(&self.aws, &self.scope, account).await?;
-            if !shared.is_empty() {
-                let message = format!(
-                    "{} snapshots of environment {} are shared with account {account}, and copy_to does not name it any \
-                     more: nobody would ever take that back",
-                    shared.len(),
-                    self.scope.environment
-                );
-                return Err(Failure::new(Exit::Refused, message).hint(format!(
-                    "put {account} back, with `paused: true`, until `{}` says that nothing is shared",
-                    context.command_line("invoke seal")
-                )));
-            }
-        }
-        for (place, left) in self.visible_copies(context, &forgotten).await? {
-            if !left.is_empty() {
-                let message = format!(
-                    "{place} holds {} copies of environment {}, and copy_to does not name it any more: nobody would ever \
-                     delete them",
-                    left.len(),
-                    self.scope.environment
-                );
-                return Err(Failure::new(Exit::Refused, message).hint(format!(
-                    "put {place} back, with `paused: true`, until it is empty; see `{}`",
-                    context.command_line("status")
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// Everything the environment should hold, with the given code in its functions.
@@ -273,23 +236,6 @@ fn place_of_copies(
 }
 
 impl<E> Session<E> {
-    /// The copies in these places. Of a place that only the cleanup function may look at, it is said that nobody did.
-    pub(crate) async fn visible_copies(
-        &self,
-        context: &Context,
-        places: &BTreeSet<CopyPlace>,
-    ) -> Result<BTreeMap<CopyPlace, Vec<Snapshot>>, Failure> {
-        let mut found = BTreeMap::new();
-        for place in places {
-            match inventory::copies(&self.aws, &self.scope, place).await {
-                Ok(copies) => _ = found.insert(place.clone(), copies),
-                Err(error) if place.is_closed(&error) => context.progress().warn(&unseen(place)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(found)
-    }
-
     async fn reach(
         context: &Context,
         environment: E,
@@ -313,8 +259,10 @@ impl<E> Session<E> {
         match place.filter(|place| place.role.is_some()) {
             // Who restores there has credentials of that account; the emulators know only one user, of the own account.
             Some(place) if identity.cloud == Cloud::Local => aws.ec2 = aws.ec2_at(place).await?,
-            Some(place) => check_account(&scope, place.account().unwrap_or_default(), &caller)?,
-            None => check_account(&scope, scope.account.as_str(), &caller)?,
+            Some(place) => {
+                check_account(&scope, place.account().unwrap_or_default(), &identity.copy_places, &caller)?;
+            }
+            None => check_account(&scope, scope.account.as_str(), &identity.copy_places, &caller)?,
         }
         // `arn:aws:sts::123456789012:assumed-role/ci/run-7`: what comes before is known.
         let name = caller.arn.splitn(6, ':').nth(5).unwrap_or(&caller.arn).to_owned();
@@ -485,14 +433,8 @@ fn local_endpoints(context: &Context, identity: &Identity) -> Result<LocalEndpoi
 /// The account in the example files.
 const PLACEHOLDER: &str = "000000000000";
 
-/// What there is to say of copies that only the cleanup function may look at.
-pub(crate) fn unseen(place: &CopyPlace) -> String {
-    let role = place.role.as_ref().map(ToString::to_string).unwrap_or_default();
-    format!("the copies in {place} cannot be seen from here: only who may act as {role} sees them")
-}
-
 /// `account` is where the command works: the environment's own, or one that holds its copies.
-fn check_account(scope: &Scope, account: &str, caller: &Caller) -> Result<(), Failure> {
+fn check_account(scope: &Scope, account: &str, places: &[CopyPlace], caller: &Caller) -> Result<(), Failure> {
     if caller.account == account {
         return Ok(());
     }
@@ -501,8 +443,20 @@ fn check_account(scope: &Scope, account: &str, caller: &Caller) -> Result<(), Fa
         "environment `{}` {whose} account {account}, but the credentials ({}) are of account {}",
         scope.environment, caller.arn, caller.account
     );
-    Err(Failure::new(Exit::Refused, message)
-        .hint("choose the right profile with AWS_PROFILE, or correct `account` in the environment's file"))
+    let holds_copies = places.iter().find(|place| place.account() == Some(caller.account.as_str()));
+    let hint = match holds_copies {
+        Some(CopyPlace { region, .. }) if account == scope.account.as_str() => format!(
+            "that account holds copies: to restore from them, add `--region {region} --account {}`; else choose another \
+             profile with AWS_PROFILE",
+            caller.account
+        ),
+        _ if account != scope.account.as_str() => {
+            format!("choose a profile of account {account} with AWS_PROFILE")
+        }
+        _ => "choose the right profile with AWS_PROFILE, or correct `account` in the environment's file"
+            .to_owned(),
+    };
+    Err(Failure::new(Exit::Refused, message).hint(hint))
 }
 
 impl From<AwsError> for Failure {
@@ -539,9 +493,22 @@ mod tests {
             account: account.to_owned(),
             arn: format!("arn:aws:iam::{account}:user/somebody"),
         };
-        assert!(check_account(&scope, "123456789012", &caller("123456789012")).is_ok());
-        let refused = check_account(&scope, "123456789012", &caller("210987654321")).unwrap_err();
+        assert!(check_account(&scope, "123456789012", &[], &caller("123456789012")).is_ok());
+        let refused = check_account(&scope, "123456789012", &[], &caller("210987654321")).unwrap_err();
         assert_eq!(refused.exit(), Exit::Refused);
         assert!(refused.to_string().contains("210987654321"), "{refused}");
+
+        // On the day, with credentials of the account that is left.
+        let role = Some("arn:aws:iam::210987654321:role/copies".to_owned().try_into().unwrap());
+        let places = [CopyPlace { region: "eu-west-1".to_owned().try_into().unwrap(), role }];
+        let hint = |account, places: &[CopyPlace], whose| {
+            let refused = check_account(&scope, account, places, &caller(whose)).unwrap_err();
+            refused.hint_text().unwrap_or_default().to_owned()
+        };
+        let at_home = hint("123456789012", &places, "210987654321");
+        assert!(at_home.contains("--region eu-west-1 --account 210987654321"), "{at_home}");
+        let there = hint("210987654321", &places, "123456789012");
+        assert!(there.contains("choose a profile of account 210987654321"), "{there}");
+        assert!(check_account(&scope, "210987654321", &places, &caller("210987654321")).is_ok());
     }
 }

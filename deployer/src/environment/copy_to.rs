@@ -7,6 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use snapwarden_domain::place::place;
 use snapwarden_domain::retention::Retention;
 use snapwarden_domain::settings;
 
@@ -71,13 +72,17 @@ impl CopyPlace {
     pub fn account(&self) -> Option<&str> {
         self.role.as_ref().map(RoleArn::account)
     }
+
+    /// Whether both are the same Region and account, by whichever role it is reached.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.region == other.region && self.account() == other.account()
+    }
 }
 
 /// As the functions' reports say it: `eu-west-1`, or `eu-west-1 of account 210987654321`.
 impl fmt::Display for CopyPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.region.fmt(f)?;
-        self.account().map_or(Ok(()), |account| write!(f, " of account {account}"))
+        f.write_str(&place(self.region.as_str(), self.account()))
     }
 }
 

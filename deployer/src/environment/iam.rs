@@ -51,10 +51,12 @@ checked_text!(
             if partition.starts_with("aws")
                 && account.len() == 12
                 && account.bytes().all(|b| b.is_ascii_digit())
-                && role.strip_prefix("role/").is_some_and(|name| !name.is_empty() && !name.contains(['*', ' '])))
+                && role.strip_prefix("role/").is_some_and(|name| {
+                    !name.is_empty() && name.bytes().all(|b| is_name_character(b) || b == b'/')
+                }))
     },
     "is not a role's ARN: write it like arn:aws:iam::123456789012:role/name",
-    schema { "type": "string", "pattern": "^arn:aws[a-z-]*:iam::[0-9]{12}:role/[^* ]+$" }
+    schema { "type": "string", "pattern": "^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$" }
 );
 
 impl RoleArn {

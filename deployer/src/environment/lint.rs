@@ -13,6 +13,7 @@ use serde::Serialize;
 use snapwarden_domain::retention::Days;
 
 use super::{CopyTarget, Environment, Schedule};
+use crate::scope::Scope;
 
 /// Something about an environment file that a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -78,6 +79,8 @@ pub(super) fn lint(environment: &Environment, now: Timestamp) -> Vec<Finding> {
     findings.extend(copies_at_home(environment));
     findings.extend(copies_by_own_role(environment));
     findings.extend(copies_that_cannot_be_shared(environment));
+    findings.extend(copies_in_another_partition(environment));
+    findings.extend(copies_of_a_fleet(environment));
     findings
 }
 
@@ -315,6 +318,36 @@ fn copies_by_own_role(environment: &Environment) -> Option<Finding> {
     })
 }
 
+/// Accounts of another partition share nothing with this one.
+fn copies_in_another_partition(environment: &Environment) -> Option<Finding> {
+    let partition = Scope::of(environment).partition();
+    let roles = environment.copy_to.iter().filter_map(|target| target.role.as_ref());
+    let role = roles.into_iter().find(|role| role.as_str().split(':').nth(1) != Some(partition))?;
+    Some(Finding {
+        severity: Severity::Error,
+        ..warning(
+            "copy_to",
+            format!("{role} is not of the partition `{partition}`, where the environment is"),
+            "name a role of an account there",
+        )
+    })
+}
+
+/// A role trusts the cleanup of one account and Region; of a fleet's, it would refuse all but one.
+fn copies_of_a_fleet(environment: &Environment) -> Option<Finding> {
+    environment.fleet.as_ref()?;
+    environment.copy_to.iter().find(|target| target.role.is_some())?;
+    Some(Finding {
+        severity: Severity::Error,
+        ..warning(
+            "copy_to",
+            "a fleet has no copies in another account: a role there trusts one environment in one account"
+                .to_owned(),
+            "copy to another Region, or deploy these accounts one by one, each with a file and a role of its own",
+        )
+    })
+}
+
 /// EC2 shares nothing that AWS's own key encrypts: no copy would ever be made of what is sealed with it.
 fn copies_that_cannot_be_shared(environment: &Environment) -> Option<Finding> {
     let key = environment.encryption.sealing_key(&environment.environment)?;
@@ -504,6 +537,9 @@ mod tests {
         let by_aws = found("210987654321", "eu-west-1", &sealed("alias/aws/ebs"));
         assert!(by_aws.contains("cannot be shared with the account that copy_to names"), "{by_aws}");
         assert_eq!(found("", "eu-west-1", &sealed("alias/aws/ebs")), none);
+        let fleet = "\nfleet: { accounts: [\"111122223333\"], regions: [eu-west-1] }";
+        let of_fleet = found("210987654321", "eu-west-1", fleet);
+        assert!(of_fleet.contains("a fleet has no copies in another account"), "{of_fleet}");
     }
 
     #[test]

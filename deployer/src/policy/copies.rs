@@ -24,8 +24,12 @@ pub fn role_in_other_account(
     role: &RoleArn,
     principals: &[String],
 ) -> Result<RolePolicies, PolicyError> {
+    const ABOUT: [&str; 3] = ["${target_", "${copy_source_arn}", "${copy_any_key_arn}"];
+
     let (document, text) = cleanup();
-    let permissions = about_copies(document, text, environment, scope, &by_role(environment, role))?;
+    let is_about = |text: &str| ABOUT.iter().any(|hole| text.contains(hole));
+    let targets = by_role(environment, role);
+    let permissions = about_copies(document, text, environment, scope, &targets, is_about)?;
     Ok(RolePolicies {
         description: format!("Lets Snapwarden keep copies of environment {} here", scope.environment),
         trust: trust(scope, principals).into(),
@@ -41,7 +45,9 @@ pub fn restorer_in_other_account(
 ) -> Result<PolicyDocument, PolicyError> {
     let is_there = |target: &&CopyTarget| target.place().account() == Some(account);
     let targets: Vec<_> = environment.copy_to.iter().filter(is_there).collect();
-    about_copies(RESTORER.0, RESTORER.1, environment, scope, &targets).map(PolicyDocument::from)
+    // What names nothing of the environment's own Region is about the metric of a drill.
+    let is_about = |text: &str| text.contains("${target_") || !text.contains("${");
+    about_copies(RESTORER.0, RESTORER.1, environment, scope, &targets, is_about).map(PolicyDocument::from)
 }
 
 /// The accounts that hold copies, and the roles by which they do, each once.
@@ -141,28 +147,22 @@ fn by_role<'a>(environment: &'a Environment, role: &RoleArn) -> Vec<&'a CopyTarg
     environment.copy_to.iter().filter(|target| target.role.as_ref() == Some(role)).collect()
 }
 
-/// Of a document, what is about these places: the statements that name one, what they are copied from, or nothing that is
-/// the environment's own.
+/// Of a document, the statements about these places. `is_about` says by its text which one is.
 fn about_copies(
     document: &'static str,
     text: &'static str,
     environment: &Environment,
     scope: &Scope,
     targets: &[&CopyTarget],
+    is_about: impl Fn(&str) -> bool,
 ) -> Result<Value, PolicyError> {
-    const ABOUT: [&str; 3] = ["${target_", "${copy_source_arn}", "${copy_any_key_arn}"];
-
     let syntax = |source| PolicyError::Syntax { document, source };
     let mut value: Value = serde_yaml::from_str(text).map_err(syntax)?;
     for statements in statements_of(&mut value) {
-        statements.retain(|statement| {
-            let text = statement.to_string();
-            statement["Principal"].is_null()
-                && (ABOUT.iter().any(|hole| text.contains(hole)) || !text.contains("${"))
-        });
+        statements.retain(|statement| statement["Principal"].is_null() && is_about(&statement.to_string()));
     }
     let of_each: Vec<_> = targets.iter().map(|target| holes_of_target(scope, target)).collect();
-    let value = for_each(value, "${target_", &of_each);
+    let value = for_each(value, "${target_", &of_each).map_err(|error| syntax(error_in_yaml(error)))?;
     let holes = holes(environment, scope);
     fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
         document,
@@ -175,9 +175,11 @@ fn about_copies(
 pub(super) fn holes_of_target(scope: &Scope, target: &CopyTarget) -> Holes {
     let (partition, region, place) = (scope.partition(), target.region.as_str(), target.place());
     let account = place.account().unwrap_or(scope.account.as_str());
+    let owner = scope.owner_of_copies(&place).tag().1;
     let mut holes = vec![
         ("${target_region}", region.to_owned()),
-        ("${target_owner}", scope.owner_of_copies(&place).tag().1),
+        ("${target_owner}", owner.clone()),
+        ("${target_restored_by}", if target.role.is_some() { owner } else { scope.environment.to_string() }),
         ("${target_snapshot_arn}", format!("arn:{partition}:ec2:{region}::snapshot/*")),
         ("${target_volume_arn}", format!("arn:{partition}:ec2:{region}:{account}:volume/*")),
         ("${target_any_key_arn}", format!("arn:{partition}:kms:{region}:{account}:key/*")),
@@ -194,7 +196,11 @@ pub(super) fn holes_of_other(role: &RoleArn) -> Holes {
 
 /// Repeats the statements that name a hole of this beginning, once for each place or role. A list of all Regions and keys in
 /// one statement would let the key of one be used in another.
-pub(super) fn for_each(mut value: Value, beginning: &str, of_each: &[Holes]) -> Value {
+pub(super) fn for_each(
+    mut value: Value,
+    beginning: &str,
+    of_each: &[Holes],
+) -> Result<Value, serde_json::Error> {
     for statements in statements_of(&mut value) {
         let all = std::mem::take(statements);
         for statement in all {
@@ -206,11 +212,10 @@ pub(super) fn for_each(mut value: Value, beginning: &str, of_each: &[Holes]) -> 
             for (number, holes) in of_each.iter().enumerate() {
                 let filled = holes.iter().fold(text.clone(), |text, (hole, value)| text.replace(hole, value));
                 // What is left of a hole is about what this one does not have, such as an alias.
-                let Some(mut statement) =
-                    serde_json::from_str::<Value>(&filled).ok().filter(|_| !filled.contains(beginning))
-                else {
+                if filled.contains(beginning) {
                     continue;
-                };
+                }
+                let mut statement = serde_json::from_str::<Value>(&filled)?;
                 if let Some(sid) = statement["Sid"].as_str() {
                     statement["Sid"] = format!("{sid}{}", number + 1).into();
                 }
@@ -218,5 +223,10 @@ pub(super) fn for_each(mut value: Value, beginning: &str, of_each: &[Holes]) -> 
             }
         }
     }
-    value
+    Ok(value)
+}
+
+/// What a value that breaks a document is, in the words of the document's errors.
+pub(super) fn error_in_yaml(error: serde_json::Error) -> serde_yaml::Error {
+    <serde_yaml::Error as serde::de::Error>::custom(error)
 }

@@ -51,7 +51,7 @@ pub async fn drill(aws: &Aws, plan: RestorePlan, now: Timestamp, tell: &dyn Fn(u
     }
     drill.seconds = started.elapsed().as_secs();
     // By their tags rather than by what was answered: also what was made by a call whose answer got lost.
-    match of_drills(aws, &drill.plan.environment).await {
+    match of_drills(aws, drill.plan.restored_by()).await {
         Ok(found) => {
             let is_ours = |began: &Option<Timestamp>| {
                 began.is_none_or(|began| {
@@ -93,9 +93,9 @@ fn wrong_with(plan: &RestorePlan, made: &[Made]) -> Vec<String> {
 }
 
 /// The volumes of all drills of an environment, with the time at which each began.
-async fn of_drills(aws: &Aws, environment: &str) -> Result<Vec<(String, Option<Timestamp>)>, AwsError> {
+async fn of_drills(aws: &Aws, restored_by: &str) -> Result<Vec<(String, Option<Timestamp>)>, AwsError> {
     let has_tag = aws_sdk_ec2::types::Filter::builder().name("tag-key").values(DRILL).build();
-    let filters = vec![tagged(RESTORED_BY, environment), has_tag];
+    let filters = vec![tagged(RESTORED_BY, restored_by), has_tag];
     let mut pages = aws.ec2.describe_volumes().set_filters(Some(filters)).into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
@@ -178,6 +178,7 @@ mod tests {
             taken_at: None,
             copies_in: None,
             account: None,
+            owner: None,
             zone: "eu-central-1a".to_owned(),
             volumes: vec![volume("snap-1", true), volume("snap-2", false)],
         }

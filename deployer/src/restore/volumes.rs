@@ -88,7 +88,7 @@ async fn made_before(
     more_tags: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, AwsError> {
     let mut filters = vec![
-        tagged(RESTORED_BY, &plan.environment),
+        tagged(RESTORED_BY, plan.restored_by()),
         one_of("availability-zone", [plan.zone.as_str()]),
         one_of("status", ["creating", "available"]),
     ];
@@ -116,7 +116,7 @@ async fn create(
 ) -> Result<String, AwsError> {
     let mut tags = wanted.tags.clone();
     tags.extend(more_tags.clone());
-    tags.insert(RESTORED_BY.to_owned(), plan.environment.clone());
+    tags.insert(RESTORED_BY.to_owned(), plan.restored_by().to_owned());
     tags.insert(RESTORED_FROM.to_owned(), wanted.snapshot.clone());
     let tags = tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
     let specification = TagSpecification::builder().resource_type(ResourceType::Volume);

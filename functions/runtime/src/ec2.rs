@@ -200,7 +200,8 @@ where
 fn hint(code: &str) -> &'static str {
     match code {
         "UnauthorizedOperation" => {
-            "the function's role lacks this right: deploy again, or look for a policy above it that denies"
+            "the function's role lacks this right: deploy again or, for copies in another account, give the role there what \
+             `cargo xtask policies copies` writes; else look for a policy above it that denies"
         }
         "AuthFailure" | "ExpiredToken" | "InvalidClientTokenId" | "SignatureDoesNotMatch" => {
             "the function's credentials are not accepted: check its role"

@@ -15,7 +15,7 @@ mod meter;
 mod notification;
 mod pace;
 pub mod presign;
-mod roles;
+pub mod roles;
 mod settings;
 pub mod sharing;
 

@@ -1,7 +1,11 @@
 //! The function's own role, and those in other accounts that it may act as.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use aws_config::SdkConfig;
 use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_sts::error::SdkError;
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use snapwarden_domain::names::EnvironmentName;
 use snapwarden_domain::report::Failure;
 
@@ -36,18 +40,32 @@ impl Roles {
         environment: &EnvironmentName,
     ) -> Result<SharedCredentialsProvider, Failure> {
         let Some(sts) = &self.sts else { return Err(without_credentials()) };
-        // What the other account's CloudTrail shows.
-        let session = format!("snapwarden-{environment}");
-        let answer = sts.assume_role().role_arn(role).role_session_name(session).send().await;
-        let answer = answer.map_err(|error| refused(role, failure(&error)))?;
-        let Some(given) = answer.credentials() else {
-            return Err(Failure::new(format!("STS gave no credentials of {role}"), "run again later"));
-        };
-        let token = Some(given.session_token().to_owned());
-        let credentials =
-            Credentials::new(given.access_key_id(), given.secret_access_key(), token, None, "AssumeRole");
-        Ok(SharedCredentialsProvider::new(credentials))
+        let given = assume(sts, role, &format!("snapwarden-{environment}")).await;
+        let given = given.map_err(|error| refused(role, failure(&error)))?;
+        given.ok_or_else(|| Failure::new(format!("STS gave no credentials of {role}"), "run again later"))
     }
+}
+
+/// Credentials of a role, for an hour; nothing where STS says yes and gives none. `session` is what the other account's logs
+/// show, beside who it was that assumed the role.
+pub async fn assume(
+    sts: &aws_sdk_sts::Client,
+    role: &str,
+    session: &str,
+) -> Result<Option<SharedCredentialsProvider>, SdkError<AssumeRoleError>> {
+    let answer = sts.assume_role().role_arn(role).role_session_name(session).send().await?;
+    Ok(answer.credentials().map(|given| {
+        let expires = u64::try_from(given.expiration().secs()).unwrap_or_default();
+        let expires = Some(UNIX_EPOCH + Duration::from_secs(expires));
+        let (key, secret, token) = (given.access_key_id(), given.secret_access_key(), given.session_token());
+        SharedCredentialsProvider::new(Credentials::new(
+            key,
+            secret,
+            Some(token.to_owned()),
+            expires,
+            "AssumeRole",
+        ))
+    }))
 }
 
 fn refused(role: &str, failure: Failure) -> Failure {
@@ -70,7 +88,7 @@ mod tests {
     use aws_sdk_ec2::config::ProvideCredentials as _;
     use aws_sdk_sts::Client;
     use aws_sdk_sts::error::ErrorMetadata;
-    use aws_sdk_sts::operation::assume_role::{AssumeRoleError, AssumeRoleOutput};
+    use aws_sdk_sts::operation::assume_role::AssumeRoleOutput;
     use aws_sdk_sts::primitives::DateTime;
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
 

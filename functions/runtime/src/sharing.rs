@@ -14,7 +14,7 @@ use crate::pace::Api;
 pub enum Sharing {
     /// It is given. EC2 refuses it for what AWS's own key encrypts (source: EC2 API, `ModifySnapshotAttribute`).
     Granted,
-    /// It is taken back. What the account has begun to copy by then is not completed.
+    /// It is taken back. What the account has begun to copy by then may not be completed: AWS does not say.
     Withdrawn,
 }
 

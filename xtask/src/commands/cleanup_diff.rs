@@ -7,14 +7,15 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::{Cloud, CopyTarget, Environment};
+use snapwarden_deployer::environment::{Cloud, CopyPlace, CopyTarget, Environment};
 use snapwarden_deployer::inventory;
 use snapwarden_deployer::plan::Plan;
 use snapwarden_deployer::policy_gate::{NewDeletion, PolicyChange};
 
 use crate::context::{Context, block_on};
+use crate::elsewhere::unseen;
 use crate::failure::{CommandResult, Exit, Failure};
-use crate::session::{Session, unseen};
+use crate::session::Session;
 use crate::{output, render};
 
 /// Flags of `cleanup-diff`.
@@ -32,6 +33,9 @@ pub(crate) struct CleanupDiff {
     pub(crate) deployed: Option<&'static str>,
     /// What only the new policy would delete, grouped by volume.
     pub(crate) new_deletions: Vec<NewDeletion>,
+    /// Where it may delete more, which cannot be seen from here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unseen: Vec<CopyPlace>,
 }
 
 /// Shows the difference; changes nothing.
@@ -68,7 +72,7 @@ pub(crate) async fn approve(
     let Some(change) = PolicyChange::of(plan, &session.scope) else { return Ok(()) };
     let diff = look(context, session, Some(change)).await.map_err(|failure| failure.context(UNKNOWN))?;
     let count = diff.new_deletions.len();
-    if count == 0 {
+    if count == 0 && diff.unseen.is_empty() {
         return Ok(());
     }
     let text = render::cleanup_diff::text(&diff);
@@ -76,8 +80,12 @@ pub(crate) async fn approve(
         context.progress().note(&text);
         return Ok(());
     }
-    let question =
-        format!("Deploy a cleanup policy that deletes {} more?", render::cleanup_diff::snapshots(count));
+    let mut question =
+        format!("Deploy a cleanup policy that deletes {} more", render::cleanup_diff::snapshots(count));
+    for place in &diff.unseen {
+        question = format!("{question}, and nobody knows how many copies in {place}");
+    }
+    question.push('?');
     output::confirm_meanwhile(context, &text, &question).await.map_err(|failure| {
         if failure.exit() != Exit::Usage {
             return failure;
@@ -100,6 +108,7 @@ async fn look(
         at,
         deployed: change.as_ref().map(PolicyChange::deployed),
         new_deletions: Vec::new(),
+        unseen: Vec::new(),
     };
     if let Some(change) = change {
         let is_emulated = session.environment.cloud == Cloud::Local;
@@ -112,6 +121,7 @@ async fn look(
                 Ok(copies) => copies,
                 Err(error) if place.is_closed(&error) => {
                     context.progress().warn(&unseen(&place));
+                    diff.unseen.push(place);
                     continue;
                 }
                 Err(error) => return Err(error.into()),

@@ -1,6 +1,6 @@
 //! `cargo xtask destroy`: deletes everything that a deploy made; the snapshots stay, unless they are purged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -21,6 +21,7 @@ use snapwarden_deployer::world::{Desired, Observed, ResourceId, fingerprint};
 use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::{drain, purge, stack};
 use crate::context::{Context, block_on};
+use crate::elsewhere::{Elsewhere, shared, take_back, unseen};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::output;
@@ -148,14 +149,8 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             })
             .await?;
         }
-        let (remaining, copies) = inventory_of(context, &session, &places, purging).await?;
-        let mut shared = BTreeMap::new();
-        for account in places.iter().filter_map(CopyPlace::account) {
-            let ids = inventory::shared(&session.aws, &session.scope, account).await?;
-            if !ids.is_empty() {
-                shared.insert(account.to_owned(), ids);
-            }
-        }
+        let (remaining, elsewhere) = inventory_of(context, &session, &places, purging).await?;
+        let shared = shared(&session, &places).await?;
         let key = match session.scope.encryption.made() {
             Some(_) => OwnKey::look(&session, &session.observe().await?, Some(Whose::Anybodys)).await?,
             None => None,
@@ -169,13 +164,15 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             "left_alone": plan.left_alone,
             "purged": outcome,
             "snapshots": remaining,
-            "copies": copies,
+            "copies": elsewhere.copies,
+            "unseen": elsewhere.unseen,
             "shared": shared,
             "key": key,
         });
         let pricing = &session.environment.pricing;
         let deleted = if by_stack { plan.count(Verb::Delete) } else { report.steps.len() };
-        let mut text = text(&session.scope, deleted, &kept, &plan, &outcome, (&remaining, &copies), pricing);
+        let mut text =
+            text(&session.scope, deleted, &kept, &plan, &outcome, (&remaining, &elsewhere), pricing);
         for (account, ids) in &shared {
             text = format!("{text}\n{}", still_shared(&session.scope, account, ids));
         }
@@ -183,13 +180,13 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
             text = format!("{text}\n{}", key.text(&session.scope));
         }
         output::result(context, &value, text)?;
-        let left = if purging { all_of(&(remaining, copies)) } else { Vec::new() };
+        let left = if purging { all_of(&(remaining, elsewhere)) } else { Vec::new() };
         purge::all_or_failure(&outcome, &left)
     })
 }
 
 /// The environment's snapshots, and its copies by place.
-type Inventory = (Vec<Snapshot>, BTreeMap<CopyPlace, Vec<Snapshot>>);
+type Inventory = (Vec<Snapshot>, Elsewhere);
 
 /// What there is; who deletes everything has to see everything.
 async fn inventory_of(
@@ -200,16 +197,16 @@ async fn inventory_of(
 ) -> Result<Inventory, Failure> {
     let (aws, scope) = (&session.aws, &session.scope);
     let own = inventory::snapshots(aws, scope).await?;
-    let copies = if purging {
-        inventory::copies_in(aws, scope, places).await?
+    let elsewhere = if purging {
+        Elsewhere { copies: inventory::copies_in(aws, scope, places).await?, unseen: Vec::new() }
     } else {
-        session.visible_copies(context, places).await?
+        Elsewhere::look(context, session, places).await?
     };
-    Ok((own, copies))
+    Ok((own, elsewhere))
 }
 
-fn all_of((own, copies): &Inventory) -> Vec<Snapshot> {
-    own.iter().chain(copies.values().flatten()).cloned().collect()
+fn all_of((own, elsewhere): &Inventory) -> Vec<Snapshot> {
+    own.iter().chain(elsewhere.all()).cloned().collect()
 }
 
 fn approve(
@@ -342,7 +339,7 @@ fn text(
     kept: &[String],
     plan: &Plan,
     purged: &Purged,
-    (remaining, copies): (&[Snapshot], &BTreeMap<CopyPlace, Vec<Snapshot>>),
+    (remaining, elsewhere): (&[Snapshot], &Elsewhere),
     pricing: &Pricing,
 ) -> String {
     let name = &scope.environment;
@@ -361,12 +358,16 @@ fn text(
     if !purged.deleted.is_empty() {
         text = format!("{text}{} snapshots deleted\n", purged.deleted.len());
     }
-    for (place, copies) in copies.iter().filter(|(_, copies)| !copies.is_empty()) {
+    for (place, copies) in elsewhere.copies.iter().filter(|(_, copies)| !copies.is_empty()) {
         let count = purge::counted(copies).replace("snapshot", "copy").replace("copys", "copies");
         text = format!("{text}in {place}: {count} remain, too\n{}\n", billed(copies, pricing));
     }
+    for place in &elsewhere.unseen {
+        text = format!("{text}{}, and nobody deletes them any more\n", unseen(place));
+    }
+    let is_all = elsewhere.unseen.is_empty() && elsewhere.all().next().is_none();
     text + &match remaining.len() {
-        0 if copies.values().any(|copies| !copies.is_empty()) => "no other snapshots remain".to_owned(),
+        0 if !is_all => "no other snapshots remain".to_owned(),
         0 => "no snapshots remain".to_owned(),
         1 => format!(
             "1 snapshot remains, and nobody enforces its DeleteOn now\n{}",
@@ -383,13 +384,10 @@ fn text(
 
 /// What another account can still read, since it was about to copy it.
 fn still_shared(scope: &Scope, account: &str, ids: &BTreeSet<String>) -> String {
-    let first = ids.first().map(String::as_str).unwrap_or_default();
-    let region = &scope.region;
     format!(
-        "account {account} may still read {} of them, {first} the first; for each, `aws ec2 modify-snapshot-attribute \
-         --region {region} --attribute createVolumePermission --operation-type remove --user-ids {account} --snapshot-id \
-         {first}` takes that back",
-        ids.len()
+        "account {account} may still read {} of them; take that back, {}",
+        ids.len(),
+        take_back(scope, account, ids)
     )
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use snapwarden_deployer::apply::Report;
 use snapwarden_deployer::draining::Draining;
-use snapwarden_deployer::environment::CopyTarget;
+use snapwarden_deployer::environment::{CopyPlace, CopyTarget};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, owned, plan};
@@ -22,6 +22,7 @@ use super::destroy::{DestroyArgs, check_protection};
 use super::release::{Provenance, history, settle};
 use super::stack;
 use crate::context::Context;
+use crate::elsewhere::{Elsewhere, unseen};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::output;
@@ -68,8 +69,10 @@ pub(super) async fn drain(context: &Context, args: &DestroyArgs) -> CommandResul
     let mut snapshots = inventory::snapshots(&session.aws, &session.scope).await?;
     let file = session.environment.copy_to.iter().map(CopyTarget::place);
     let places = copy_places(&observed, &session.scope, file);
-    snapshots.extend(session.visible_copies(context, &places).await?.into_values().flatten());
-    let outlook = Outlook::of(draining, &snapshots, session.environment.cleanup.floor.get());
+    let elsewhere = Elsewhere::look(context, &session, &places).await?;
+    snapshots.extend(elsewhere.all().cloned());
+    let floor = session.environment.cleanup.floor.get();
+    let outlook = Outlook::of(draining, &snapshots, &elsewhere.unseen, floor);
     let value =
         json!({ "environment": session.scope.environment, "steps": report.steps, "draining": outlook });
     output::result(context, &value, outlook.text(context))
@@ -102,10 +105,13 @@ pub(crate) struct Outlook {
     pub(crate) never_due: usize,
     /// Whether cleanup's floor holds the newest copies beyond that day.
     pub(crate) floor_holds: bool,
+    /// Where there may be more, which cannot be seen from here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unseen: Vec<CopyPlace>,
 }
 
 impl Outlook {
-    pub(super) fn of(draining: Draining, snapshots: &[Snapshot], floor: u32) -> Self {
+    pub(super) fn of(draining: Draining, snapshots: &[Snapshot], unseen: &[CopyPlace], floor: u32) -> Self {
         let due = |snapshot: &Snapshot| snapshot.delete_on.as_ref()?.parse::<DeleteOn>().ok();
         Self {
             since: draining.since,
@@ -113,26 +119,38 @@ impl Outlook {
             last_due: snapshots.iter().filter_map(due).max(),
             never_due: snapshots.iter().filter(|snapshot| due(snapshot).is_none()).count(),
             floor_holds: floor > 0 && !draining.without_floor && !snapshots.is_empty(),
+            unseen: unseen.to_vec(),
         }
+    }
+
+    /// Whether nothing is left that anybody would have to delete.
+    pub(super) fn is_over(&self) -> bool {
+        self.snapshots == 0 && self.unseen.is_empty()
     }
 
     /// What happens next, and what to do then.
     pub(super) fn text(&self, context: &Context) -> String {
         let since = self.since;
         let destroy = context.command_line("destroy");
-        if self.snapshots == 0 {
+        if self.is_over() {
             return format!(
                 "drained: no backups since {since}, and no snapshots remain; end it with `{destroy}`"
             );
         }
         let count = self.snapshots;
         let mut text = format!("draining since {since}: backups have stopped, cleanup goes on");
+        if count == 0 {
+            text.push_str("; no snapshots remain here");
+        }
         if let Some(last_due) = self.last_due {
             // Writing to a string cannot fail.
             let _ = write!(
                 text,
                 "; the last of {count} snapshots is due on {last_due}, then end it with `{destroy}`"
             );
+        }
+        for place in &self.unseen {
+            let _ = write!(text, "\n{}; do not end it before there are none", unseen(place));
         }
         if self.never_due > 0 {
             let _ = write!(text, "\n{} have no readable DeleteOn, and stay for good", self.never_due);

@@ -184,6 +184,12 @@ pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandRes
         }
         PoliciesCommand::Copies(CopiesArgs { account, principal }) => {
             let role = role_of_copies(&environment, account.as_deref())?;
+            let is_foreign = |arn: &&String| arn.split(':').nth(4) != Some(scope.account.as_str());
+            if let Some(foreign) = principal.iter().find(is_foreign) {
+                let message = format!("{foreign} is not of account {}, which the role trusts", scope.account);
+                return Err(Failure::new(Exit::Usage, message)
+                    .hint("name a user or role of the environment's account"));
+            }
             let policies = role_in_other_account(&environment, &scope, role, principal)?;
             let value = json!({ "role": role, "trust": policies.trust, "permissions": policies.permissions });
             json_result(context, &value)

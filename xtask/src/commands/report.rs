@@ -10,6 +10,7 @@ use snapwarden_deployer::environment::{Cloud, CopyTarget};
 use snapwarden_deployer::inventory;
 
 use crate::context::{Context, block_on};
+use crate::elsewhere::Elsewhere;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::output;
 use crate::page::{Facts, Page, html};
@@ -37,7 +38,7 @@ pub(crate) fn cmd_report(context: &Context, args: &ReportArgs) -> CommandResult 
         let selected =
             inventory::selected_instances(&session.aws, &environment.backup.select, is_emulated).await?;
         let places: BTreeSet<_> = environment.copy_to.iter().map(CopyTarget::place).collect();
-        let elsewhere = session.visible_copies(context, &places).await?;
+        let elsewhere = Elsewhere::look(context, &session, &places).await?;
         let facts = Facts {
             scope: &session.scope,
             zone: &environment.timezone,
@@ -45,7 +46,8 @@ pub(crate) fn cmd_report(context: &Context, args: &ReportArgs) -> CommandResult 
             snapshots: &snapshots,
             volumes: &volumes,
             selected: &selected,
-            elsewhere: &elsewhere,
+            elsewhere: &elsewhere.copies,
+            unseen: &elsewhere.unseen,
             now: Timestamp::now(),
         };
         Ok((html(&Page::of(facts)), snapshots.len()))

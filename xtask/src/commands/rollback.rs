@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 use snapwarden_deployer::kinds::registry;
 use snapwarden_deployer::plan::{Options, Plan, owned, plan};
+use snapwarden_deployer::policy_gate::copy_places_after;
 use snapwarden_deployer::release::history::History;
 use snapwarden_deployer::release::{Content, Gone, How, Release};
 use snapwarden_deployer::world::{Observed, fingerprint};
@@ -13,6 +14,7 @@ use super::release::{Provenance, Settled, history, is_unrecorded, settle};
 use super::releases::{Shown, commit};
 use super::{cleanup_diff, stack};
 use crate::context::{Context, block_on};
+use crate::elsewhere::refuse_forgotten;
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::output;
@@ -71,6 +73,9 @@ pub(crate) fn cmd_rollback(context: &Context, args: &RollbackArgs) -> CommandRes
             session.scope.environment,
             commit(release)
         ));
+        if let Some(kept) = copy_places_after(&plan, &session.scope) {
+            refuse_forgotten(context, &session, &observed, &kept).await?;
+        }
         cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
         session.approve(context, &plan, "Roll back", args.yes)?;
         let unrecorded = is_unrecorded(&session, &history, &observed);

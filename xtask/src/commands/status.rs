@@ -28,8 +28,9 @@ use super::health::{Health, short};
 use super::release::is_unrecorded;
 use super::releases::Shown;
 use crate::context::{Context, block_on};
+use crate::elsewhere::{Elsewhere, unseen};
 use crate::failure::{CommandResult, Exit, Failure};
-use crate::session::{Session, unseen};
+use crate::session::Session;
 use crate::{output, render};
 
 /// Flags of `status`.
@@ -64,6 +65,9 @@ pub(crate) struct Status {
     /// that cannot be read.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) copies: BTreeMap<String, usize>,
+    /// Where there may be more, which cannot be seen from here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unseen: Vec<CopyPlace>,
     /// How it does.
     #[serde(flatten)]
     pub(crate) health: Health,
@@ -122,7 +126,7 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         for place in copy_places(&observed, &session.scope, file) {
             let listed = inventory::copies(&session.aws, &session.scope, &place).await;
             if listed.as_ref().is_err_and(|error| place.is_closed(error)) {
-                elsewhere.closed.push(place);
+                elsewhere.unseen.push(place);
                 continue;
             }
             let there = health.part(&format!("the copies in {place}"), listed);
@@ -151,15 +155,6 @@ pub(crate) fn cmd_status(context: &Context, _: &StatusArgs) -> CommandResult {
         return Ok(());
     }
     Err(Failure::said(Exit::Attention))
-}
-
-/// What other places hold.
-#[derive(Debug, Default)]
-struct Elsewhere {
-    /// The copies in each.
-    copies: BTreeMap<CopyPlace, Vec<Snapshot>>,
-    /// Where only the cleanup function may look.
-    closed: Vec<CopyPlace>,
 }
 
 /// Judges the snapshots as the next cleanup will; `None` where there is none.
@@ -220,7 +215,7 @@ fn look(
     context: &Context,
     session: &Session,
     (observed, unreadable): (&Observed, &BTreeSet<&'static str>),
-    (snapshots, Elsewhere { copies, closed }): (Option<&[Snapshot]>, &Elsewhere),
+    (snapshots, elsewhere): (Option<&[Snapshot]>, &Elsewhere),
     expiry: Option<Tally>,
     (health, live): (Health, Live),
 ) -> Result<Status, Failure> {
@@ -259,11 +254,12 @@ fn look(
     let silent = schedules.iter().filter(|firing| firing.next.is_none());
     attention.extend(silent.map(|firing| format!("the {} schedule does not fire", firing.schedule)));
     let floor = session.environment.cleanup.floor.get();
-    let everywhere = snapshots
-        .map(|snapshots| snapshots.iter().chain(copies.values().flatten()).cloned().collect::<Vec<_>>());
-    let draining =
-        draining.zip(everywhere).map(|(draining, snapshots)| Outlook::of(draining, &snapshots, floor));
-    for (place, copies) in copies.iter().filter(|(place, _)| !names_target(session, place)) {
+    let everywhere =
+        snapshots.map(|snapshots| snapshots.iter().chain(elsewhere.all()).cloned().collect::<Vec<_>>());
+    let draining = draining
+        .zip(everywhere)
+        .map(|(draining, snapshots)| Outlook::of(draining, &snapshots, &elsewhere.unseen, floor));
+    for (place, copies) in elsewhere.copies.iter().filter(|(place, _)| !names_target(session, place)) {
         if !copies.is_empty() {
             attention.push(format!(
                 "{place} holds {} copies, and copy_to does not name it any more: after a deploy, nobody deletes them; put \
@@ -272,9 +268,9 @@ fn look(
             ));
         }
     }
-    let outlook = draining.as_ref().map(|outlook| (outlook.snapshots == 0, outlook.text(context)));
+    let outlook = draining.as_ref().map(|outlook| (outlook.is_over(), outlook.text(context)));
     let mut notes = if is_deployed { health.notes() } else { Vec::new() };
-    notes.extend(closed.iter().map(unseen));
+    notes.extend(elsewhere.unseen.iter().map(unseen));
     if !is_deployed {
         notes.extend(observed.keys().map(|kept| format!("{kept} is there: a destroy keeps it")));
     }
@@ -297,7 +293,8 @@ fn look(
         warnings: session.warnings.clone(),
         release: live.release.as_ref().map(|release| Shown::of(release, true)),
         snapshots: snapshots.map(<[_]>::len),
-        copies: copies.iter().map(|(place, copies)| (place.to_string(), copies.len())).collect(),
+        copies: elsewhere.copies.iter().map(|(place, copies)| (place.to_string(), copies.len())).collect(),
+        unseen: elsewhere.unseen.clone(),
         expiry,
         health,
         draining,
@@ -313,7 +310,7 @@ fn outlives(resource: &ResourceId) -> bool {
 
 /// Whether the file says that a place holds copies.
 fn names_target(session: &Session, place: &CopyPlace) -> bool {
-    session.environment.copy_to.iter().any(|target| target.place() == *place)
+    session.environment.copy_to.iter().any(|target| target.place().is_same(place))
 }
 
 /// What differs from what is wanted, of all that can be told: not of a kind that cannot be read, nor of what belongs to

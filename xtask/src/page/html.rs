@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use snapwarden_deployer::inventory::Snapshot;
 
 use super::model::{Cell, Elsewhere, Page, Row, Share};
+use crate::elsewhere::unseen;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -37,7 +38,7 @@ pub(crate) fn html(page: &Page<'_>) -> String {
                     (trouble(page, "Due, but still there", "Cleanup held them, or has not run yet: ", &page.held))
                     (trouble(page, "Of volumes that are gone", "They can still be restored, and are billed: ", &page.orphaned))
                     (trouble(page, "Not encrypted", "A snapshot is encrypted only if its volume is: ", &page.clear))
-                    @if !page.elsewhere.is_empty() { (copies(page)) }
+                    @if !page.elsewhere.is_empty() || !page.facts.unseen.is_empty() { (copies(page)) }
                     (restores(page))
                 }
                 footer {
@@ -211,7 +212,7 @@ fn copies(page: &Page<'_>) -> Markup {
     let environment = &page.facts.scope.environment;
     html! {
         section {
-            h2 { "Copies in other Regions" }
+            h2 { "Copies elsewhere" }
             p { "For the day on which " (page.facts.scope.region) " is lost, or the account is. "
                 code { "cargo xtask restore plan --env " (environment) " --region REGION --instance ID --zone ZONE" }
                 " shows what comes back of one instance; of copies in another account, with "
@@ -227,6 +228,7 @@ fn copies(page: &Page<'_>) -> Markup {
                     tbody { @for there in &page.elsewhere { (copies_row(there)) } }
                 }
             }
+            @for place in page.facts.unseen { p { (unseen(place)) } }
         }
     }
 }

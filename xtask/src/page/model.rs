@@ -28,6 +28,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) selected: &'a [Instance],
     /// The copies in each place that may hold some.
     pub(crate) elsewhere: &'a BTreeMap<CopyPlace, Vec<Snapshot>>,
+    /// Where there may be more copies, which cannot be seen.
+    pub(crate) unseen: &'a [CopyPlace],
     /// When all of it was found.
     pub(crate) now: Timestamp,
 }

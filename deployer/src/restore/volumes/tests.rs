@@ -81,6 +81,7 @@ fn plan(snapshots: &[&str]) -> RestorePlan {
         taken_at: None,
         copies_in: None,
         account: None,
+        owner: None,
         zone: "eu-central-1a".to_owned(),
         volumes: snapshots.iter().map(volume).collect(),
     }

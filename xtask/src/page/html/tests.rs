@@ -65,7 +65,8 @@ fn page_beside(
 ) -> String {
     let (scope, zone, pricing) = (scope(), Zone::utc(), Pricing::default());
     let (scope, zone, pricing) = (&scope, &zone, &pricing);
-    let facts = Facts { scope, zone, pricing, snapshots, volumes, selected, elsewhere, now: now() };
+    let facts =
+        Facts { scope, zone, pricing, snapshots, volumes, selected, elsewhere, unseen: &[], now: now() };
     html(&Page::of(facts))
 }
 
@@ -82,7 +83,7 @@ fn copies_in_other_regions_are_counted_and_what_has_none_is_named() {
     let cells: Vec<&str> = row.split("<td").skip(1).map(|cell| cell.split_once('>').unwrap().1).collect();
     let expected = ["2", "16", "3 h", "0", "1", "<code>vol-b</code> "].map(|cell| format!("{cell}</td>"));
     assert_eq!(cells, expected);
-    assert!(!page_of(&snapshots, &volumes(&ids)).contains("other Regions"), "where nothing is copied");
+    assert!(!page_of(&snapshots, &volumes(&ids)).contains("Copies elsewhere"), "where nothing is copied");
 }
 
 /// Some volumes over some weeks, with everything that can be wrong; also what the picture in the documentation shows.

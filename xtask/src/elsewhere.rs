@@ -1,0 +1,169 @@
+//! What other Regions and accounts hold of an environment's copies, as far as the caller may see it; and the fence that none
+//! of them is forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use snapwarden_deployer::environment::CopyPlace;
+use snapwarden_deployer::inventory::{self, Snapshot};
+use snapwarden_deployer::invoke::invoke;
+use snapwarden_deployer::policy_gate::{copy_places, is_paused};
+use snapwarden_deployer::scope::{Function, Scope};
+use snapwarden_deployer::world::Observed;
+use snapwarden_domain::event::Event;
+use snapwarden_domain::report::{CleanupReport, PlaceCleanup};
+
+use crate::context::Context;
+use crate::failure::{CommandResult, Exit, Failure};
+use crate::session::Session;
+
+/// What other places hold.
+#[derive(Debug, Default)]
+pub(crate) struct Elsewhere {
+    /// The copies in each that can be seen.
+    pub(crate) copies: BTreeMap<CopyPlace, Vec<Snapshot>>,
+    /// Those where only the cleanup function looks, and who may act as its role there.
+    pub(crate) unseen: Vec<CopyPlace>,
+}
+
+impl Elsewhere {
+    /// Looks at all of these places, and says of which it could not.
+    pub(crate) async fn look<E>(
+        context: &Context,
+        session: &Session<E>,
+        places: &BTreeSet<CopyPlace>,
+    ) -> Result<Self, Failure> {
+        let mut elsewhere = Self::default();
+        for place in places {
+            match inventory::copies(&session.aws, &session.scope, place).await {
+                Ok(copies) => _ = elsewhere.copies.insert(place.clone(), copies),
+                Err(error) if place.is_closed(&error) => {
+                    context.progress().warn(&unseen(place));
+                    elsewhere.unseen.push(place.clone());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(elsewhere)
+    }
+
+    /// The copies of all places that can be seen.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Snapshot> {
+        self.copies.values().flatten()
+    }
+}
+
+/// What there is to say of a place that cannot be seen.
+pub(crate) fn unseen(place: &CopyPlace) -> String {
+    let role = place.role.as_ref().map(ToString::to_string).unwrap_or_default();
+    format!(
+        "the copies in {place} cannot be seen from here, but by who may act as {role}; `cargo xtask invoke cleanup \
+         --dry-run` tells how many there are"
+    )
+}
+
+/// Refuses to forget a place of copies: what is there would stay for ever, and what is shared with it would stay so. `kept`
+/// are the places that cleanup is going to look after.
+pub(crate) async fn refuse_forgotten(
+    context: &Context,
+    session: &Session,
+    observed: &Observed,
+    kept: &BTreeSet<CopyPlace>,
+) -> CommandResult {
+    let places = copy_places(observed, &session.scope, []);
+    for place in places.iter().filter(|place| !kept.iter().any(|kept| kept.is_same(place))) {
+        let paused = format!("put {place} back, with `paused: true`, and deploy");
+        if let Some(account) = place.account() {
+            let shared = inventory::shared(&session.aws, &session.scope, account).await?;
+            if !shared.is_empty() {
+                let message = format!(
+                    "account {account} may still read {} snapshots of environment {}, which copy_to does not name any more: \
+                     nobody would ever take that back",
+                    shared.len(),
+                    session.scope.environment
+                );
+                let hint = format!(
+                    "{paused}; the next pass takes that back, or {}",
+                    take_back(&session.scope, account, &shared)
+                );
+                return Err(Failure::new(Exit::Refused, message).hint(hint));
+            }
+            // Else a pass could share more between this look and the deploy.
+            if !is_paused(observed, &session.scope, place) {
+                let message =
+                    format!("what is deployed still copies to {place}, which copy_to does not name any more");
+                return Err(Failure::new(Exit::Refused, message).hint(paused));
+            }
+        }
+        let left = match inventory::copies(&session.aws, &session.scope, place).await {
+            Ok(copies) => copies.len(),
+            Err(error) if place.is_closed(&error) => ask_cleanup(context, session, place).await?,
+            Err(error) => return Err(error.into()),
+        };
+        if left > 0 {
+            let message = format!(
+                "{place} holds {left} copies of environment {}, and copy_to does not name it any more: nobody would ever \
+                 delete them",
+                session.scope.environment
+            );
+            let status = context.command_line("status");
+            let hint = format!("put {place} back, with `paused: true`, until it is empty; see `{status}`");
+            return Err(Failure::new(Exit::Refused, message).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// How many copies a place holds, by a dry run of the deployed cleanup, which may look where the caller may not. Where not
+/// even that can, to keep the place would help nobody.
+async fn ask_cleanup(context: &Context, session: &Session, place: &CopyPlace) -> Result<usize, Failure> {
+    let task = context.progress().start(format!("asking the cleanup function what {place} holds"));
+    let target = session.scope.alias_arn(Function::Cleanup);
+    let answer = invoke(&session.aws, &target, &Event::manual(Timestamp::now(), true)).await?;
+    task.done("");
+    let report = serde_json::from_value::<CleanupReport>(answer.payload.clone()).ok();
+    let is_meant = |part: &&PlaceCleanup| {
+        part.region == place.region.as_str() && part.account.as_deref() == place.account()
+    };
+    // A failed run answers with Lambda's error, which has the first problem in words.
+    let part = report.as_ref().and_then(|report| report.copies.iter().find(is_meant));
+    match (part, answer.error_message()) {
+        (Some(part), _) if part.problems.is_empty() => Ok(part.managed),
+        (Some(_), _) | (None, Some(_)) => {
+            context.progress().warn(&format!(
+                "not even the cleanup function can look at {place} any more: whatever it holds, nobody deletes it from now on"
+            ));
+            Ok(0)
+        }
+        (None, None) => {
+            let message =
+                format!("whether {place} still holds copies cannot be told: cleanup's report does not say");
+            Err(Failure::new(Exit::Refused, message))
+        }
+    }
+}
+
+/// Which of the environment's snapshots other accounts may still read, by account.
+pub(crate) async fn shared<E>(
+    session: &Session<E>,
+    places: &BTreeSet<CopyPlace>,
+) -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
+    let mut shared = BTreeMap::new();
+    for account in places.iter().filter_map(CopyPlace::account) {
+        let ids = inventory::shared(&session.aws, &session.scope, account).await?;
+        if !ids.is_empty() {
+            shared.insert(account.to_owned(), ids);
+        }
+    }
+    Ok(shared)
+}
+
+/// How a person takes back what an account may still read.
+pub(crate) fn take_back(scope: &Scope, account: &str, ids: &BTreeSet<String>) -> String {
+    let first = ids.first().map(String::as_str).unwrap_or_default();
+    let region = &scope.region;
+    format!(
+        "for each of them ({first} is the first) `aws ec2 modify-snapshot-attribute --region {region} --attribute \
+         createVolumePermission --operation-type remove --user-ids {account} --snapshot-id {first}`"
+    )
+}

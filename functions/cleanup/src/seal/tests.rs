@@ -112,6 +112,16 @@ async fn where_ec2_takes_no_more_copies_the_rest_waits() {
     assert_eq!((report.copying.len(), report.begun.len(), report.waiting), (5, 15, 10), "20 at a time");
 }
 
+/// More than fit among the copies at a time, and first in every pass: what can be sealed must not wait for them for ever.
+#[tokio::test(start_paused = true)]
+async fn what_ec2_refuses_takes_no_place_from_the_next() {
+    let ids: Vec<_> = (10..40).map(|number| format!("snap-{number}")).collect();
+    let account = Account::with(ids.iter().map(|id| clear(id)).collect());
+    account.contents().refused = ids[..25].to_vec();
+    let report = account.pass().await.unwrap();
+    assert_eq!((report.begun.len(), report.failed.len(), report.waiting), (5, 25, 0));
+}
+
 /// EC2 copied, and its answer got lost: asking again would make a second one.
 #[tokio::test(start_paused = true)]
 async fn a_copy_whose_answer_got_lost_is_found_by_the_next_pass() {
@@ -206,6 +216,8 @@ struct Contents {
     copy_calls: usize,
     /// How EC2 answers every copy; it makes none then.
     copy_answer: Option<&'static str>,
+    /// It answers the copies of these so that they are refused.
+    refused: Vec<String>,
     /// It makes the copy, and answers with this code, or not at all.
     lost: Option<&'static str>,
     /// How many more copies EC2 takes.
@@ -303,6 +315,9 @@ impl Account {
         contents.copy_calls += 1;
         if let Some(code) = contents.copy_answer {
             return refusal(code);
+        }
+        if contents.refused.iter().any(|id| request.source_snapshot_id() == Some(id)) {
+            return refusal("InvalidParameterValue");
         }
         if request.dry_run() == Some(true) {
             return refusal("DryRunOperation");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use snapwarden_deployer::environment::CopyPlace;
+use snapwarden_deployer::environment::{AccountId, CopyPlace, CopyTarget, Environment, Region};
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::invoke::invoke;
 use snapwarden_deployer::policy_gate::{copy_places, is_paused};
@@ -60,6 +60,24 @@ pub(crate) fn unseen(place: &CopyPlace) -> String {
         "the copies in {place} cannot be seen from here, but by who may act as {role}; `cargo xtask invoke cleanup \
          --dry-run` tells how many there are"
     )
+}
+
+/// The place of copies that flags name.
+pub(crate) fn place_of_copies(
+    environment: &Environment,
+    region: &Region,
+    account: Option<&AccountId>,
+) -> Result<CopyPlace, Failure> {
+    let Some(account) = account.filter(|account| **account != environment.account) else {
+        return Ok(CopyPlace { region: region.clone(), role: None });
+    };
+    let mut places = environment.copy_to.iter().map(CopyTarget::place);
+    let is_meant = |place: &CopyPlace| place.region == *region && place.account() == Some(account.as_str());
+    places.find(is_meant).ok_or_else(|| {
+        let name = &environment.environment;
+        Failure::new(Exit::Usage, format!("copy_to names no role of account {account} with {region}"))
+            .hint(format!("see copy_to in the file of environment {name}"))
+    })
 }
 
 /// Refuses to forget a place of copies: what is there would stay for ever, and what is shared with it would stay so. `kept`

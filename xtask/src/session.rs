@@ -21,7 +21,7 @@ use snapwarden_deployer::scope::{Function, Scope};
 use snapwarden_deployer::world::{Desired, Observed};
 
 use crate::context::Context;
-use crate::elsewhere::refuse_forgotten;
+use crate::elsewhere::{place_of_copies, refuse_forgotten};
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::local::{LocalCloud, Ports, endpoint};
 use crate::{bundle, output, render};
@@ -215,24 +215,6 @@ impl Session<Identity> {
         let scope = Scope::identified_by(&identity);
         Self::reach(context, identity.clone(), scope, &identity, None).await
     }
-}
-
-/// The place of copies that flags name.
-fn place_of_copies(
-    environment: &Environment,
-    region: &Region,
-    account: Option<&AccountId>,
-) -> Result<CopyPlace, Failure> {
-    let Some(account) = account.filter(|account| **account != environment.account) else {
-        return Ok(CopyPlace { region: region.clone(), role: None });
-    };
-    let mut places = environment.copy_to.iter().map(CopyTarget::place);
-    let is_meant = |place: &CopyPlace| place.region == *region && place.account() == Some(account.as_str());
-    places.find(is_meant).ok_or_else(|| {
-        let name = &environment.environment;
-        Failure::new(Exit::Usage, format!("copy_to names no role of account {account} with {region}"))
-            .hint(format!("see copy_to in the file of environment {name}"))
-    })
 }
 
 impl<E> Session<E> {

@@ -3,6 +3,8 @@
 //!
 //! Pure: the time is an argument. Findings are no part of a plan, since an approval may span a night.
 
+mod copies;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -12,8 +14,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::Serialize;
 use snapwarden_domain::retention::Days;
 
-use super::{CopyTarget, Environment, Schedule};
-use crate::scope::Scope;
+use super::{Environment, Schedule};
 
 /// Something about an environment file that a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,11 +77,7 @@ pub(super) fn lint(environment: &Environment, now: Timestamp) -> Vec<Finding> {
         findings.extend(retention(environment, &backups));
     }
     findings.extend(key_elsewhere(environment));
-    findings.extend(copies_at_home(environment));
-    findings.extend(copies_by_own_role(environment));
-    findings.extend(copies_that_cannot_be_shared(environment));
-    findings.extend(copies_in_another_partition(environment));
-    findings.extend(copies_of_a_fleet(environment));
+    findings.extend(copies::never_made(environment));
     findings
 }
 
@@ -289,79 +286,6 @@ fn key_elsewhere(environment: &Environment) -> Option<Finding> {
     })
 }
 
-/// A copy beside the original is lost with it.
-fn copies_at_home(environment: &Environment) -> Option<Finding> {
-    let region = &environment.region;
-    let is_at_home = |target: &&CopyTarget| target.role.is_none() && target.region == *region;
-    environment.copy_to.iter().find(is_at_home)?;
-    Some(Finding {
-        severity: Severity::Error,
-        ..warning(
-            "copy_to",
-            format!("{region} is the environment's own Region"),
-            "name another one, or a role in another account; what is in clear text here is encrypted by `encryption`",
-        )
-    })
-}
-
-/// A role of the own account gives no more protection than none, and what it is called would say otherwise.
-fn copies_by_own_role(environment: &Environment) -> Option<Finding> {
-    let roles = environment.copy_to.iter().filter_map(|target| target.role.as_ref());
-    let role = roles.into_iter().find(|role| role.account() == environment.account.as_str())?;
-    Some(Finding {
-        severity: Severity::Error,
-        ..warning(
-            "copy_to",
-            format!("{role} is of the environment's own account"),
-            "name a role of another account, or leave `role` out for copies in another Region of this one",
-        )
-    })
-}
-
-/// Accounts of another partition share nothing with this one.
-fn copies_in_another_partition(environment: &Environment) -> Option<Finding> {
-    let partition = Scope::of(environment).partition();
-    let roles = environment.copy_to.iter().filter_map(|target| target.role.as_ref());
-    let role = roles.into_iter().find(|role| role.as_str().split(':').nth(1) != Some(partition))?;
-    Some(Finding {
-        severity: Severity::Error,
-        ..warning(
-            "copy_to",
-            format!("{role} is not of the partition `{partition}`, where the environment is"),
-            "name a role of an account there",
-        )
-    })
-}
-
-/// A role trusts the cleanup of one account and Region; of a fleet's, it would refuse all but one.
-fn copies_of_a_fleet(environment: &Environment) -> Option<Finding> {
-    environment.fleet.as_ref()?;
-    environment.copy_to.iter().find(|target| target.role.is_some())?;
-    Some(Finding {
-        severity: Severity::Error,
-        ..warning(
-            "copy_to",
-            "a fleet has no copies in another account: a role there trusts one environment in one account"
-                .to_owned(),
-            "copy to another Region, or deploy these accounts one by one, each with a file and a role of its own",
-        )
-    })
-}
-
-/// EC2 shares nothing that AWS's own key encrypts: no copy would ever be made of what is sealed with it.
-fn copies_that_cannot_be_shared(environment: &Environment) -> Option<Finding> {
-    let key = environment.encryption.sealing_key(&environment.environment)?;
-    environment.copy_to.iter().find(|target| target.role.is_some())?;
-    (key.alias() == Some("alias/aws/ebs")).then(|| Finding {
-        severity: Severity::Error,
-        ..warning(
-            "encryption.kms_key",
-            "what AWS's own key encrypts cannot be shared with the account that copy_to names".to_owned(),
-            "name a key of yours, or { create: true }",
-        )
-    })
-}
-
 /// Terms that are too short to matter, or that no backup ever gets.
 fn retention(environment: &Environment, backups: &Timing<'_>) -> Vec<Finding> {
     let retention = &environment.backup.retention;
@@ -410,7 +334,7 @@ mod tests {
     use super::super::{load_and_lint, parse};
     use super::*;
 
-    fn found(edits: &[(&str, &str)]) -> Vec<String> {
+    pub(super) fn found(edits: &[(&str, &str)]) -> Vec<String> {
         let mut text = include_str!("../../../environments/local.yaml").to_owned();
         for (from, to) in edits {
             assert!(text.contains(from), "{from}");
@@ -514,32 +438,6 @@ mod tests {
         let findings = lint(&environment, "2026-11-24T12:00:00Z".parse().unwrap());
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].severity, Severity::Error);
-    }
-
-    /// Each would be found out by a copy that is missing on the day that it is for.
-    #[test]
-    fn copies_that_could_never_be_made_are_an_error() {
-        let found = |account: &str, region: &str, rest: &str| {
-            let role = format!("role: \"arn:aws:iam::{account}:role/copies\", ");
-            let role = if account.is_empty() { "" } else { role.as_str() };
-            let copy_to = format!(
-                "logs: delete\ncopy_to: [{{ region: {region}, {role}kms_key: alias/b, retention: {{ daily_days: 9 }} }}]{rest}"
-            );
-            found(&[("logs: delete", &copy_to)]).join("\n")
-        };
-        let none = String::new();
-        assert_eq!(found("", "eu-west-1", ""), none);
-        assert_eq!(found("210987654321", "eu-central-1", ""), none);
-        assert!(found("", "eu-central-1", "").contains("eu-central-1 is the environment's own Region"));
-        assert!(found("123456789012", "eu-west-1", "").contains("is of the environment's own account"));
-        let sealed = |key: &str| format!("\nencryption: {{ require: enforce, kms_key: {key} }}");
-        assert_eq!(found("210987654321", "eu-west-1", &sealed("alias/backup")), none);
-        let by_aws = found("210987654321", "eu-west-1", &sealed("alias/aws/ebs"));
-        assert!(by_aws.contains("cannot be shared with the account that copy_to names"), "{by_aws}");
-        assert_eq!(found("", "eu-west-1", &sealed("alias/aws/ebs")), none);
-        let fleet = "\nfleet: { accounts: [\"111122223333\"], regions: [eu-west-1] }";
-        let of_fleet = found("210987654321", "eu-west-1", fleet);
-        assert!(of_fleet.contains("a fleet has no copies in another account"), "{of_fleet}");
     }
 
     #[test]

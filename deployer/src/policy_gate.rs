@@ -95,6 +95,23 @@ impl PolicyChange {
         matches!(&self.before, Before::Settings(before) if relevant(before) == relevant(&self.after))
     }
 
+    /// Whether there may be anything at all that the new policy deletes and the deployed one does not, whatever snapshots there
+    /// are. Where nothing is deployed, the new one is nobody's surprise.
+    pub fn may_delete_more(&self) -> bool {
+        let looser = |before: &CleanupSettings| {
+            let (before, after) = ((before, before.policy), (&self.after, self.after.policy));
+            after.1.floor < before.1.floor
+                || after.1.orphan_floor_days < before.1.orphan_floor_days
+                || after.1.mass_deletion_percent > before.1.mass_deletion_percent
+                || after.0.timezone != before.0.timezone
+        };
+        match &self.before {
+            Before::Nobody => false,
+            Before::Unreadable => true,
+            Before::Settings(before) => looser(before),
+        }
+    }
+
     /// The new policy.
     pub fn after(&self) -> &CleanupSettings {
         &self.after

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use snapwarden_deployer::environment::{AccountId, CopyPlace, CopyTarget, Environment, Region};
+use snapwarden_deployer::error::AwsError;
 use snapwarden_deployer::inventory::{self, Snapshot};
 use snapwarden_deployer::invoke::invoke;
 use snapwarden_deployer::policy_gate::{copy_places, is_paused};
@@ -56,9 +57,18 @@ impl Elsewhere {
 /// What there is to say of a place that cannot be seen.
 pub(crate) fn unseen(place: &CopyPlace) -> String {
     let role = place.role.as_ref().map(ToString::to_string).unwrap_or_default();
-    format!(
-        "the copies in {place} cannot be seen from here, but by who may act as {role}; `cargo xtask invoke cleanup \
-         --dry-run` tells how many there are"
+    format!("the copies in {place} cannot be seen from here, except by whoever may act as {role}")
+}
+
+/// Why a place cannot be purged, with what it takes.
+pub(crate) fn out_of_reach(error: AwsError, place: &CopyPlace) -> Failure {
+    if !place.is_closed(&error) {
+        return error.into();
+    }
+    let what = format!("the copies in {place} are out of reach, and nothing was deleted");
+    Failure::from(error).context(&what).hint(
+        "who purges has to be let act as the role there: by its trust policy, `cargo xtask policies copies --principal ARN`, \
+         and by `cargo xtask policies deployer --purge`",
     )
 }
 
@@ -75,42 +85,43 @@ pub(crate) fn place_of_copies(
     let is_meant = |place: &CopyPlace| place.region == *region && place.account() == Some(account.as_str());
     places.find(is_meant).ok_or_else(|| {
         let name = &environment.environment;
-        Failure::new(Exit::Usage, format!("copy_to names no role of account {account} with {region}"))
-            .hint(format!("see copy_to in the file of environment {name}"))
+        Failure::new(Exit::Usage, format!("copy_to has no copies in {region} of account {account}"))
+            .hint(format!("see copy_to in the file of environment {name}, and docs/copies.md"))
     })
 }
 
 /// Refuses to forget a place of copies: what is there would stay for ever, and what is shared with it would stay so. `kept`
-/// are the places that cleanup is going to look after.
+/// are the places that cleanup is going to look after by the word of `whose`, the environment file or an earlier release.
 pub(crate) async fn refuse_forgotten(
     context: &Context,
     session: &Session,
     observed: &Observed,
     kept: &BTreeSet<CopyPlace>,
+    whose: &str,
 ) -> CommandResult {
+    let environment = &session.scope.environment;
     let places = copy_places(observed, &session.scope, []);
     for place in places.iter().filter(|place| !kept.iter().any(|kept| kept.is_same(place))) {
-        let paused = format!("put {place} back, with `paused: true`, and deploy");
+        let refused = |message: String, hint: String| Err(Failure::new(Exit::Refused, message).hint(hint));
+        let paused = format!("have copy_to name {place}, with `paused: true`, and deploy that");
         if let Some(account) = place.account() {
             let shared = inventory::shared(&session.aws, &session.scope, account).await?;
             if !shared.is_empty() {
-                let message = format!(
-                    "account {account} may still read {} snapshots of environment {}, which copy_to does not name any more: \
-                     nobody would ever take that back",
-                    shared.len(),
-                    session.scope.environment
+                let count = counted(shared.len());
+                let by_hand = take_back(&session.scope, account, &shared);
+                return refused(
+                    format!(
+                        "account {account} may still read {count} of environment {environment}, and {whose} does not name \
+                         it: nobody would ever take that back"
+                    ),
+                    format!("{paused}: the next pass takes that back; or by hand, {by_hand}"),
                 );
-                let hint = format!(
-                    "{paused}; the next pass takes that back, or {}",
-                    take_back(&session.scope, account, &shared)
-                );
-                return Err(Failure::new(Exit::Refused, message).hint(hint));
             }
             // Else a pass could share more between this look and the deploy.
             if !is_paused(observed, &session.scope, place) {
                 let message =
-                    format!("what is deployed still copies to {place}, which copy_to does not name any more");
-                return Err(Failure::new(Exit::Refused, message).hint(paused));
+                    format!("what is deployed still copies to {place}, which {whose} does not name");
+                return refused(message, paused);
             }
         }
         let left = match inventory::copies(&session.aws, &session.scope, place).await {
@@ -119,14 +130,14 @@ pub(crate) async fn refuse_forgotten(
             Err(error) => return Err(error.into()),
         };
         if left > 0 {
-            let message = format!(
-                "{place} holds {left} copies of environment {}, and copy_to does not name it any more: nobody would ever \
-                 delete them",
-                session.scope.environment
-            );
             let status = context.command_line("status");
-            let hint = format!("put {place} back, with `paused: true`, until it is empty; see `{status}`");
-            return Err(Failure::new(Exit::Refused, message).hint(hint));
+            return refused(
+                format!(
+                    "{place} holds {left} copies of environment {environment}, and {whose} does not name it: nobody would \
+                     ever delete them"
+                ),
+                format!("{paused}, until it is empty, or delete them by hand; see `{status}`"),
+            );
         }
     }
     Ok(())
@@ -181,7 +192,11 @@ pub(crate) fn take_back(scope: &Scope, account: &str, ids: &BTreeSet<String>) ->
     let first = ids.first().map(String::as_str).unwrap_or_default();
     let region = &scope.region;
     format!(
-        "for each of them ({first} is the first) `aws ec2 modify-snapshot-attribute --region {region} --attribute \
+        "for each of them, {first} the first, run `aws ec2 modify-snapshot-attribute --region {region} --attribute \
          createVolumePermission --operation-type remove --user-ids {account} --snapshot-id {first}`"
     )
+}
+
+fn counted(snapshots: usize) -> String {
+    if snapshots == 1 { "1 snapshot".to_owned() } else { format!("{snapshots} snapshots") }
 }

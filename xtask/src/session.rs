@@ -155,7 +155,7 @@ impl Session {
         self.check_engine(observed)?;
         self.check_role_names(context, observed).await?;
         let kept = self.environment.copy_to.iter().map(CopyTarget::place).collect();
-        refuse_forgotten(context, self, observed, &kept).await?;
+        refuse_forgotten(context, self, observed, &kept, "copy_to").await?;
         self.check_key(observed)
     }
 

@@ -52,7 +52,10 @@ checked_text!(
                 && account.len() == 12
                 && account.bytes().all(|b| b.is_ascii_digit())
                 && role.strip_prefix("role/").is_some_and(|name| {
-                    !name.is_empty() && name.bytes().all(|b| is_name_character(b) || b == b'/')
+                    let own = name.rsplit('/').next().unwrap_or_default();
+                    (1..=64).contains(&own.len())
+                        && !name.contains("//")
+                        && name.bytes().all(|b| is_name_character(b) || b == b'/')
                 }))
     },
     "is not a role's ARN: write it like arn:aws:iam::123456789012:role/name",

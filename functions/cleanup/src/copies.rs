@@ -94,6 +94,7 @@ pub(crate) async fn copy_to(
 /// The report of a place that could not be looked at.
 fn unseen(target: &CopyTarget, mut report: PlaceCopies, failure: Failure) -> PlaceCopies {
     tracing::error!(place = %target, "{failure}");
+    report.unseen = true;
     report.problems.push(failure);
     report
 }

@@ -69,14 +69,13 @@ pub async fn assume(
 }
 
 fn refused(role: &str, failure: Failure) -> Failure {
-    let is_denied = failure.code.as_deref() == Some("AccessDenied");
-    let failure = failure.during(&format!("could not act as {role}"));
-    if !is_denied {
-        return failure;
+    if failure.code.as_deref() != Some("AccessDenied") {
+        return failure.during(&format!("could not act as {role}"));
     }
-    let hint =
-        "see whether the role is there and has the trust policy that `cargo xtask policies copies` writes";
-    Failure { hint: Some(hint.to_owned()), ..failure }
+    // STS does not tell the two apart, and takes many words for it.
+    let message = format!("could not act as {role}: it is not there, or does not trust this function's role");
+    let hint = "`cargo xtask policies copies` writes what it has to be";
+    Failure { code: failure.code, message, hint: Some(hint.to_owned()) }
 }
 
 pub(crate) fn without_credentials() -> Failure {

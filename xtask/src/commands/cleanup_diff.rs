@@ -92,8 +92,9 @@ pub(crate) async fn approve(
         }
         context.progress().note(&text);
         let again = context.command_line("cleanup-diff");
+        let lists = if count > 0 { format!("`{again}` lists them; ") } else { String::new() };
         Failure::new(Exit::Refused, failure.to_string())
-            .hint(format!("`{again}` lists them; go ahead with --accept-deletions"))
+            .hint(format!("{lists}go ahead with --accept-deletions"))
     })
 }
 
@@ -119,6 +120,7 @@ async fn look(
         for place in session.environment.copy_to.iter().map(CopyTarget::place) {
             let copies = match inventory::of_cleanup_in(aws, scope, &place, &home, is_emulated).await {
                 Ok(copies) => copies,
+                Err(error) if place.is_closed(&error) && !change.may_delete_more() => continue,
                 Err(error) if place.is_closed(&error) => {
                     context.progress().warn(&unseen(&place));
                     diff.unseen.push(place);

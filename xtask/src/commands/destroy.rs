@@ -21,7 +21,7 @@ use snapwarden_deployer::world::{Desired, Observed, ResourceId, fingerprint};
 use super::deploy::{apply_plan, changed_meanwhile, check_rights, see_it_done};
 use super::{drain, purge, stack};
 use crate::context::{Context, block_on};
-use crate::elsewhere::{Elsewhere, shared, take_back, unseen};
+use crate::elsewhere::{Elsewhere, out_of_reach, shared, take_back, unseen};
 use crate::exclusive::exclusively;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::output;
@@ -101,7 +101,9 @@ pub(crate) fn cmd_destroy(context: &Context, args: &DestroyArgs) -> CommandResul
         let plan = plan_destroy(&session, &observed, key.as_ref())?;
         let mut doomed = Vec::new();
         if purging {
-            doomed = all_of(&inventory_of(context, &session, &places, purging).await?);
+            let inventory = inventory_of(context, &session, &places, purging).await?;
+            doomed = all_of(&inventory);
+            purge::tell_of_copies(context, &inventory.1);
         }
         let (mut report, mut outcome) = (Report::default(), Purged::default());
         // Under a stack nothing is deleted piece by piece, whatever the file says by now.
@@ -197,11 +199,14 @@ async fn inventory_of(
 ) -> Result<Inventory, Failure> {
     let (aws, scope) = (&session.aws, &session.scope);
     let own = inventory::snapshots(aws, scope).await?;
-    let elsewhere = if purging {
-        Elsewhere { copies: inventory::copies_in(aws, scope, places).await?, unseen: Vec::new() }
-    } else {
-        Elsewhere::look(context, session, places).await?
-    };
+    if !purging {
+        return Ok((own, Elsewhere::look(context, session, places).await?));
+    }
+    let mut elsewhere = Elsewhere::default();
+    for place in places {
+        let copies = inventory::copies(aws, scope, place).await;
+        elsewhere.copies.insert(place.clone(), copies.map_err(|error| out_of_reach(error, place))?);
+    }
     Ok((own, elsewhere))
 }
 
@@ -359,7 +364,7 @@ fn text(
         text = format!("{text}{} snapshots deleted\n", purged.deleted.len());
     }
     for (place, copies) in elsewhere.copies.iter().filter(|(_, copies)| !copies.is_empty()) {
-        let count = purge::counted(copies).replace("snapshot", "copy").replace("copys", "copies");
+        let count = purge::copies_of(copies);
         text = format!("{text}in {place}: {count} remain, too\n{}\n", billed(copies, pricing));
     }
     for place in &elsewhere.unseen {

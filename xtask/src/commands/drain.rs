@@ -144,13 +144,15 @@ impl Outlook {
         }
         if let Some(last_due) = self.last_due {
             // Writing to a string cannot fail.
-            let _ = write!(
-                text,
-                "; the last of {count} snapshots is due on {last_due}, then end it with `{destroy}`"
-            );
+            let _ = write!(text, "; the last of {count} snapshots is due on {last_due}");
+            if self.unseen.is_empty() {
+                let _ = write!(text, ", then end it with `{destroy}`");
+            }
         }
         for place in &self.unseen {
-            let _ = write!(text, "\n{}; do not end it before there are none", unseen(place));
+            let look = context.command_line("invoke cleanup --dry-run");
+            let _ =
+                write!(text, "\n{}; do not end it before `{look}` says that there are none", unseen(place));
         }
         if self.never_due > 0 {
             let _ = write!(text, "\n{} have no readable DeleteOn, and stay for good", self.never_due);

@@ -65,7 +65,7 @@ pub(crate) enum Task {
     Backup,
     /// Delete the snapshots whose day has come
     Cleanup,
-    /// Replace snapshots in clear text by encrypted copies; the cleanup function does it
+    /// Replace snapshots in clear text by encrypted copies, and make the copies elsewhere; the cleanup function does it
     Seal,
 }
 

@@ -21,6 +21,7 @@ use snapwarden_deployer::scope::Scope;
 use crate::context::Context;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::output;
+use crate::session::refuse_errors;
 
 /// Flags of `policies`.
 #[derive(Args, Debug)]
@@ -138,7 +139,8 @@ fn principal(text: &str) -> Result<String, String> {
 
 /// Shows, examines or writes policies. Asks AWS nothing.
 pub(crate) fn cmd_policies(context: &Context, args: &PoliciesArgs) -> CommandResult {
-    let environment = context.environment()?;
+    let (environment, findings) = context.environment_with_findings()?;
+    refuse_errors(&findings)?;
     let scope = Scope::of(&environment);
     match &args.command {
         PoliciesCommand::Show(ShowArgs { role }) => {

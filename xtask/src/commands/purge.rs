@@ -14,6 +14,7 @@ use snapwarden_deployer::world::Observed;
 
 use super::deploy::apply_plan;
 use crate::context::Context;
+use crate::elsewhere::Elsewhere;
 use crate::failure::{CommandResult, Exit, Failure};
 use crate::render::table::table;
 use crate::session::Session;
@@ -82,6 +83,18 @@ pub(super) fn counted(snapshots: &[Snapshot]) -> String {
     match snapshots.len() {
         1 => "1 snapshot".to_owned(),
         count => format!("{count} snapshots"),
+    }
+}
+
+/// `3 copies`.
+pub(super) fn copies_of(copies: &[Snapshot]) -> String {
+    if copies.len() == 1 { "1 copy".to_owned() } else { format!("{} copies", copies.len()) }
+}
+
+/// Says where a purge deletes beside the environment's own Region.
+pub(super) fn tell_of_copies(context: &Context, elsewhere: &Elsewhere) {
+    for (place, copies) in elsewhere.copies.iter().filter(|(_, copies)| !copies.is_empty()) {
+        context.progress().note(&format!("among them: {} in {place}", copies_of(copies)));
     }
 }
 

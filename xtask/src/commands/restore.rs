@@ -46,7 +46,7 @@ struct WhatArgs {
     /// Restore in this Region, from the copies that `copy_to` keeps there, also where the environment's own Region is lost
     #[arg(long, value_name = "REGION", requires = "zone", value_parser = region)]
     region: Option<Region>,
-    /// Restore in this account, with credentials of it, from the copies that `copy_to` keeps there
+    /// Restore in this account, with credentials of it, from the copies that `copy_to` keeps there; with --region and --zone
     #[arg(long, value_name = "ACCOUNT", requires = "region", value_parser = account)]
     account: Option<AccountId>,
 }
@@ -71,7 +71,7 @@ struct DrillArgs {
     /// Restore in this Region, from the copies that `copy_to` keeps there, also where the environment's own Region is lost
     #[arg(long, value_name = "REGION", requires = "zone", value_parser = region)]
     region: Option<Region>,
-    /// Restore in this account, with credentials of it, from the copies that `copy_to` keeps there
+    /// Restore in this account, with credentials of it, from the copies that `copy_to` keeps there; with --region and --zone
     #[arg(long, value_name = "ACCOUNT", requires = "region", value_parser = account)]
     account: Option<AccountId>,
     /// Go ahead without a question
@@ -84,7 +84,7 @@ fn region(text: &str) -> Result<Region, String> {
 }
 
 fn account(text: &str) -> Result<AccountId, String> {
-    text.to_owned().try_into()
+    text.to_owned().try_into().map_err(|_| format!("`{text}` is not an AWS account: write its 12 digits"))
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

@@ -74,7 +74,8 @@ pub(crate) fn cmd_rollback(context: &Context, args: &RollbackArgs) -> CommandRes
             commit(release)
         ));
         if let Some(kept) = copy_places_after(&plan, &session.scope) {
-            refuse_forgotten(context, &session, &observed, &kept).await?;
+            let whose = format!("release {}", release.number);
+            refuse_forgotten(context, &session, &observed, &kept, &whose).await?;
         }
         cleanup_diff::approve(context, &session, &plan, args.accept_deletions).await?;
         session.approve(context, &plan, "Roll back", args.yes)?;

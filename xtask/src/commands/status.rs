@@ -262,8 +262,8 @@ fn look(
     for (place, copies) in elsewhere.copies.iter().filter(|(place, _)| !names_target(session, place)) {
         if !copies.is_empty() {
             attention.push(format!(
-                "{place} holds {} copies, and copy_to does not name it any more: after a deploy, nobody deletes them; put \
-                 it back with `paused: true` until it is empty",
+                "{place} holds {} copies, and copy_to does not name it any more, so that a deploy is refused: put it back with \
+                 `paused: true` until it is empty",
                 copies.len()
             ));
         }

@@ -22,6 +22,9 @@ pub struct PlaceCopies {
     /// Whether the environment file says that no more copies are begun.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// Whether it could not be looked at, for the reason in `problems`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
     /// The copies begun, or that a dry run would have begun: at most 20.
     pub begun: Vec<SealedSnapshot>,
     /// Those that are being made.
@@ -57,6 +60,8 @@ pub struct PlaceCopies {
     pub problems: Vec<Failure>,
 }
 
+const UNSEEN: &str = "could NOT be looked at";
+
 impl PlaceCopies {
     /// A pass that has not looked yet.
     pub fn at(target: &CopyTarget) -> Self {
@@ -79,8 +84,13 @@ impl PlaceCopies {
 
     pub(super) fn summary(&self, dry_run: bool) -> String {
         let copies = |count: usize| if count == 1 { "1 copy".to_owned() } else { format!("{count} copies") };
-        let begun = copies(self.begun.len());
         let more = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+        let shared = self.shared.and_then(|shared| more(shared, "shared"));
+        if self.unseen {
+            let parts: Vec<_> = [UNSEEN.to_owned()].into_iter().chain(shared).collect();
+            return format!("{}: {}", self.place(), parts.join(", "));
+        }
+        let begun = copies(self.begun.len());
         let mut parts =
             vec![if dry_run { format!("{begun} would be begun") } else { format!("{begun} begun") }];
         parts.extend(more(self.copying.len(), "being made"));
@@ -94,7 +104,7 @@ impl PlaceCopies {
         parts.push(format!("{} there", self.copied));
         let behind = self.behind_hours.filter(|hours| *hours > 0);
         parts.extend(behind.map(|hours| format!("{hours} h behind")));
-        parts.extend(self.shared.and_then(|shared| more(shared, "shared")));
+        parts.extend(shared);
         format!("{}: {}", self.place(), parts.join(", "))
     }
 
@@ -115,6 +125,9 @@ pub struct PlaceCleanup {
     /// The account, where it is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// Whether it could not be looked at, for the reason in `problems`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
     /// How many copies of the environment's are there.
     pub managed: usize,
     /// Those deleted, and seen to be gone unless `problems` says that nobody could look.
@@ -147,7 +160,8 @@ impl PlaceCleanup {
     /// A place that could not be looked at.
     pub fn unseen(target: &CopyTarget, failure: Failure) -> Self {
         let account = target.account().map(str::to_owned);
-        Self { region: target.region.clone(), account, problems: vec![failure], ..Self::default() }
+        let problems = vec![failure];
+        Self { region: target.region.clone(), account, unseen: true, problems, ..Self::default() }
     }
 
     /// Where the copies are.
@@ -163,6 +177,7 @@ impl PlaceCleanup {
         Self {
             region: target.region.clone(),
             account: target.account().map(str::to_owned),
+            unseen: false,
             managed: report.managed,
             deleted: report.deleted,
             would_delete: report.would_delete,
@@ -178,6 +193,9 @@ impl PlaceCleanup {
     }
 
     pub(super) fn summary(&self, dry_run: bool) -> String {
+        if self.unseen {
+            return format!("{}: {UNSEEN}", self.place());
+        }
         let copies = |count: usize| if count == 1 { "1 copy".to_owned() } else { format!("{count} copies") };
         let mut parts = vec![match (&self.mass_deletion, dry_run) {
             (Some(stop), _) => format!("STOPPED before the first deletion: {stop}"),

@@ -3,8 +3,10 @@
 usage: launch_ministack.py [QEMU]
 
 ministack runs a Lambda function by executing the `bootstrap` in its zip. Ours are built for arm64, so on another
-processor QEMU goes in front of them. Of ministack itself one thing is changed: its CloudFormation leaves `RecursiveLoop`
-out, which AWS's hands on to Lambda, and without which no deploy of a stack would be seen to have done what was planned.
+processor QEMU goes in front of them. Of ministack itself two things are changed. Its CloudFormation leaves `RecursiveLoop`
+out, which AWS's hands on to Lambda, and without which no deploy of a stack would be seen to have done what was planned. And
+its schedules do not fire: it does not fill in what they tell the functions, such as the time that they fire for, so that
+every run of theirs would fail.
 """
 
 import asyncio
@@ -42,7 +44,7 @@ subprocess.Popen = FunctionAwarePopen
 import hypercorn.asyncio  # noqa: E402
 from ministack.app import main  # noqa: E402
 
-from ministack.services import lambda_svc  # noqa: E402
+from ministack.services import lambda_svc, scheduler  # noqa: E402
 from ministack.services.cloudformation.provisioners import _RESOURCE_HANDLERS  # noqa: E402
 
 
@@ -61,6 +63,8 @@ def handing_on_recursive_loop(handler, properties_at):
 of_functions = _RESOURCE_HANDLERS["AWS::Lambda::Function"]
 of_functions["create"] = handing_on_recursive_loop(of_functions["create"], 1)
 of_functions["update"] = handing_on_recursive_loop(of_functions["update"], 2)
+
+scheduler.start_scheduler = lambda: None
 
 serve = hypercorn.asyncio.serve
 

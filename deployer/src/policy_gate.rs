@@ -96,7 +96,8 @@ impl PolicyChange {
     }
 
     /// Whether there may be anything at all that the new policy deletes and the deployed one does not, whatever snapshots there
-    /// are. Where nothing is deployed, the new one is nobody's surprise.
+    /// are; what the deployed one only leaves because it stops before a mass deletion not counted. Where nothing is deployed,
+    /// the new one is nobody's surprise.
     pub fn may_delete_more(&self) -> bool {
         let looser = |before: &CleanupSettings| {
             let (before, after) = ((before, before.policy), (&self.after, self.after.policy));

@@ -61,6 +61,35 @@ fn new_deletions(before: Option<&Value>, after: &Value) -> Vec<String> {
     new.into_iter().map(|new| format!("{}: {}", new.snapshot.snapshot, new.kept_so_far)).collect()
 }
 
+/// Who asks nobody about a place that cannot be seen has to be right that nothing more goes there.
+#[test]
+fn a_policy_that_may_delete_nothing_more_does_not() {
+    let policies = || {
+        let floors = [0, 1, 3].into_iter();
+        floors.flat_map(|floor| [30, 90].map(|days| (floor, days))).flat_map(|(floor, days)| {
+            ["UTC", "Pacific/Kiritimati"].map(|zone| {
+                let mut settings = settings(floor, days, zone);
+                settings["policy"]["mass_deletion_percent"] = json!(100);
+                settings
+            })
+        })
+    };
+    let (mut harmless, mut others) = (0, 0);
+    for (before, after) in policies().flat_map(|before| policies().map(move |after| (before.clone(), after)))
+    {
+        let Some(change) = change(Some(&before), &after) else { continue };
+        if change.may_delete_more() {
+            others += 1;
+        } else {
+            harmless += 1;
+            let new = change.new_deletions(&inventory(), AT.parse().unwrap());
+            assert_eq!(new, [], "{before} to {after}");
+        }
+    }
+    assert!(harmless > 5 && others > 50, "{harmless} {others}");
+    assert!(!change(None, &settings(0, 90, "UTC")).unwrap().may_delete_more());
+}
+
 /// Status tells what the next cleanup does, and that is not what a file says that nobody has deployed yet.
 #[test]
 fn the_deployed_settings_count_and_not_the_files() {

@@ -71,19 +71,6 @@ pub async fn shared(aws: &Aws, scope: &Scope, account: &str) -> Result<BTreeSet<
     shared_with(&ec2, &Owner::from(&scope.environment), account).await.map_err(failed)
 }
 
-/// The copies in every place that may hold any.
-pub async fn copies_in(
-    aws: &Aws,
-    scope: &Scope,
-    places: &BTreeSet<CopyPlace>,
-) -> Result<BTreeMap<CopyPlace, Vec<Snapshot>>, AwsError> {
-    let mut found = BTreeMap::new();
-    for place in places {
-        found.insert(place.clone(), copies(aws, scope, place).await?);
-    }
-    Ok(found)
-}
-
 pub(crate) async fn owned_by(ec2: &aws_sdk_ec2::Client, owner: &Owner) -> Result<Vec<Snapshot>, AwsError> {
     let (key, value) = owner.tag();
     let filter = aws_sdk_ec2::types::Filter::builder().name(format!("tag:{key}")).values(&value).build();

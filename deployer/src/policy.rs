@@ -123,7 +123,6 @@ fn read<T: DeserializeOwned>(
     environment: &Environment,
     scope: &Scope,
 ) -> Result<T, PolicyError> {
-    let holes = holes(environment, scope);
     let syntax = |source| PolicyError::Syntax { document, source };
     let value: Value = serde_yaml::from_str(text).map_err(syntax)?;
     let in_own = |target: &&CopyTarget| target.role.is_none();
@@ -133,12 +132,23 @@ fn read<T: DeserializeOwned>(
     let value = value.and_then(|value| for_each(value, "${other_", &others.collect::<Vec<_>>()));
     let value = value.map_err(|error| syntax(error_in_yaml(error)))?;
     let value = without_absent(value, environment);
-    let filled = fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
+    let filled = filled(document, value, environment, scope)?;
+    serde_json::from_value(filled).map_err(|error| syntax(error_in_yaml(error)))
+}
+
+/// A document with its holes filled in.
+fn filled(
+    document: &'static str,
+    value: Value,
+    environment: &Environment,
+    scope: &Scope,
+) -> Result<Value, PolicyError> {
+    let holes = holes(environment, scope);
+    fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
         document,
         hole,
         known: holes.keys().copied().collect::<Vec<_>>().join(", "),
-    })?;
-    serde_json::from_value(filled).map_err(|error| syntax(error_in_yaml(error)))
+    })
 }
 
 /// Everything that a policy document may name.

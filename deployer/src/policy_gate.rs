@@ -100,11 +100,11 @@ impl PolicyChange {
     /// the new one is nobody's surprise.
     pub fn may_delete_more(&self) -> bool {
         let looser = |before: &CleanupSettings| {
-            let (before, after) = ((before, before.policy), (&self.after, self.after.policy));
-            after.1.floor < before.1.floor
-                || after.1.orphan_floor_days < before.1.orphan_floor_days
-                || after.1.mass_deletion_percent > before.1.mass_deletion_percent
-                || after.0.timezone != before.0.timezone
+            let (old, new) = (before.policy, self.after.policy);
+            new.floor < old.floor
+                || new.orphan_floor_days < old.orphan_floor_days
+                || new.mass_deletion_percent > old.mass_deletion_percent
+                || self.after.timezone != before.timezone
         };
         match &self.before {
             Before::Nobody => false,

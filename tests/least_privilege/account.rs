@@ -6,17 +6,18 @@ use std::sync::LazyLock;
 
 use aws_sdk_ec2::types::Tag;
 use serde_json::{Value, json};
-use snapwarden_deployer::environment::{AccountId, CopyPlace, CopyTarget, Environment, parse};
+use snapwarden_deployer::environment::{AccountId, CopyPlace, CopyTarget, Environment};
 use snapwarden_deployer::policy::copies::{
     for_key_of_sources, lint_copies, restorer_in_other_account, role_in_other_account,
 };
 use snapwarden_deployer::policy::deployer::{Access, with_copies};
 use snapwarden_deployer::policy::{lint_roles, role_policies};
 use snapwarden_deployer::scope::Scope;
-use snapwarden_tests::proxy::{Call, Proxy};
-use snapwarden_tests::{Local, block_on, bundle};
+use snapwarden_tests::proxy::Proxy;
+use snapwarden_tests::{Local, block_on};
 
-use crate::authorization::{World, requests};
+use crate::authorization::World;
+use crate::copies::{asked, backed_up, tags_of_all};
 use crate::evaluator::{Context, Policy, Request};
 use crate::minimality::{denied, unused};
 
@@ -54,11 +55,7 @@ fn record(region: &str) -> Recording {
     local.edit("logs: delete", &copy_to);
     let functions = Proxy::of_functions(&local);
     let commands = Proxy::of(&local);
-    local.ok(&["deploy", "--bundle", &bundle()]);
-    local.json(&["local", "seed"]);
-    local.json(&["invoke", "backup"]);
-    let path = local.path("environments/local.yaml");
-    let environment = parse(&path, &std::fs::read_to_string(&path).unwrap()).unwrap();
+    let environment = backed_up(&local);
     let place = environment.copy_to[0].place();
     let scope = Scope::of(&environment);
 
@@ -103,21 +100,13 @@ fn record(region: &str) -> Recording {
     Recording { environment, own, there, restores }
 }
 
-fn asked(calls: &[Call], world: &World, place: &str) -> Asked {
-    let each = calls.iter().flat_map(|call| requests(call, world));
-    each.map(|request| (place.to_owned(), request)).collect()
-}
-
 fn ec2(local: &Local, place: &CopyPlace) -> aws_sdk_ec2::Client {
     block_on(local.aws().ec2_at(place)).unwrap()
 }
 
 /// The tags of everything there that carries any, by id.
 fn tags_there(local: &Local, place: &CopyPlace) -> BTreeMap<String, BTreeMap<String, String>> {
-    let listed = block_on(ec2(local, place).describe_snapshots().owner_ids("self").send()).unwrap();
-    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    let tags = |tags: &[Tag]| tags.iter().map(|tag| (text(tag.key()), text(tag.value()))).collect();
-    listed.snapshots().iter().map(|one| (text(one.snapshot_id()), tags(one.tags()))).collect()
+    tags_of_all(&ec2(local, place))
 }
 
 fn world(local: &Local, place: &CopyPlace, scope: &Scope) -> World {

@@ -38,11 +38,7 @@ fn record() -> Recording {
     local.edit("logs: delete", &copy_to);
     let functions = Proxy::of_functions(&local);
     let commands = Proxy::of(&local);
-    local.ok(&["deploy", "--bundle", &bundle()]);
-    local.json(&["local", "seed"]);
-    local.json(&["invoke", "backup"]);
-    let path = local.path("environments/local.yaml");
-    let environment = parse(&path, &std::fs::read_to_string(&path).unwrap()).unwrap();
+    let environment = backed_up(&local);
 
     let mut cleanup = Vec::new();
     let mut function = |flags: &[&str]| {
@@ -75,7 +71,16 @@ fn record() -> Recording {
     Recording { environment, cleanup, restores, status, purge }
 }
 
-fn asked(calls: &[Call], world: &World, place: &str) -> Vec<(String, Request)> {
+/// Deploys, and makes a backup that there are to be copies of.
+pub(crate) fn backed_up(local: &Local) -> Environment {
+    local.ok(&["deploy", "--bundle", &bundle()]);
+    local.json(&["local", "seed"]);
+    local.json(&["invoke", "backup"]);
+    let path = local.path("environments/local.yaml");
+    parse(&path, &std::fs::read_to_string(&path).unwrap()).unwrap()
+}
+
+pub(crate) fn asked(calls: &[Call], world: &World, place: &str) -> Vec<(String, Request)> {
     let each = calls.iter().flat_map(|call| requests(call, world));
     each.map(|request| (place.to_owned(), request)).collect()
 }
@@ -87,7 +92,11 @@ fn there(local: &Local) -> aws_sdk_ec2::Client {
 
 /// The tags of everything in the other Region that carries any, by id.
 fn tags_there(local: &Local) -> BTreeMap<String, BTreeMap<String, String>> {
-    let listed = block_on(there(local).describe_snapshots().owner_ids("self").send()).unwrap();
+    tags_of_all(&there(local))
+}
+
+pub(crate) fn tags_of_all(ec2: &aws_sdk_ec2::Client) -> BTreeMap<String, BTreeMap<String, String>> {
+    let listed = block_on(ec2.describe_snapshots().owner_ids("self").send()).unwrap();
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let tags = |tags: &[Tag]| tags.iter().map(|tag| (text(tag.key()), text(tag.value()))).collect();
     listed.snapshots().iter().map(|one| (text(one.snapshot_id()), tags(one.tags()))).collect()

@@ -4,9 +4,7 @@
 use serde_json::{Value, json};
 
 use super::lint::{Finding, Use, lint};
-use super::{
-    DOCUMENTS, PolicyDocument, PolicyError, RESTORER, RolePolicies, fill, holes, reason, statements_of,
-};
+use super::{DOCUMENTS, PolicyDocument, PolicyError, RESTORER, RolePolicies, filled, reason, statements_of};
 use crate::environment::{CopyTarget, Environment, RoleArn};
 use crate::scope::Scope;
 
@@ -163,12 +161,7 @@ fn about_copies(
     }
     let of_each: Vec<_> = targets.iter().map(|target| holes_of_target(scope, target)).collect();
     let value = for_each(value, "${target_", &of_each).map_err(|error| syntax(error_in_yaml(error)))?;
-    let holes = holes(environment, scope);
-    fill(value, &holes).map_err(|hole| PolicyError::UnknownHole {
-        document,
-        hole,
-        known: holes.keys().copied().collect::<Vec<_>>().join(", "),
-    })
+    filled(document, value, environment, scope)
 }
 
 /// What a place fills in.
